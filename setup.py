@@ -1,0 +1,56 @@
+"""The list of compiled modules; everything else about the project is in pyproject.toml.
+
+A compiled module is ordinary Python with a `.pxd` beside it that adds C types (docs/adr/0007).
+`wire/` is the exception: there the `.pyx` holds the pointers and its `.py` twin is the readable
+specification. Where an extension module is present, Python imports it before the `.py`.
+
+ISTHMUS_SKIP_COMPILE=1 builds nothing: the same code runs uncompiled, much slower.
+ISTHMUS_COMPILE_ONLY="isthmus.wire.buffer,isthmus.record.batch" compiles just these.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+
+POINTERS = ["isthmus.wire.buffer", "isthmus.wire.crc32c"]
+TYPED = [
+    "isthmus.record.batch",
+    "isthmus.topics.tree",
+    "isthmus.mqtt.packets",
+    "isthmus.mqtt.properties",
+    "isthmus.mqtt.codec",
+    "isthmus.mqtt.session",
+    "isthmus.kafka.codec",
+    "isthmus.broker.broker",
+]
+DIRECTIVES = {"language_level": 3, "annotation_typing": False, "freethreading_compatible": False}
+
+
+def compiled() -> list[Extension]:
+    """Return the extension modules, translated to C; stop with a sentence where that fails."""
+    if os.environ.get("ISTHMUS_SKIP_COMPILE") == "1":
+        return []
+    only = os.environ.get("ISTHMUS_COMPILE_ONLY", "")
+    chosen = set(only.split(",")) if only else {*POINTERS, *TYPED}
+    flags = [] if sys.platform == "win32" else ["-O2", "-fno-strict-aliasing", "-Wno-unused-function"]
+
+    from Cython.Build import cythonize
+    from Cython.Compiler.Errors import CompileError
+
+    extensions = [
+        Extension(name, [str(Path("src", *name.split(".")).with_suffix(suffix))], extra_compile_args=flags)
+        for names, suffix in ((POINTERS, ".pyx"), (TYPED, ".py"))
+        for name in names
+        if name in chosen
+    ]
+    try:
+        return cythonize(extensions, compiler_directives=DIRECTIVES, include_path=["src"], build_dir="build/cython")
+    except CompileError as error:
+        sys.exit(f"isthmus: a module did not translate to C, so nothing was built: {error}")
+
+
+setup(ext_modules=compiled())

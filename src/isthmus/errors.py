@@ -1,0 +1,139 @@
+"""The error tree: what went wrong, as a class that knows its kind.
+
+Three kinds, told apart by type, each caught in exactly one place per edge. `ProtocolError`: the
+peer broke the rules, so it gets the reason and loses its connection. `Refused`: understood and
+refused, so it gets the code and goes on. `StorageError`: the disk or the cluster, so the server
+stops accepting writes and says why. Anything else is our own bug. No wire codes here: the tables
+are in `mqtt/reasons.py` and `kafka/errors.py`, and a test proves that every leaf is in both.
+"""
+
+from __future__ import annotations
+
+
+class IsthmusError(Exception):
+    """Root of all errors that the server raises on purpose."""
+
+
+class ConfigError(IsthmusError):
+    """The configuration or the environment does not allow a start; the text says how to mend it."""
+
+
+# --- the peer broke the rules ---------------------------------------------------------------
+
+
+class ProtocolError(IsthmusError):
+    """The peer broke the rules of its protocol; its connection ends."""
+
+
+class Malformed(ProtocolError):
+    """The bytes are not a packet, request or batch of the protocol."""
+
+
+class TooLarge(ProtocolError):
+    """A packet or request is larger than the server's limit."""
+
+
+class UnsupportedVersion(ProtocolError):
+    """The protocol or the version of a request is not spoken here."""
+
+
+class UnexpectedPacket(ProtocolError):
+    """A well-formed packet or request that has no place in the present state."""
+
+
+class TopicAliasInvalid(ProtocolError):
+    """A topic alias of 0, above the maximum, or never assigned."""
+
+
+class ReceiveMaximumExceeded(ProtocolError):
+    """More unacknowledged QoS 1 and 2 publishes than the receiver announced."""
+
+
+class KeepAliveTimeout(ProtocolError):
+    """Nothing came for one and a half keep alive intervals."""
+
+
+class SessionTakenOver(ProtocolError):
+    """Another connection opened the same session."""
+
+
+class ServerShuttingDown(ProtocolError):
+    """The server drains and closes."""
+
+
+# --- understood and refused -----------------------------------------------------------------
+
+
+class Refused(IsthmusError):
+    """Understood and refused; the peer gets a code and goes on."""
+
+
+class NotAuthorized(Refused):
+    """The principal may not do this."""
+
+
+class TopicUnknown(Refused):
+    """No such log topic or partition."""
+
+
+class TopicExists(Refused):
+    """A log topic of this name is there already."""
+
+
+class TopicInvalid(Refused):
+    """A topic name, topic filter or log topic name breaks its rules."""
+
+
+class OffsetOutOfRange(Refused):
+    """The offset is before the first or after the last record of the partition."""
+
+
+class BatchRefused(Refused):
+    """A record batch is well-formed but breaks a rule of the log topic or of its producer."""
+
+
+class OutOfOrderSequence(BatchRefused):
+    """A gap in the sequence numbers of an idempotent producer."""
+
+
+class ProducerFenced(BatchRefused):
+    """The producer epoch is older than the newest seen for this producer id."""
+
+
+class BatchTooLarge(BatchRefused):
+    """A record batch is larger than the log topic's max.message.bytes."""
+
+
+class TimestampInvalid(BatchRefused):
+    """A record's timestamp is too far from the broker's time."""
+
+
+class QuotaExceeded(Refused):
+    """A limit on number or size is reached; the text names it."""
+
+
+class ConfigInvalid(Refused):
+    """A setting of a log topic is unknown or has an impossible value."""
+
+
+# --- the disk or the cluster ----------------------------------------------------------------
+
+
+class StorageError(IsthmusError):
+    """The log cannot be written or read."""
+
+
+class NoSpace(StorageError):
+    """The disk is full; reads go on, appends are refused until there is room."""
+
+
+class CorruptBatch(StorageError):
+    """Stored or received bytes fail their checksum or contradict themselves."""
+
+
+class SyncFailed(StorageError):
+    """fdatasync failed; nothing is acknowledged any more [DESIGN 3, guarantee 2]."""
+
+
+class LogClosed(StorageError):
+    """The log is closing; the append was not accepted."""

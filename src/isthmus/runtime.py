@@ -1,0 +1,39 @@
+"""All that the core takes from the world: time, chance, deferral and blocking work.
+
+Given to constructors, so a test turns the clock by hand and a seed replays a failure. The real
+one is `server/runtime.py`; the simulated one is `tests/sim.py`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Runtime(Protocol):
+    """What the floors below the sockets may ask of the world."""
+
+    def now_ms(self) -> int:
+        """Return the wall clock in milliseconds since the epoch."""
+
+    def monotonic_ms(self) -> int:
+        """Return a clock that never goes back, in milliseconds."""
+
+    def defer(self, call: Callable[[], object]) -> None:
+        """Run `call` once, after the sockets of this turn of the loop, before the next wait."""
+
+    def later(self, delay_ms: int, call: Callable[[], object]) -> Callable[[], None]:
+        """Run `call` after `delay_ms`; the returned function cancels it, also when it has run."""
+
+    def offload(
+        self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], object]
+    ) -> None:
+        """Run `work` on another thread, then `done(result, error)` on the loop."""
+
+    def post(self, call: Callable[[], object]) -> None:
+        """Run `call` on the loop; the only method that other threads may use."""
+
+    def random_bytes(self, count: int) -> bytes:
+        """Return `count` unpredictable bytes."""

@@ -1,0 +1,132 @@
+"""The contract of a log engine: what the broker knows of where records are kept.
+
+The contract is that of a non-blocking socket: *try; if nothing is there, be woken*. Nothing here
+waits, and no engine's option or exception shows. Two engines stand behind it today: `memory.py`
+(tests, and nothing kept) and `local/` (files in Kafka's own layout). One contract suite,
+`tests/storage/contract.py`, runs on all of them.
+
+An append is answered through its ticket in two steps [DESIGN 3]. `written`: the batch has its
+offset and readers may see it. `durable`: it is as safe as the log topic asks; acknowledgements wait
+for this. Each ticket gets `written` then `durable`, or `failed` once, always on the loop and in
+the order of the appends to its partition; `failed` may follow `written` (a failed fdatasync).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from isthmus.errors import IsthmusError
+    from isthmus.record.batch import RecordBatch
+
+ISOLATION_WRITTEN = 0  # Kafka's read_uncommitted, MQTT deliveries of QoS 0 and 1
+ISOLATION_DURABLE = 1  # Kafka's read_committed, MQTT deliveries of QoS 2
+
+
+class Ticket(Protocol):
+    """Who waits for an append."""
+
+    def written(self, base_offset: int) -> None:
+        """The batch is in the log from `base_offset` on; readers may see it."""
+
+    def durable(self) -> None:
+        """The batch is as durable as its log topic asks."""
+
+    def failed(self, error: IsthmusError) -> None:
+        """The batch was refused (nothing kept), or its durability can never be confirmed."""
+
+
+class Records:
+    """Whole batches, one after the other, exactly as stored; empty when nothing is there yet."""
+
+    __slots__ = ("buffers", "size")
+
+    def __init__(self, buffers: Sequence[memoryview | bytes] = ()) -> None:
+        self.buffers = buffers
+        self.size = sum(map(len, buffers))
+
+
+class Partition(Protocol):
+    """An ordered sequence of records; offsets only grow."""
+
+    log_topic: str
+    index: int
+    leader_epoch: int
+    start_offset: int  # the oldest record still kept
+    end_offset: int  # one past the newest written record (Kafka's high watermark here)
+    durable_offset: int  # one past the newest durable record
+
+    @property
+    def last_stable_offset(self) -> int:
+        """One past the last record that `ISOLATION_DURABLE` may see; at most `durable_offset`."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all batches kept."""
+
+    def append(self, batch: RecordBatch, ticket: Ticket) -> None:
+        """Queue one batch until `Log.flush`; its offset and epoch are stamped in place.
+
+        The batch's bytes belong to the partition from here on. A batch that breaks a rule is
+        refused through `ticket.failed` (BatchRefused, NoSpace, LogClosed, …), at once. A batch
+        that an idempotent producer sent before is not stored again: its ticket gets the first
+        one's offset.
+        """
+
+    def read(self, offset: int, bytes_max: int, isolation: int = ISOLATION_WRITTEN) -> Records:
+        """Return whole batches from the one that holds `offset` on.
+
+        At least one batch if there is one, whatever its size; then as many as fit into
+        `bytes_max`. Empty: nothing there *yet*, see `wait`. Raises OffsetOutOfRange for an offset
+        before `start_offset` or after `end_offset`.
+        """
+
+    def wait(
+        self, offset: int, wake: Callable[[], None], isolation: int = ISOLATION_WRITTEN
+    ) -> Callable[[], None]:
+        """Call `wake` once when `read(offset, …, isolation)` may give more; return its cancel.
+
+        Waiting with ISOLATION_DURABLE asks for a sync of what is only written.
+        """
+
+    def offset_for_time(self, timestamp_ms: int) -> tuple[int, int] | None:
+        """Return (offset, timestamp) of the first record at or after `timestamp_ms`, exactly."""
+
+    def epoch_end_offset(self, leader_epoch: int) -> tuple[int, int]:
+        """Return (epoch, end offset) of the newest epoch ≤ `leader_epoch`; (-1, -1) if none."""
+
+
+class LogTopic(Protocol):
+    """Kafka's topic: a named set of partitions with its settings."""
+
+    name: str
+    topic_id: bytes  # 16 bytes, never reused
+    partitions: Sequence[Partition]
+    configs: Mapping[str, str]  # only what was set for this log topic
+
+
+class Log(Protocol):
+    """All log topics of one server."""
+
+    cluster_id: str
+
+    @property
+    def topics(self) -> Mapping[str, LogTopic]:
+        """Log topics by name."""
+
+    def create(self, name: str, partitions: int, configs: Mapping[str, str]) -> LogTopic:
+        """Create a log topic, durably. Raises TopicExists, TopicInvalid, ConfigInvalid."""
+
+    def delete(self, name: str) -> None:
+        """Delete a log topic and its records. Raises TopicUnknown."""
+
+    def partition(self, name: str, index: int) -> Partition | None:
+        """Return one partition, or None where it is not known."""
+
+    def flush(self) -> None:
+        """Write what was appended since the last call; answers come through the tickets."""
+
+    def close(self) -> None:
+        """Make all durable, write the marks of a clean end, let go of the directory."""

@@ -1,0 +1,89 @@
+"""A world turned by hand: time, deferral and background work for deterministic tests."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class SimRuntime:
+    """A Runtime whose clock and turns the test moves; one seed repeats one history."""
+
+    def __init__(self, seed: int = 0, now_ms: int = 1_700_000_000_000) -> None:
+        self.random = random.Random(seed)
+        self._now_ms = now_ms
+        self._monotonic_ms = 0
+        self._deferred: deque[Callable[[], object]] = deque()
+        self._timers: list[tuple[int, int, Callable[[], object]]] = []
+        self._cancelled: set[int] = set()
+        self._sequence = 0
+        self.offloaded: deque[
+            tuple[Callable[[], Any], Callable[[Any, BaseException | None], object]]
+        ] = deque()
+
+    def now_ms(self) -> int:
+        return self._now_ms
+
+    def monotonic_ms(self) -> int:
+        return self._monotonic_ms
+
+    def defer(self, call: Callable[[], object]) -> None:
+        self._deferred.append(call)
+
+    def post(self, call: Callable[[], object]) -> None:
+        self._deferred.append(call)
+
+    def later(self, delay_ms: int, call: Callable[[], object]) -> Callable[[], None]:
+        self._sequence += 1
+        number = self._sequence
+        heapq.heappush(self._timers, (self._monotonic_ms + delay_ms, number, call))
+        return lambda: self._cancelled.add(number)
+
+    def offload(
+        self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], object]
+    ) -> None:
+        self.offloaded.append((work, done))
+
+    def random_bytes(self, count: int) -> bytes:
+        return self.random.randbytes(count)
+
+    # --- what the test turns ------------------------------------------------------------------
+
+    def turn(self) -> None:
+        """Run what was deferred, once; what that defers waits for the next turn."""
+        for _ in range(len(self._deferred)):
+            self._deferred.popleft()()
+
+    def finish_offloaded(self) -> None:
+        """Do the background work that is waiting, one piece after the other."""
+        while self.offloaded:
+            work, done = self.offloaded.popleft()
+            try:
+                result, error = work(), None
+            except BaseException as caught:
+                result, error = None, caught
+            done(result, error)
+
+    def settle(self) -> None:
+        """Turn until nothing is deferred and no background work is waiting."""
+        while self._deferred or self.offloaded:
+            self.turn()
+            self.finish_offloaded()
+
+    def advance(self, milliseconds: int) -> None:
+        """Move both clocks, running the timers that fall due on the way, in order."""
+        end = self._monotonic_ms + milliseconds
+        while self._timers and self._timers[0][0] <= end:
+            due, number, call = heapq.heappop(self._timers)
+            self._now_ms += due - self._monotonic_ms
+            self._monotonic_ms = due
+            if number not in self._cancelled:
+                call()
+                self.settle()
+        self._now_ms += end - self._monotonic_ms
+        self._monotonic_ms = end

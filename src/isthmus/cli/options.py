@@ -1,0 +1,63 @@
+"""The options that say which settings are in force: shared by all commands that read them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from isthmus.config_sources import Sources
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Command = TypeVar("Command", bound=Callable[..., Any])
+
+SOURCES = (
+    click.option(
+        "--config",
+        "file",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="The configuration, in TOML.",
+    ),
+    click.option("--data", metavar="DIR", help="Where the log is kept (./isthmus-data)."),
+    click.option("--mqtt", metavar="HOST:PORT", help="Serve MQTT here (127.0.0.1:1883)."),
+    click.option("--kafka", metavar="HOST:PORT", help="Serve Kafka here (127.0.0.1:9092)."),
+    click.option("--http", metavar="HOST:PORT", help="Serve HTTP here (127.0.0.1:8080)."),
+    click.option(
+        "--set",
+        "assignments",
+        metavar="SECTION.KEY=VALUE",
+        multiple=True,
+        help="One setting; may be given many times.",
+    ),
+)
+
+
+def source_options(command: Command) -> Command:
+    """Give a command the options of `serve`; it takes them as keywords for `sources_from`."""
+    for option in reversed(SOURCES):
+        command = option(command)
+    return command
+
+
+def sources_from(
+    *,
+    file: Path | None,
+    data: str | None,
+    mqtt: str | None,
+    kafka: str | None,
+    http: str | None,
+    assignments: tuple[str, ...],
+) -> Sources:
+    """Return what the options say, with the environment below them."""
+    flags: dict[str, tuple[str, Any]] = {}
+    if data is not None:
+        flags["storage.local.directory"] = ("--data", data)
+    for section, address in (("mqtt", mqtt), ("kafka", kafka), ("http", http)):
+        if address is not None:
+            flags[f"{section}.listeners"] = (f"--{section}", [f"tcp://{address}"])
+    return Sources(file=file, environ=dict(os.environ), assignments=assignments, flags=flags)

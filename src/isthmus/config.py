@@ -1,0 +1,319 @@
+"""The settings, as one frozen tree: every name, its default, its range and one line about it.
+
+This file is what can be set; `config_sources.py` is where the values come from. `app.py` gives
+each component its own section, never the tree, and no component reads a file or the environment
+itself. Units stand in the names (`_s`, `_ms`, `_bytes`); sizes without one are bytes. The line
+below a field documents it: `tools/generate_docs_tables.py` makes the reference from it.
+
+Values that a type cannot check (addresses, route templates, what must not be open to everybody)
+are checked at the end of this file, once, before anything starts. Whether a route can be
+inverted is for `broker/routes.py` to say: it owns what a route means.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Annotated, Final, Literal, TypeAlias
+
+from msgspec import Meta, Struct
+
+from isthmus.errors import ConfigError
+
+MQTT_PACKET_BYTES_MAX: Final = 268_435_460  # fixed header and the longest rest [MQTT-1.5.5]
+LOG_TOPIC_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
+CAPTURE: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(\.\.\.)?\}")
+
+
+class Listener(Struct, frozen=True):
+    """Where to listen: `tcp://HOST:PORT`; port 0 lets the system choose."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def address(self) -> str:
+        """Return `HOST:PORT`, with IPv6 in brackets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only programs on this machine can reach it."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.address}"
+
+
+Listeners: TypeAlias = tuple[Listener, ...]
+
+
+class MqttSettings(Struct, frozen=True, kw_only=True):
+    """What MQTT clients meet."""
+
+    listeners: Listeners = (Listener("tcp", "127.0.0.1", 1883),)
+    """Addresses to listen on; empty: MQTT is not served."""
+
+    allow_anonymous: bool = False
+    """Let clients in without credentials from other machines, too."""
+
+    packet_size_max: Annotated[int, Meta(ge=1024, le=MQTT_PACKET_BYTES_MAX)] = 1_048_576
+    """Bytes of the largest packet taken."""
+
+    connections_max: Annotated[int, Meta(ge=1)] = 100_000
+    """Connections open at one time."""
+
+    connect_timeout_s: Annotated[int, Meta(ge=1, le=3600)] = 10
+    """Seconds from a new connection to its CONNECT."""
+
+    session_expiry_max_s: Annotated[int, Meta(ge=0, le=0xFFFF_FFFF)] = 604_800
+    """Seconds that a session outlives its connection, at most; with 3.1.1, always."""
+
+    receive_maximum: Annotated[int, Meta(ge=1, le=65_535)] = 1024
+    """QoS 1 and 2 publishes that a client may have unacknowledged."""
+
+    inflight_max: Annotated[int, Meta(ge=1, le=65_535)] = 1024
+    """QoS 1 and 2 deliveries that a session has unacknowledged; a client may ask for fewer."""
+
+    queue_length_max: Annotated[int, Meta(ge=0)] = 100_000
+    """Deliveries that wait for one session; more are dropped and counted."""
+
+    output_bytes_max: Annotated[int, Meta(ge=65_536)] = 16_777_216
+    """Bytes that wait for one slow connection; above it QoS 0 is dropped."""
+
+    topic_alias_max: Annotated[int, Meta(ge=0, le=65_535)] = 64
+    """Topic aliases that a client may use."""
+
+    keep_alive_max_s: Annotated[int, Meta(ge=1, le=65_535)] = 65_535
+    """The longest keep alive; an MQTT 5 client that asks for more, or none, is given this."""
+
+    retained_max: Annotated[int, Meta(ge=0)] = 1_000_000
+    """Retained messages kept, over all topic names."""
+
+    subscriptions_per_session_max: Annotated[int, Meta(ge=1)] = 10_000
+    """Topic filters that one session may have."""
+
+
+class KafkaSettings(Struct, frozen=True, kw_only=True):
+    """What Kafka clients meet."""
+
+    listeners: Listeners = (Listener("tcp", "127.0.0.1", 9092),)
+    """Addresses to listen on; empty: Kafka is not served."""
+
+    advertised_listeners: Listeners = ()
+    """Addresses that clients are told, one for each listener; empty: the listeners' own."""
+
+    allow_anonymous: bool = False
+    """Let clients in without credentials from other machines, too."""
+
+    partitions_default: Annotated[int, Meta(ge=1, le=10_000)] = 1
+    """Partitions of a log topic created without their number."""
+
+    auto_create_topics: bool = True
+    """Create a log topic when a client that asks for it allows that."""
+
+    request_size_max: Annotated[int, Meta(ge=4096, le=0x7FFF_FFFF)] = 104_857_600
+    """Bytes of the largest request taken."""
+
+    connections_max: Annotated[int, Meta(ge=1)] = 10_000
+    """Connections open at one time."""
+
+    replication_factor_policy: Literal["accept", "refuse"] = "accept"
+    """A log topic wanted with more replicas than one: `accept` creates it with one."""
+
+    group_initial_rebalance_delay_ms: Annotated[int, Meta(ge=0, le=300_000)] = 500
+    """Time that an empty group waits for more members."""
+
+    group_session_timeout_min_ms: Annotated[int, Meta(ge=1)] = 6_000
+    """The shortest session timeout that a member may ask for."""
+
+    group_session_timeout_max_ms: Annotated[int, Meta(ge=1)] = 1_800_000
+    """The longest session timeout that a member may ask for."""
+
+    offsets_retention_minutes: Annotated[int, Meta(ge=1)] = 10_080
+    """Time that an empty group's offsets are kept."""
+
+    fetch_sessions_max: Annotated[int, Meta(ge=0)] = 1_000
+    """Incremental fetch sessions kept at one time (KIP-227)."""
+
+
+class HttpSettings(Struct, frozen=True, kw_only=True):
+    """Health and readiness, for the machines that look after this one."""
+
+    listeners: Listeners = (Listener("tcp", "127.0.0.1", 8080),)
+    """Addresses to listen on; empty: HTTP is not served."""
+
+    allow_anonymous: bool = False
+    """Let clients in without credentials from other machines, too."""
+
+
+class LocalStorageSettings(Struct, frozen=True, kw_only=True):
+    """The log as files in one directory."""
+
+    directory: Annotated[str, Meta(min_length=1)] = "./isthmus-data"
+    """Where the log is kept; a relative path begins where the server was started."""
+
+    durability: Literal["synced", "written", "memory"] = "synced"
+    """What an acknowledged record survives: `synced` a power cut, `written` SIGKILL."""
+
+    segment_bytes: Annotated[int, Meta(ge=1_048_576, le=0x7FFF_FFFF)] = 1_073_741_824
+    """Size at which a partition begins its next file."""
+
+
+class StorageSettings(Struct, frozen=True, kw_only=True):
+    """Which engine keeps the log."""
+
+    engine: Literal["local"] = "local"
+    """The log engine: `local` keeps files on this machine."""
+
+    local: LocalStorageSettings = LocalStorageSettings()
+
+
+class LogSettings(Struct, frozen=True, kw_only=True):
+    """The lines on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least serious line that is written."""
+
+    format: Literal["text", "json"] = "text"
+    """`text`: event key=value; `json`: one object on each line."""
+
+
+class Route(Struct, frozen=True, kw_only=True):
+    """Which MQTT topic names live in which log topic, and under which key."""
+
+    mqtt: Annotated[str, Meta(min_length=1)]
+    """Topic filter with captures: `{line}` is one level, `{rest...}` all that follow."""
+
+    log: str
+    """Name of the log topic."""
+
+    key: str = ""
+    """Key of the record, made from captures; empty: the topic name."""
+
+    partitions: Annotated[int, Meta(ge=1, le=10_000)] | None = None
+    """Partitions that the log topic is created with; none: `kafka.partitions_default`."""
+
+    direction: Literal["both", "to-log"] = "both"
+    """`to-log`: what Kafka clients write there does not reach MQTT."""
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """All settings; each component is given its section only."""
+
+    mqtt: MqttSettings = MqttSettings()
+    kafka: KafkaSettings = KafkaSettings()
+    http: HttpSettings = HttpSettings()
+    storage: StorageSettings = StorageSettings()
+    log: LogSettings = LogSettings()
+    routes: tuple[Route, ...] = ()
+
+
+# --- what a type cannot check -----------------------------------------------------------------
+
+
+def parse_listener(text: str) -> Listener:
+    """Read `tcp://HOST:PORT`; IPv6 stands in brackets. Raises ConfigError."""
+    scheme, separator, rest = text.strip().partition("://")
+    if not separator:
+        raise ConfigError(f"the address {text!r} needs a scheme in front, as in tcp://{text}")
+    if scheme != "tcp":
+        raise ConfigError(
+            f"{text!r} asks for {scheme}, and this version listens on tcp:// only"
+        )
+    host, separator, port = rest.rpartition(":")
+    if not separator or not host:
+        raise ConfigError(f"{text!r} needs a host and a port, as in tcp://127.0.0.1:1883")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+        try:
+            host = str(ipaddress.IPv6Address(host))
+        except ValueError:
+            raise ConfigError(f"{host!r} in {text!r} is no IPv6 address") from None
+    elif ":" in host:
+        raise ConfigError(f"an IPv6 address in {text!r} needs brackets, as in [::1]:1883")
+    elif not re.fullmatch(r"[A-Za-z0-9._-]+", host):
+        raise ConfigError(f"{host!r} in {text!r} is neither a host name nor an IP address")
+    if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65_535:
+        raise ConfigError(f"the port in {text!r} is not a number from 0 to 65535")
+    return Listener("tcp", host, int(port))
+
+
+def check_open(section: str, listeners: tuple[Listener, ...], *, allow_anonymous: bool) -> None:
+    """Refuse to serve other machines without authentication, unless that is written down."""
+    for listener in listeners:
+        if not listener.is_loopback and not allow_anonymous:
+            raise ConfigError(
+                f"{listener} can be reached from other machines and nobody has to log in there:"
+                f" listen on 127.0.0.1, or write {section}.allow_anonymous = true"
+            )
+
+
+def check_distinct(listeners: tuple[Listener, ...]) -> None:
+    """Refuse the same address and port twice; port 0 is another one each time."""
+    seen: set[str] = set()
+    for listener in listeners:
+        if listener.port and listener.address in seen:
+            raise ConfigError(
+                f"{listener.address} is to be listened on twice; change one of them"
+            )
+        seen.add(listener.address)
+
+
+def check_route(route: Route) -> None:
+    """Check the form of a route's templates. Raises ConfigError; the caller says where."""
+    captures = check_filter_template(route.mqtt, wildcards=route.direction == "to-log")
+    if not LOG_TOPIC_NAME.fullmatch(route.log) or route.log in {".", ".."}:
+        raise ConfigError(
+            f"log = {route.log!r} is no name for a log topic: letters, digits, '.', '_' and '-'"
+            " are allowed, 249 at most"
+        )
+    if route.log.startswith("__"):
+        raise ConfigError(f"log = {route.log!r} is one of the server's own log topics")
+    for name, _ in CAPTURE.findall(route.key):
+        if name not in captures:
+            raise ConfigError(
+                f"key = {route.key!r} uses {{{name}}},"
+                f" which mqtt = {route.mqtt!r} does not capture"
+            )
+    if re.search(r"[{}]", CAPTURE.sub("", route.key)):
+        raise ConfigError(
+            f"key = {route.key!r} has a brace that belongs to no capture like {{name}}"
+        )
+
+
+def check_filter_template(template: str, *, wildcards: bool) -> list[str]:
+    """Return the names captured by `factory/{line}/{rest...}`. Raises ConfigError."""
+    captures: list[str] = []
+    levels = template.split("/")
+    for position, level in enumerate(levels):
+        last = position == len(levels) - 1
+        capture = CAPTURE.fullmatch(level)
+        if capture is not None:
+            if capture[1] in captures:
+                raise ConfigError(f"mqtt = {template!r} captures {{{capture[1]}}} twice")
+            if capture[2] and not last:
+                raise ConfigError(
+                    f"mqtt = {template!r}: {level} takes all that follows, so it is last"
+                )
+            captures.append(capture[1])
+        elif level in {"+", "#"}:
+            if not wildcards:
+                raise ConfigError(
+                    f"mqtt = {template!r} has a plain {level}: give it a name, as in"
+                    f' {"{name}" if level == "+" else "{rest...}"}, or say direction = "to-log"'
+                )
+            if level == "#" and not last:
+                raise ConfigError(f"mqtt = {template!r} has # before its end [MQTT-4.7.1-1]")
+        elif re.search(r"[{}+#\0]", level):
+            raise ConfigError(
+                f"mqtt = {template!r}: a capture or wildcard is a whole level between slashes,"
+                f" and {level!r} is not"
+            )
+    return captures

@@ -1,0 +1,105 @@
+"""The server's log lines: standard logging, as text or as JSON, on standard error.
+
+Every package logs with `logging.getLogger(__name__)` and one form of call: the event, then
+key=value, as in `log.info("session taken over client=%s old=%d", client_id, old)`. The
+formatters here read the keys out of that template, so the text form can quote what came from a
+peer (nobody forges a line by choosing a client id) and the JSON form has real fields. One line
+for each change of state, none for each message.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+if TYPE_CHECKING:
+    from isthmus.config import LogSettings
+
+TEMPLATE: Final = re.compile(r"(?P<event>[^%]*?)(?P<pairs>(?: [a-z_]+=%[a-z])*)")
+PLAIN: Final = re.compile(r"[^\s\"=\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
+    """Send every logger's lines to `stream` (standard error), in the form that is set."""
+    handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
+    handler.setFormatter(JsonFormatter() if settings.format == "json" else TextFormatter())
+    root = logging.getLogger()
+    for present in list(root.handlers):
+        root.removeHandler(present)
+    root.addHandler(handler)
+    root.setLevel(settings.level.upper())
+    logging.captureWarnings(True)
+
+
+class TextFormatter(logging.Formatter):
+    """`2026-01-31T12:00:00.000Z info session taken over client=p7 logger=broker.sessions`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        event, pairs = taken_apart(record)
+        words = [time_of(record), record.levelname.lower(), event]
+        words += [f"{key}={quoted(value)}" for key, value in pairs.items()]
+        words.append(f"logger={short_name(record)}")
+        line = " ".join(words)
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class JsonFormatter(logging.Formatter):
+    """`{"time": "…", "level": "info", "event": "session taken over", "client": "p7", …}`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        event, pairs = taken_apart(record)
+        line: dict[str, Any] = {
+            "time": time_of(record),
+            "level": record.levelname.lower(),
+            "event": event,
+            "logger": short_name(record),
+        }
+        for key, value in pairs.items():
+            line[f"{key}_" if key in line else key] = value
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+def taken_apart(record: logging.LogRecord) -> tuple[str, dict[str, Any]]:
+    """Return a record's event and its pairs; a foreign library's line is all event."""
+    parts = parts_of(record.msg) if isinstance(record.msg, str) else None
+    if (
+        parts is not None
+        and isinstance(record.args, tuple)
+        and len(record.args) == len(parts[1])
+    ):
+        return parts[0], dict(zip(parts[1], record.args, strict=True))
+    return CONTROL.sub(lambda found: repr(found[0])[1:-1], record.getMessage()), {}
+
+
+@lru_cache(maxsize=1024)
+def parts_of(template: str) -> tuple[str, tuple[str, ...]] | None:
+    """Split `event key=%s key=%d` into event and keys; None where it has another form."""
+    found = TEMPLATE.fullmatch(template)
+    if found is None:
+        return None
+    return found["event"], tuple(re.findall(r"([a-z_]+)=%", found["pairs"]))
+
+
+def quoted(value: Any) -> str:
+    """Return a value as one word, in quotes where it would not be one."""
+    text = str(value)
+    return text if PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=True)
+
+
+def time_of(record: logging.LogRecord) -> str:
+    """Return when it happened, in UTC with milliseconds."""
+    moment = datetime.fromtimestamp(record.created, UTC)
+    return f"{moment.isoformat(timespec='milliseconds').removesuffix('+00:00')}Z"
+
+
+def short_name(record: logging.LogRecord) -> str:
+    """Return the logger's name; ours without the name of the package."""
+    return record.name.removeprefix("isthmus.")

@@ -1,0 +1,323 @@
+"""The settings and their sources: who wins, which line an error names, what stays closed."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from isthmus.cli.settings import listing
+from isthmus.config import Listener, Route, Settings, check_route, parse_listener
+from isthmus.config_sources import DEFAULT, FIELDS, Sources, lines_of, variable_of
+from isthmus.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def written(directory: Path, text: str) -> Path:
+    file = directory / "isthmus.toml"
+    file.write_text(text, "utf-8")
+    return file
+
+
+def mistake(**sources: object) -> str:
+    with pytest.raises(ConfigError) as caught:
+        Sources(**sources).read()
+    text = str(caught.value)
+    assert "\n" not in text and not text.endswith(".")  # one sentence, put into a line
+    return text
+
+
+def test_without_sources_everything_has_its_default() -> None:
+    configuration = Sources().read()
+    assert configuration.settings == Settings()
+    assert set(configuration.origins.values()) == {DEFAULT}
+    assert all(listener.is_loopback for listener in configuration.settings.mqtt.listeners)
+
+
+def test_file_then_environment_then_set_then_flags(tmp_path: Path) -> None:
+    file = written(
+        tmp_path,
+        """
+        [mqtt]
+        receive_maximum = 1
+        inflight_max = 1
+        topic_alias_max = 1
+        keep_alive_max_s = 1
+        """,
+    )
+    configuration = Sources(
+        file=file,
+        environ={
+            "ISTHMUS_MQTT__INFLIGHT_MAX": "2",
+            "ISTHMUS_MQTT__TOPIC_ALIAS_MAX": "2",
+            "ISTHMUS_MQTT__KEEP_ALIVE_MAX_S": "2",
+        },
+        assignments=["mqtt.topic_alias_max=3", "mqtt.keep_alive_max_s=3"],
+        flags={"mqtt.keep_alive_max_s": ("--keep-alive", 4)},
+    ).read()
+    mqtt = configuration.settings.mqtt
+    values = (
+        mqtt.receive_maximum,
+        mqtt.inflight_max,
+        mqtt.topic_alias_max,
+        mqtt.keep_alive_max_s,
+    )
+    assert values == (1, 2, 3, 4)
+    origins = configuration.origins
+    assert origins["mqtt.receive_maximum"] == f"{file}:3"
+    assert origins["mqtt.inflight_max"] == "ISTHMUS_MQTT__INFLIGHT_MAX"
+    assert origins["mqtt.topic_alias_max"] == "--set"
+    assert origins["mqtt.keep_alive_max_s"] == "--keep-alive"
+    assert origins["mqtt.retained_max"] == DEFAULT
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tcp://127.0.0.1:1, tcp://[::1]:0",
+        '["tcp://127.0.0.1:1", "tcp://[::1]:0"]',
+        "['tcp://127.0.0.1:1', 'tcp://[::1]:0',]",
+    ],
+)
+def test_a_list_in_the_environment_has_commas_json_or_toml(text: str) -> None:
+    settings = Sources(environ={"ISTHMUS_MQTT__LISTENERS": text}).read().settings
+    assert settings.mqtt.listeners == (
+        Listener("tcp", "127.0.0.1", 1),
+        Listener("tcp", "::1", 0),
+    )
+
+
+def test_an_empty_list_turns_a_protocol_off() -> None:
+    assert Sources(assignments=["http.listeners="]).read().settings.http.listeners == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['[{"mqtt": "a/{b}", "log": "x", "key": "{b}"}]', '[{mqtt="a/{b}", log="x", key="{b}"}]'],
+)
+def test_routes_come_from_the_environment_as_json_or_toml(text: str) -> None:
+    settings = Sources(environ={"ISTHMUS_ROUTES": text}).read().settings
+    assert settings.routes == (Route(mqtt="a/{b}", log="x", key="{b}"),)
+
+
+def test_texts_are_taken_as_they_are() -> None:
+    settings = Sources(assignments=["storage.local.directory=12=[3"]).read().settings
+    assert settings.storage.local.directory == "12=[3"
+
+
+def test_other_variables_of_ours_are_left_alone() -> None:
+    Sources(environ={"ISTHMUS_REQUIRE_ALL": "1", "ISTHMUS_SKIP_COMPILE": "1"}).read()
+
+
+# --- errors name the place and the remedy -----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "says"),
+    [
+        ("\n[mqtt]\nlistners = []", 3, "the nearest valid name is mqtt.listeners"),
+        ("[mqqt]\nlisteners = []", 1, "there is no section [mqqt]; the nearest is [mqtt]"),
+        ("[storage.locl]\nx = 1", 1, "the nearest is [storage.local]"),
+        ("packet_size_max = 1", 1, "the nearest valid name is mqtt.packet_size_max"),
+        ("mqtt = 3", 1, "mqtt is a section, written [mqtt]"),
+        ("[[mqtt]]\nlisteners = []", 1, "mqtt is a section, written [mqtt]"),
+        ("[storage]\nlocal = { directry = 'x' }", 2, "valid name is storage.local.directory"),
+        ('[mqtt]\n\n# note\nconnections_max = "9"', 4, 'whole number, 1 or more, not "9"'),
+        ("[mqtt]\nreceive_maximum = 0", 2, "must be a whole number from 1 to 65535, not 0"),
+        ("[mqtt]\nreceive_maximum = true", 2, "must be a whole number from 1 to 65535"),
+        ("[mqtt]\nallow_anonymous = 1", 2, "must be true or false, not 1"),
+        ("[log]\nlevel = 'loud'", 2, '"debug" or "info" or "warning" or "error", not "loud"'),
+        ("[storage.local]\ndirectory = ''", 2, "must be a text that is not empty"),
+        (
+            "[mqtt]\nlisteners = [\n  1]",
+            2,
+            'a list of addresses, as in ["tcp://127.0.0.1:1883"]',
+        ),
+        ("[mqtt.listeners]\na = 1", 1, "must be a list of addresses"),
+        ("routes = 3", 1, "each begun by [[routes]]"),
+        ("[[routes]]\nmqtt = 'a'\nlog = 'b'\n[[routes]]\nlog = 'c'", 4, "routes[1] needs mqtt"),
+        ("[[routes]]\nmqtt = 'a'\nlogg = 'b'", 3, "the nearest valid name is log"),
+        ("[[routes]]\nmqtt = 'a/+'\nlog = 'b'", 1, "plain +: give it a name, as in {name}"),
+        ("[[routes]]\nmqtt = 'a'\nlog = 'b'\npartitions = 0", 4, "from 1 to 10000, not 0"),
+    ],
+)
+def test_an_error_in_a_file_names_the_line(
+    tmp_path: Path, text: str, line: int, says: str
+) -> None:
+    file = written(tmp_path, text)
+    text = mistake(file=file)
+    assert text.startswith(f"{file}:{line}: ")
+    assert says in text
+
+
+def test_a_file_that_is_no_toml_or_not_there(tmp_path: Path) -> None:
+    file = written(tmp_path, "[mqtt")
+    assert f"{file} is not valid TOML" in mistake(file=file)
+    assert "No such file" in mistake(file=tmp_path / "other.toml")
+    file.write_bytes(b"\xff")
+    assert "not UTF-8" in mistake(file=file)
+
+
+@pytest.mark.parametrize(
+    ("variable", "nearest"),
+    [
+        ("ISTHMUS_MQTT__LISTNERS", "ISTHMUS_MQTT__LISTENERS"),
+        ("ISTHMUS_MQTT_LISTENERS", "ISTHMUS_MQTT__LISTENERS"),
+        ("ISTHMUS_STORAGE__DIRECTORY", "ISTHMUS_STORAGE__LOCAL__DIRECTORY"),
+    ],
+)
+def test_a_variable_with_a_slip_in_its_name(variable: str, nearest: str) -> None:
+    text = mistake(environ={variable: "x"})
+    assert text.startswith(f"the environment variable {variable} ")
+    assert text.endswith(nearest)
+
+
+def test_an_assignment_with_a_slip() -> None:
+    assert "needs a value" in mistake(assignments=["mqtt.listeners"])
+    assert "nearest valid name is log.level" in mistake(assignments=["log.levl=info"])
+    assert "mqtt is not a setting" in mistake(assignments=["mqtt=3"])
+
+
+# --- addresses --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("tcp://127.0.0.1:1883", "127.0.0.1", 1883),
+        ("tcp://[::1]:0", "::1", 0),
+        ("tcp://[2001:DB8::0]:65535", "2001:db8::", 65535),
+        ("tcp://broker.example:1", "broker.example", 1),
+    ],
+)
+def test_an_address_is_read(text: str, host: str, port: int) -> None:
+    listener = parse_listener(text)
+    assert (listener.scheme, listener.host, listener.port) == ("tcp", host, port)
+    assert parse_listener(str(listener)) == listener
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("127.0.0.1:1883", "needs a scheme"),
+        ("tls://127.0.0.1:8883", "listens on tcp:// only"),
+        ("tcp://127.0.0.1", "needs a host and a port"),
+        ("tcp://:1883", "needs a host and a port"),
+        ("tcp://::1:1883", "needs brackets"),
+        ("tcp://[::g]:1883", "no IPv6 address"),
+        ("tcp://a b:1883", "neither a host name nor an IP address"),
+        ("tcp://localhost:65536", "not a number from 0 to 65535"),
+        ("tcp://localhost:-1", "not a number from 0 to 65535"),
+    ],
+)
+def test_an_address_is_refused(text: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        parse_listener(text)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "192.0.2.1", "broker.example"])
+@pytest.mark.parametrize("section", ["mqtt", "kafka", "http"])
+def test_nothing_is_open_to_others_unless_that_is_written(section: str, host: str) -> None:
+    listener = f"{section}.listeners=tcp://{host}:7"
+    text = mistake(assignments=[listener])
+    assert f"write {section}.allow_anonymous = true" in text
+    opened = Sources(assignments=[listener, f"{section}.allow_anonymous=true"]).read()
+    assert getattr(opened.settings, section).listeners[0].port == 7
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "[::1]", "localhost"])
+def test_loopback_needs_no_permission(host: str) -> None:
+    Sources(assignments=[f"mqtt.listeners=tcp://{host}:7"]).read()
+
+
+def test_one_port_is_listened_on_once() -> None:
+    assert "listened on twice" in mistake(assignments=["mqtt.listeners=tcp://127.0.0.1:9092"])
+    free = [f"{section}.listeners=tcp://127.0.0.1:0" for section in ("mqtt", "kafka", "http")]
+    Sources(assignments=free).read()
+
+
+# --- routes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        Route(mqtt="factory/{line}/temperature", log="temperatures", key="{line}"),
+        Route(mqtt="{site}/{rest...}", log="all.of_it-1", key="{site}/{rest}"),
+        Route(mqtt="/a//{b}", log="x"),
+        Route(mqtt="+/a/#", log="x", direction="to-log"),
+    ],
+)
+def test_a_route_of_good_form(route: Route) -> None:
+    check_route(route)
+
+
+@pytest.mark.parametrize(
+    ("route", "says"),
+    [
+        (Route(mqtt="a/#", log="x"), "plain #: give it a name, as in {rest...}"),
+        (Route(mqtt="a/#/b", log="x", direction="to-log"), "# before its end"),
+        (Route(mqtt="a/b+", log="x", direction="to-log"), "whole level"),
+        (Route(mqtt="a/x{b}", log="x"), "whole level"),
+        (Route(mqtt="a/{1}", log="x"), "whole level"),
+        (Route(mqtt="{a}/{a}", log="x"), "captures {a} twice"),
+        (Route(mqtt="{a...}/b", log="x"), "so it is last"),
+        (Route(mqtt="a", log="x y"), "no name for a log topic"),
+        (Route(mqtt="a", log=".."), "no name for a log topic"),
+        (Route(mqtt="a", log="x" * 250), "no name for a log topic"),
+        (Route(mqtt="a", log="__consumer_offsets"), "server's own"),
+        (Route(mqtt="a/{b}", log="x", key="{c}"), "{c}, which mqtt = 'a/{b}' does not"),
+        (Route(mqtt="a/{b}", log="x", key="{b"), "a brace that belongs to no capture"),
+    ],
+)
+def test_a_route_of_bad_form(route: Route, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_route(route)
+    assert says in str(caught.value)
+
+
+# --- what is printed can be read --------------------------------------------------------------
+
+
+def test_the_listing_is_a_configuration_file_again(tmp_path: Path) -> None:
+    first = written(
+        tmp_path,
+        '[mqtt]\nlisteners = ["tcp://[::1]:0"]\n[[routes]]\nmqtt = "a/{b}"\nlog = "x"\n',
+    )
+    configuration = Sources(file=first, assignments=["log.format=json"]).read()
+    printed = listing(configuration)
+    assert f"# {first}:2" in printed and "# --set" in printed and "# default" in printed
+    second = tmp_path / "again.toml"
+    second.write_text(printed, "utf-8")
+    assert Sources(file=second).read().settings == configuration.settings
+
+
+def test_every_setting_has_a_variable_of_its_own() -> None:
+    assert len({variable_of(name) for name in FIELDS}) == len(FIELDS)
+
+
+def test_lines_are_found_whatever_the_layout() -> None:
+    text = '''a.b = 1
+c = """
+[d]
+e = 1"""
+[f] # header
+"g" = [
+  1,
+]
+[[routes]]
+x = {y = 1}
+[[routes]]
+x = 1
+'''
+    assert tomllib.loads(text)
+    lines = lines_of(text)
+    assert lines["a", "b"] == 1
+    assert lines["c",] == 2
+    assert ("d",) not in lines
+    assert (lines["f",], lines["f", "g"]) == (5, 6)
+    assert (lines["routes", 0], lines["routes", 0, "x"]) == (9, 10)
+    assert (lines["routes", 1], lines["routes", 1, "x"]) == (11, 12)

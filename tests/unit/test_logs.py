@@ -1,0 +1,90 @@
+"""Log lines: event first, then key=value; nobody forges a line; JSON has real fields."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+
+from isthmus import logs
+from isthmus.config import LogSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def root_restored() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+    logging.captureWarnings(False)
+
+
+def lines_of(form: str, level: str = "info") -> io.StringIO:
+    stream = io.StringIO()
+    logs.configure(LogSettings(level=level, format=form), stream)
+    return stream
+
+
+@pytest.mark.usefixtures("root_restored")
+def test_text_is_event_then_pairs() -> None:
+    stream = lines_of("text")
+    logger = logging.getLogger("isthmus.broker.sessions")
+    logger.info("session taken over client=%s old=%d", "plant-7", 41)
+    time, level, rest = stream.getvalue().split(" ", 2)
+    assert time.endswith("Z") and len(time) == 24
+    assert level == "info"
+    assert rest == "session taken over client=plant-7 old=41 logger=broker.sessions\n"
+
+
+@pytest.mark.usefixtures("root_restored")
+@pytest.mark.parametrize("value", ['x old=1\n2026 error "stop"', "", "a=b", "\x85", "\x1b[2J"])
+def test_what_a_peer_chose_stays_one_word_of_one_line(value: str) -> None:
+    stream = lines_of("text")
+    logging.getLogger("isthmus.server").warning("refused client=%s", value)
+    logging.getLogger("other").warning("said: %s.", value)
+    first, second, end = stream.getvalue().split("\n")
+    assert json.dumps(value) in first
+    assert "said: " in second and not end
+    assert "\x1b" not in stream.getvalue() and "\x85" not in stream.getvalue()
+
+
+@pytest.mark.usefixtures("root_restored")
+def test_json_has_the_fields() -> None:
+    stream = lines_of("json")
+    logging.getLogger("isthmus.server.mqtt").info("opened peer=%s event=%d", "::1", 3)
+    line = json.loads(stream.getvalue())
+    assert line.pop("time").endswith("Z")
+    assert line == {
+        "level": "info",
+        "event": "opened",
+        "logger": "server.mqtt",
+        "peer": "::1",
+        "event_": 3,
+    }
+
+
+@pytest.mark.usefixtures("root_restored")
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_traceback_comes_along(form: str) -> None:
+    stream = lines_of(form)
+    try:
+        raise KeyError("here")
+    except KeyError:
+        logging.getLogger("isthmus").exception("broken id=%s", 3)
+    assert "broken" in stream.getvalue() and "KeyError" in stream.getvalue()
+
+
+@pytest.mark.usefixtures("root_restored")
+def test_the_level_holds_and_a_second_set_up_replaces_the_first() -> None:
+    first = lines_of("text")
+    second = lines_of("text", "warning")
+    logging.getLogger("isthmus").info("quiet")
+    logging.getLogger("isthmus").warning("loud")
+    assert not first.getvalue()
+    assert second.getvalue().endswith("warning loud logger=isthmus\n")

@@ -1,0 +1,133 @@
+"""The compression codecs of a record batch, by the number in its attributes (KIP-98, KIP-110).
+
+The server stores what producers compressed as it is; it only looks inside for deliveries over
+MQTT, for compaction and for lookups by time. So whatever comes in here may be hostile: nothing
+is ever inflated beyond the `size_max` that the caller grants.
+
+Two framings are Kafka's own business. Snappy travels in the blocks of xerial's snappy-java,
+though some clients send it raw, so both are read. LZ4 travels as frames of *independent*
+blocks; the Java client reads no others.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import cramjam
+
+from isthmus.errors import CorruptBatch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Data: TypeAlias = "bytes | bytearray | memoryview"
+
+NONE: Final = 0
+GZIP: Final = 1
+SNAPPY: Final = 2
+LZ4: Final = 3
+ZSTD: Final = 4
+
+NAMES: Final = ("none", "gzip", "snappy", "lz4", "zstd")
+
+_XERIAL_MAGIC: Final = b"\x82SNAPPY\x00"
+_XERIAL_VERSIONS: Final = b"\x00\x00\x00\x01\x00\x00\x00\x01"  # this one, oldest compatible
+_XERIAL_HEADER: Final = _XERIAL_MAGIC + _XERIAL_VERSIONS
+_XERIAL_BLOCK_BYTES: Final = 32 * 1024  # uncompressed; what snappy-java writes
+
+_FIRST_GUESS_RATIO: Final = 8
+_FIRST_GUESS_BYTES_MIN: Final = 4096
+
+
+def compress(codec: int, data: Data) -> bytes:
+    """Return `data` compressed as Kafka clients expect it."""
+    if codec == NONE:
+        return bytes(data)
+    if codec == GZIP:
+        return bytes(cramjam.gzip.compress(data))
+    if codec == SNAPPY:
+        return _compress_xerial(memoryview(data))
+    if codec == LZ4:
+        return _compress_lz4(data)
+    assert codec == ZSTD, f"compression codec {codec} does not exist"
+    return bytes(cramjam.zstd.compress(data))
+
+
+def decompress(codec: int, data: Data, size_max: int) -> memoryview:
+    """Return the bytes that `data` stands for, at most `size_max` of them.
+
+    Raises CorruptBatch when the codec is unknown, when the data is damaged and when it would
+    become larger than `size_max`. Uncompressed data (codec 0) is returned as it is.
+    """
+    if codec == NONE:
+        return memoryview(data)
+    try:
+        if codec == GZIP:
+            return _inflate(cramjam.gzip.decompress_into, data, size_max)
+        if codec == SNAPPY:
+            return _decompress_snappy(memoryview(data), size_max)
+        if codec == LZ4:
+            return _inflate(cramjam.lz4.decompress_into, data, size_max)
+        if codec == ZSTD:
+            return _inflate(cramjam.zstd.decompress_into, data, size_max)
+    except cramjam.DecompressionError as error:
+        raise CorruptBatch(f"{NAMES[codec]} data is damaged: {error}") from None
+    raise CorruptBatch(f"compression codec {codec} does not exist")
+
+
+def _inflate(
+    decompress_into: Callable[[Data, bytearray], int], data: Data, size_max: int
+) -> memoryview:
+    """Decompress into a guess, and into a larger one as long as that does not suffice.
+
+    The codec's error does not say whether room was short or the data is damaged. Damage is
+    found again with more room, and quickly, so each failure asks for more until the limit.
+    """
+    size = min(max(len(data) * _FIRST_GUESS_RATIO, _FIRST_GUESS_BYTES_MIN), size_max)
+    while True:
+        inflated = bytearray(size)
+        try:
+            return memoryview(inflated)[: decompress_into(data, inflated)]
+        except cramjam.DecompressionError:
+            if size >= size_max:
+                raise
+        size = min(size * _FIRST_GUESS_RATIO, size_max)
+
+
+def _compress_lz4(data: Data) -> bytes:
+    compressor = cramjam.lz4.Compressor(block_linked=False)
+    compressor.compress(bytes(data))
+    return bytes(compressor.finish())
+
+
+def _compress_xerial(data: memoryview) -> bytes:
+    framed = bytearray(_XERIAL_HEADER)
+    for start in range(0, len(data), _XERIAL_BLOCK_BYTES):
+        block = cramjam.snappy.compress_raw(data[start : start + _XERIAL_BLOCK_BYTES])
+        framed += len(block).to_bytes(4, "big")
+        framed += memoryview(block)
+    return bytes(framed)
+
+
+def _decompress_snappy(data: memoryview, size_max: int) -> memoryview:
+    inflated = bytearray()
+    if bytes(data[: len(_XERIAL_MAGIC)]) != _XERIAL_MAGIC:
+        _append_snappy_block(data, inflated, size_max)
+        return memoryview(inflated)
+    position = len(_XERIAL_HEADER)
+    if len(data) < position:
+        raise CorruptBatch("snappy data ends within its header")
+    while position < len(data):
+        start = position + 4
+        position = start + int.from_bytes(data[position:start], "big")
+        if position > len(data):
+            raise CorruptBatch(f"snappy block ends at {position} of {len(data)} bytes")
+        _append_snappy_block(data[start:position], inflated, size_max)
+    return memoryview(inflated)
+
+
+def _append_snappy_block(block: memoryview, inflated: bytearray, size_max: int) -> None:
+    size = cramjam.snappy.decompress_raw_len(block)
+    if len(inflated) + size > size_max:
+        raise CorruptBatch(f"snappy data is larger than {size_max} bytes")
+    inflated += memoryview(cramjam.snappy.decompress_raw(block))

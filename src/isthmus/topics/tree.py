@@ -1,0 +1,198 @@
+"""Which subscriptions want this topic name: filters in, their values out.
+
+Filters without a wildcard are one dictionary; only those with a wildcard form a tree of levels,
+so the usual case costs one lookup. Values are opaque to the tree, hashable, and kept once per
+filter. The same value under two filters that both match is found twice: overlapping
+subscriptions are for the caller to merge [MQTT-3.3.4-2].
+
+`generation` grows with every change, so that whoever caches a result knows when it is stale.
+The walk keeps its own stack and goes at most TOPIC_LEVELS_MAX levels deep, whatever the name;
+it agrees with `filter.filter_matches`. Compiled with the types in `tree.pxd`.
+"""
+
+from __future__ import annotations
+
+from isthmus.errors import TopicInvalid
+from isthmus.topics.filter import SHARED_PREFIX, TOPIC_LEVELS_MAX, check_topic_filter
+
+
+class TopicNode:
+    """One level of the filters with a wildcard; what is empty is None, a memory read saved."""
+
+    __slots__ = ("children", "depth", "plus", "rest", "values")
+
+    def __init__(self, depth: int) -> None:
+        self.depth = depth
+        self.children: dict[str, TopicNode] | None = None
+        self.plus: TopicNode | None = None
+        self.values: dict[object, None] | None = None  # of the filter that ends here
+        self.rest: dict[object, None] | None = None  # of the filter that goes on with "#"
+
+    def child(self, level: str) -> TopicNode | None:
+        """Return the node below for a level's name, which is not a wildcard."""
+        return None if self.children is None else self.children.get(level)
+
+    def is_empty(self) -> bool:
+        """Tell whether no filter needs this node any more."""
+        return not (self.values or self.rest or self.children or self.plus)
+
+
+class TopicTree:
+    """A set of (topic filter, value) pairs, asked by topic name."""
+
+    __slots__ = ("_count", "_exact", "_root", "_wild", "generation")
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self._count = 0
+        self._wild = 0
+        self._exact: dict[str, dict[object, None]] = {}
+        self._root = TopicNode(0)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, topic_filter: str, value: object) -> bool:
+        """Add a pair; return False if it is there already. TopicInvalid for what is no filter.
+
+        The prefix of a shared subscription is the caller's to take off (`filter.parse_shared`).
+        """
+        check_topic_filter(topic_filter)
+        if topic_filter.startswith(SHARED_PREFIX):
+            raise TopicInvalid(f"{topic_filter[:100]!a} still has its shared prefix")
+        if _has_wildcard(topic_filter):
+            values = self._grow(topic_filter)
+        else:
+            values = self._exact.setdefault(topic_filter, {})
+        if value in values:
+            return False
+        values[value] = None
+        self._wild += _has_wildcard(topic_filter)
+        self._count += 1
+        self.generation += 1
+        return True
+
+    def remove(self, topic_filter: str, value: object) -> bool:
+        """Take a pair out, and the branch it leaves empty; return False if it is not there."""
+        if _has_wildcard(topic_filter):
+            removed = self._prune(topic_filter, value)
+            self._wild -= removed
+        else:
+            values = self._exact.get(topic_filter)
+            removed = values is not None and value in values
+            if values is not None and removed:
+                del values[value]
+                if not values:
+                    del self._exact[topic_filter]
+        if removed:
+            self._count -= 1
+            self.generation += 1
+        return removed
+
+    def match(self, topic_name: str) -> list[object]:
+        """Return the values of all filters that match the topic name [MQTT-4.7.3-4]."""
+        found: list[object] = []
+        values = self._exact.get(topic_name)
+        if values is not None:
+            found.extend(values)
+        if self._wild != 0:
+            # No filter is deeper than the limit, so what lies below it need not be told apart.
+            levels = topic_name.split("/", TOPIC_LEVELS_MAX)
+            if topic_name.startswith("$"):  # no wildcard stands for such a level [MQTT-4.7.2-1]
+                self._walk(self._root.child(levels[0]), levels, found)
+            else:
+                self._walk(self._root, levels, found)
+        return found
+
+    def _walk(self, node: TopicNode | None, levels: list[str], found: list[object]) -> None:
+        """Gather the values of all branches from `node` on that the levels follow.
+
+        The walk takes the named child and leaves the `+` beside it on a stack. A node knows its
+        depth, so the stack holds nodes alone, at most one per level.
+        """
+        pending: list[TopicNode] = []
+        count = len(levels)
+        while node is not None:
+            if node.rest is not None:  # "#" matches the parent as well [MQTT-4.7.1-2]
+                found.extend(node.rest)
+            following = None
+            if node.depth < count:
+                if node.children is not None:
+                    following = node.children.get(levels[node.depth])
+                if following is None:
+                    following = node.plus
+                elif node.plus is not None:
+                    pending.append(node.plus)
+            elif node.values is not None:
+                found.extend(node.values)
+            if following is None and pending:
+                following = pending.pop()
+            node = following
+
+    def _grow(self, topic_filter: str) -> dict[object, None]:
+        """Return the values at the end of a filter's branch, made where it is missing."""
+        node = self._root
+        for level in topic_filter.split("/"):
+            if level == "#":
+                if node.rest is None:
+                    node.rest = {}
+                return node.rest
+            if level == "+":
+                if node.plus is None:
+                    node.plus = TopicNode(node.depth + 1)
+                node = node.plus
+            else:
+                if node.children is None:
+                    node.children = {}
+                child = node.children.get(level)
+                if child is None:
+                    child = node.children[level] = TopicNode(node.depth + 1)
+                node = child
+        if node.values is None:
+            node.values = {}
+        return node.values
+
+    def _prune(self, topic_filter: str, value: object) -> bool:
+        """Take a value off a filter's branch, then everything that it leaves empty."""
+        path: list[TopicNode] = []
+        levels = topic_filter.split("/")
+        node: TopicNode | None = self._root
+        for level in levels:
+            if node is None:
+                return False
+            path.append(node)
+            if level == "#":
+                break
+            node = node.plus if level == "+" else node.child(level)
+        if node is None:
+            return False
+        values = node.rest if levels[-1] == "#" else node.values
+        if values is None or value not in values:
+            return False
+        del values[value]
+        if not values:
+            self._cut(node, path, levels)
+        return True
+
+    def _cut(self, node: TopicNode, path: list[TopicNode], levels: list[str]) -> None:
+        """Drop the empty dictionary of a node, then upwards each node that has nothing left."""
+        if levels[-1] == "#":
+            node.rest = None
+            path.pop()
+            levels.pop()
+        else:
+            node.values = None
+        while path and node.is_empty():
+            node = path.pop()
+            level = levels.pop()
+            if level == "+":
+                node.plus = None
+                continue
+            assert node.children is not None, "the branch came through here"
+            del node.children[level]
+            if not node.children:
+                node.children = None
+
+
+def _has_wildcard(topic_filter: str) -> bool:
+    return "+" in topic_filter or "#" in topic_filter

@@ -1,0 +1,120 @@
+"""TopicTree: what is added is found, what is removed leaves nothing behind."""
+
+from __future__ import annotations
+
+import pytest
+
+from isthmus.errors import TopicInvalid
+from isthmus.topics.filter import TOPIC_LEVELS_MAX
+from isthmus.topics.tree import TopicTree
+
+
+def test_all_matching_filters_give_their_values() -> None:
+    tree = TopicTree()
+    for topic_filter in ("a/b", "a/+", "+/b", "+/+", "a/#", "#", "a/b/#", "a", "b/#", "a/b/c"):
+        assert tree.add(topic_filter, topic_filter)
+    assert sorted(tree.match("a/b")) == sorted(
+        ["a/b", "a/+", "+/b", "+/+", "a/#", "#", "a/b/#"]
+    )
+    assert sorted(tree.match("a")) == ["#", "a", "a/#"]
+    assert tree.match("$a/b") == []
+
+
+def test_names_with_a_dollar_are_matched_only_by_name() -> None:
+    """[MQTT-4.7.2-1]."""
+    tree = TopicTree()
+    for topic_filter in (
+        "#",
+        "+",
+        "+/load",
+        "$SYS/#",
+        "$SYS/load",
+        "$SYS/+",
+        "$SYS/+/+",
+        "$SYS",
+    ):
+        tree.add(topic_filter, topic_filter)
+    assert sorted(tree.match("$SYS/load")) == ["$SYS/#", "$SYS/+", "$SYS/load"]
+    assert sorted(tree.match("$SYS")) == ["$SYS", "$SYS/#"]
+    assert tree.match("$other/load") == []
+
+
+def test_a_value_under_two_filters_is_found_twice() -> None:
+    tree = TopicTree()
+    session = object()
+    tree.add("a/#", session)
+    tree.add("a/+", session)
+    assert tree.match("a/b") == [session, session]
+
+
+def test_a_pair_is_kept_once() -> None:
+    for topic_filter in ("a/b", "a/+", "a/#"):
+        tree = TopicTree()
+        assert tree.add(topic_filter, 1)
+        generation = tree.generation
+        assert not tree.add(topic_filter, 1)
+        assert tree.generation == generation
+        assert len(tree) == 1
+        assert tree.match("a/b") == [1]
+
+
+def test_the_generation_grows_with_every_change_only() -> None:
+    tree = TopicTree()
+    seen = [tree.generation]
+    for change in (
+        lambda: tree.add("a/+", 1),
+        lambda: tree.add("a", 2),
+        lambda: tree.remove("a/+", 1),
+    ):
+        assert change()
+        seen.append(tree.generation)
+    assert seen == sorted(set(seen))
+    assert not tree.remove("a/+", 1)
+    assert not tree.remove("x/y/#", 1)
+    assert not tree.remove("x", 1)
+    tree.match("a")
+    assert tree.generation == seen[-1]
+
+
+@pytest.mark.parametrize("topic_filter", ["", "a#", "#/a", "$share/g/a", "/".join("+" * 129)])
+def test_what_is_no_filter_does_not_get_in(topic_filter: str) -> None:
+    tree = TopicTree()
+    with pytest.raises(TopicInvalid):
+        tree.add(topic_filter, 1)
+    assert len(tree) == 0
+    assert not tree.remove(topic_filter, 1)
+
+
+def test_a_removed_branch_leaves_its_neighbours() -> None:
+    tree = TopicTree()
+    filters = ["a/+/c/d", "a/+/c", "a/+", "+", "+/#", "#", "a/b/c/#", "a/b/+"]
+    for topic_filter in filters:
+        tree.add(topic_filter, topic_filter)
+    for number, topic_filter in enumerate(filters):
+        assert tree.remove(topic_filter, topic_filter)
+        assert len(tree) == len(filters) - number - 1
+        for left in filters[number + 1 :]:
+            assert left in tree.match(left.replace("+", "b").replace("#", "x")), left
+
+
+def test_the_walk_is_bounded_by_the_levels_of_the_filters() -> None:
+    tree = TopicTree()
+    deepest = "/".join("+" * TOPIC_LEVELS_MAX)
+    open_end = "/".join("+" * (TOPIC_LEVELS_MAX - 1)) + "/#"
+    tree.add(deepest, "deepest")
+    tree.add(open_end, "open end")
+    tree.add("#", "all")
+    at_limit = "/".join("a" * TOPIC_LEVELS_MAX)
+    assert sorted(tree.match(at_limit)) == ["all", "deepest", "open end"]
+    assert sorted(tree.match(at_limit + "/a")) == ["all", "open end"]
+    assert sorted(tree.match("/" * 65_000)) == ["all", "open end"]
+
+
+def test_many_branches_do_not_multiply() -> None:
+    """A name visits a node of the tree at most once, so the filters bound the work."""
+    tree = TopicTree()
+    for bits in range(256):
+        topic_filter = "/".join("+" if bits >> depth & 1 else "a" for depth in range(8))
+        tree.add(topic_filter, bits)
+    assert sorted(tree.match("a/a/a/a/a/a/a/a")) == list(range(256))
+    assert sorted(tree.match("b/b/b/b/b/b/b/b")) == [255]

@@ -1,0 +1,389 @@
+"""The MQTT clients that the server is tried with, behind one shape.
+
+Each program publishes a list of messages and returns when the server has acknowledged them,
+and each holds a subscription whose messages arrive in an `Inbox`. Nobody here wrote these
+clients: paho-mqtt, the Mosquitto command line programs and mqtt.js; what differs between them
+(processes, threads, encodings of binary payloads) ends in this file.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import shutil
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+from uuid import uuid4
+
+from paho.mqtt.client import Client, MQTTMessage, MQTTv5, MQTTv311
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from tests.e2e.server_process import Address
+
+TIMEOUT_S: Final = 30.0
+CLIENTS: Final = Path(__file__).parent / "clients"
+
+Pairs = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Message:
+    """One application message, as it is published or as it arrives."""
+
+    topic_name: str
+    payload: bytes
+    qos: int = 1
+    retain: bool = False
+    user_properties: Pairs = ()
+
+
+class Inbox:
+    """The messages that arrived at one subscription, in order of arrival."""
+
+    def __init__(self) -> None:
+        self._arrived: list[Message] = []
+        self._changed = threading.Condition()
+
+    def put(self, message: Message) -> None:
+        with self._changed:
+            self._arrived.append(message)
+            self._changed.notify_all()
+
+    def wait(self, count: int, timeout_s: float = TIMEOUT_S) -> list[Message]:
+        """Return everything that arrived once there are `count` messages, or fail."""
+        with self._changed:
+            there = self._changed.wait_for(lambda: len(self._arrived) >= count, timeout_s)
+            assert there, f"{len(self._arrived)} of {count} messages after {timeout_s} s"
+            return list(self._arrived)
+
+    def stays_at(self, count: int, for_s: float = 0.3) -> list[Message]:
+        """Return everything that arrived if no more than `count` come within a while."""
+        with self._changed:
+            more = self._changed.wait_for(lambda: len(self._arrived) > count, for_s)
+            assert not more, f"unexpected: {self._arrived[count:]}"
+            assert len(self._arrived) == count
+            return list(self._arrived)
+
+
+class MqttProgram(Protocol):
+    """A client program: how to publish and subscribe with it."""
+
+    name: str
+    user_properties: bool
+
+    def missing(self) -> str:
+        """Return why the program cannot run here, or the empty string."""
+
+    def publish(self, server: Address, messages: Sequence[Message]) -> None:
+        """Publish in order and return when everything is acknowledged."""
+
+    def subscribe(
+        self, server: Address, topic_filter: str, qos: int = 1
+    ) -> contextlib.AbstractContextManager[Inbox]:
+        """Hold a subscription, acknowledged by the server, while the context lasts."""
+
+
+# --- paho-mqtt -------------------------------------------------------------------------------
+
+
+def user_property_of(pairs: Pairs, packet_type: int = PacketTypes.PUBLISH) -> Properties | None:
+    """Return paho's form of user properties, or nothing where there are none."""
+    if not pairs:
+        return None
+    properties = Properties(packet_type)
+    properties.UserProperty = list(pairs)
+    return properties
+
+
+def message_of(arrived: MQTTMessage) -> Message:
+    """Return a paho message in our form."""
+    pairs = getattr(arrived.properties, "UserProperty", []) if arrived.properties else []
+    return Message(arrived.topic, arrived.payload, arrived.qos, arrived.retain, tuple(pairs))
+
+
+@contextlib.contextmanager
+def paho_client(
+    server: Address,
+    client_id: str = "",
+    *,
+    version: int = MQTTv5,
+    prepare: Callable[[Client], object] = lambda client: None,
+    **connect: Any,
+) -> Iterator[Client]:
+    """Hold a connected paho client with its network thread; `prepare` runs before CONNECT."""
+    client = Client(
+        CallbackAPIVersion.VERSION2, client_id or f"paho-{uuid4().hex}", protocol=version
+    )
+    client.max_inflight_messages_set(1000)
+    client.max_queued_messages_set(0)
+    connected = threading.Event()
+    refused: list[str] = []
+
+    def on_connect(_client: Client, _data: Any, _flags: Any, reason: Any, _props: Any) -> None:
+        if reason.is_failure:
+            refused.append(str(reason))
+        connected.set()
+
+    client.on_connect = on_connect
+    prepare(client)
+    client.connect(*server, **connect)
+    client.loop_start()
+    try:
+        assert connected.wait(TIMEOUT_S), "no CONNACK"
+        assert not refused, refused
+        yield client
+    finally:
+        client.disconnect()
+        client.loop_stop()
+
+
+def paho_subscribe(client: Client, topic_filter: str, qos: int = 1, **options: Any) -> Inbox:
+    """Subscribe a connected client and return its inbox once SUBACK has come."""
+    inbox, granted = Inbox(), threading.Event()
+    client.on_message = lambda _client, _data, arrived: inbox.put(message_of(arrived))
+    client.on_subscribe = lambda *_arguments: granted.set()
+    client.subscribe(topic_filter, qos, **options)
+    assert granted.wait(TIMEOUT_S), "no SUBACK"
+    return inbox
+
+
+def paho_publish(client: Client, messages: Sequence[Message]) -> None:
+    """Publish in order with a connected client; return when the last is acknowledged."""
+    sent = [
+        client.publish(
+            message.topic_name,
+            message.payload,
+            message.qos,
+            message.retain,
+            user_property_of(message.user_properties),
+        )
+        for message in messages
+    ]
+    for number, info in enumerate(sent):
+        info.wait_for_publish(TIMEOUT_S)
+        assert info.is_published(), f"publish {number} of {len(sent)} is not acknowledged"
+
+
+class Paho:
+    """paho-mqtt, one protocol version."""
+
+    def __init__(self, name: str, version: int) -> None:
+        self.name = name
+        self.user_properties = version == MQTTv5
+        self._version = version
+
+    def missing(self) -> str:
+        return ""
+
+    def publish(self, server: Address, messages: Sequence[Message]) -> None:
+        with paho_client(server, version=self._version) as client:
+            paho_publish(client, messages)
+
+    @contextlib.contextmanager
+    def subscribe(self, server: Address, topic_filter: str, qos: int = 1) -> Iterator[Inbox]:
+        with paho_client(server, version=self._version) as client:
+            yield paho_subscribe(client, topic_filter, qos)
+
+
+# --- mosquitto_pub and mosquitto_sub ---------------------------------------------------------
+
+
+class MosquittoPrograms:
+    """The command line programs of the Mosquitto project, speaking MQTT 5."""
+
+    name = "mosquitto"
+    user_properties = True
+
+    def missing(self) -> str:
+        absent = [name for name in ("mosquitto_pub", "mosquitto_sub") if not shutil.which(name)]
+        return f"{' and '.join(absent)} not installed" if absent else ""
+
+    def publish(self, server: Address, messages: Sequence[Message]) -> None:
+        lines = self._as_lines(messages)
+        if lines is not None:
+            self._run(server, messages[0], ["-l"], lines)
+            return
+        for message in messages:
+            self._run(server, message, ["-s"] if message.payload else ["-n"], message.payload)
+
+    def _as_lines(self, messages: Sequence[Message]) -> bytes | None:
+        """Return many messages as lines for one program, where their shape allows it."""
+        first = messages[0]
+        alike = all(
+            (message.topic_name, message.qos, message.retain, message.user_properties)
+            == (first.topic_name, first.qos, first.retain, first.user_properties)
+            and message.payload
+            and len(message.payload) < 1000
+            and message.payload.isascii()
+            and message.payload.decode().isprintable()
+            for message in messages
+        )
+        if len(messages) < 2 or not alike:
+            return None
+        return b"".join(message.payload + b"\n" for message in messages)
+
+    def _run(self, server: Address, message: Message, how: list[str], stdin: bytes) -> None:
+        command = ["mosquitto_pub", "-V", "5", "-h", server[0], "-p", str(server[1])]
+        command += ["-t", message.topic_name, "-q", str(message.qos), *how]
+        command += ["-r"] if message.retain else []
+        for name, value in message.user_properties:
+            command += ["-D", "publish", "user-property", name, value]
+        subprocess.run(command, input=stdin, check=True, timeout=TIMEOUT_S, capture_output=True)
+
+    @contextlib.contextmanager
+    def subscribe(self, server: Address, topic_filter: str, qos: int = 1) -> Iterator[Inbox]:
+        # -d makes the program say when the subscription is granted; stdbuf, say it at once.
+        command = ["mosquitto_sub", "-V", "5", "-h", server[0], "-p", str(server[1]), "-d"]
+        command += ["-t", topic_filter, "-q", str(qos), "-F", "message\t%t\t%q\t%r\t%P\t%x"]
+        with line_process(["stdbuf", "-oL", *command]) as process:
+            inbox, granted = Inbox(), threading.Event()
+
+            def read(line: str) -> None:
+                if line.startswith("message\t"):
+                    _, topic_name, arrived_qos, retain, pairs, payload = line.split("\t")
+                    inbox.put(
+                        Message(
+                            topic_name,
+                            bytes.fromhex(payload),
+                            int(arrived_qos),
+                            retain == "1",
+                            tuple(tuple(pair.split(":", 1)) for pair in pairs.split()),  # type: ignore[misc]
+                        )
+                    )
+                elif line.startswith("Subscribed"):
+                    granted.set()
+
+            with lines_to(process, read):
+                assert granted.wait(TIMEOUT_S), "mosquitto_sub got no SUBACK"
+                yield inbox
+
+
+# --- mqtt.js ---------------------------------------------------------------------------------
+
+
+class MqttJs:
+    """mqtt.js on Node.js, driven by `clients/mqtt_client.js` (lines of JSON both ways)."""
+
+    name = "mqtt.js"
+    user_properties = True
+
+    def missing(self) -> str:
+        return node_missing("mqtt")
+
+    def publish(self, server: Address, messages: Sequence[Message]) -> None:
+        lines = "".join(
+            json.dumps(
+                {
+                    "topic": message.topic_name,
+                    "payload": base64.b64encode(message.payload).decode(),
+                    "qos": message.qos,
+                    "retain": message.retain,
+                    "user": message.user_properties,
+                }
+            )
+            + "\n"
+            for message in messages
+        )
+        command = ["node", str(CLIENTS / "mqtt_client.js"), *map(str, server), "publish"]
+        ended = subprocess.run(
+            command, input=lines.encode(), timeout=TIMEOUT_S, capture_output=True, check=False
+        )
+        assert ended.returncode == 0, ended.stderr.decode()
+
+    @contextlib.contextmanager
+    def subscribe(self, server: Address, topic_filter: str, qos: int = 1) -> Iterator[Inbox]:
+        script = str(CLIENTS / "mqtt_client.js")
+        command = ["node", script, *map(str, server), "subscribe", topic_filter, str(qos)]
+        with line_process(command) as process:
+            inbox, granted = Inbox(), threading.Event()
+
+            def read(line: str) -> None:
+                arrived = json.loads(line)
+                if "subscribed" in arrived:
+                    granted.set()
+                    return
+                inbox.put(
+                    Message(
+                        arrived["topic"],
+                        base64.b64decode(arrived["payload"]),
+                        arrived["qos"],
+                        arrived["retain"],
+                        tuple(tuple(pair) for pair in arrived["user"]),
+                    )
+                )
+
+            with lines_to(process, read):
+                assert granted.wait(TIMEOUT_S), "mqtt.js got no SUBACK"
+                yield inbox
+
+
+def node_missing(package: str) -> str:
+    """Return why a Node.js client cannot run here, or the empty string."""
+    if not shutil.which("node"):
+        return "Node.js not installed"
+    if not (CLIENTS / "node_modules" / package).is_dir():
+        return f"{package} not installed: npm install in tests/e2e/clients"
+    return ""
+
+
+# --- a program that prints lines -------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def line_process(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
+    """Hold a program that prints lines, and end it with the context."""
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace"
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(TIMEOUT_S)
+
+
+@contextlib.contextmanager
+def lines_to(process: subprocess.Popen[str], read: Callable[[str], None]) -> Iterator[None]:
+    """Hand every line a program prints to `read`, from a thread, until it ends."""
+    assert process.stdout is not None
+    stdout = process.stdout
+
+    def follow() -> None:
+        for line in stdout:
+            read(line.rstrip("\n"))
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        process.terminate()
+        thread.join(TIMEOUT_S)
+
+
+def wait_until(
+    condition: Callable[[], object], what: str, timeout_s: float = TIMEOUT_S
+) -> None:
+    """Poll until a condition holds, or fail naming it."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, f"{what} did not happen within {timeout_s} s"
+        time.sleep(0.01)
+
+
+MQTT_PROGRAMS: Final[tuple[MqttProgram, ...]] = (
+    Paho("paho-3.1.1", MQTTv311),
+    Paho("paho-5", MQTTv5),
+    MosquittoPrograms(),
+    MqttJs(),
+)

@@ -45,6 +45,10 @@ class TopicAliasInvalid(ProtocolError):
     """A topic alias of 0, above the maximum, or never assigned."""
 
 
+class TopicNameInvalid(ProtocolError):
+    """A topic name with a wildcard in a PUBLISH or a will; no name can be that."""
+
+
 class ReceiveMaximumExceeded(ProtocolError):
     """More unacknowledged QoS 1 and 2 publishes than the receiver announced."""
 
@@ -89,7 +93,12 @@ class OffsetOutOfRange(Refused):
 
 
 class BatchRefused(Refused):
-    """A record batch is well-formed but breaks a rule of the log topic or of its producer."""
+    """A record batch is well-formed but breaks a rule of the log topic or of its producer.
+
+    `record_errors` names the records at fault, as (index in the batch, why) [KIP-467].
+    """
+
+    record_errors: tuple[tuple[int, str], ...] = ()
 
 
 class OutOfOrderSequence(BatchRefused):

@@ -44,7 +44,6 @@ Data: TypeAlias = "bytes | bytearray | memoryview"
 Headers: TypeAlias = "Sequence[tuple[str, bytes | None]]"
 
 HEADER_BYTES: Final = 61
-MAGIC: Final = 2
 RECORDS_BYTES_MAX: Final = 64 * 1024 * 1024  # what one batch may become when decompressed
 SEQUENCE_MAX: Final = 2**31 - 1
 
@@ -67,6 +66,7 @@ _BASE_SEQUENCE_POSITION: Final = 53
 _COUNT_POSITION: Final = 57
 _LENGTH_FROM: Final = 12  # the batch length counts from here
 
+_MAGIC: Final = 2
 _CODEC_MAX: Final = 4
 _RECORD_BYTES_MIN: Final = 7
 _HEADER_PAIR_BYTES_MIN: Final = 2
@@ -149,7 +149,7 @@ class RecordBatch:
         self.count = buffer.i32()
         self.last_offset = self.base_offset + self.last_offset_delta
         self.next_offset = self.last_offset + 1
-        if self.magic != MAGIC:
+        if self.magic != _MAGIC:
             raise CorruptBatch(f"record batches of version {self.magic} are not spoken here")
         if self.size != buffer.end:
             raise CorruptBatch(f"a batch says it has {self.size} bytes and has {buffer.end}")
@@ -364,13 +364,16 @@ class RecordReader:
         key = buffer.varint_bytes()
         value = buffer.varint_bytes()
         count = buffer.varint(_I32_VARINT_BYTES)
-        if count == 0:
-            headers: Headers = ()
-        else:
-            headers = self._headers(count)
+        headers: Headers = () if count == 0 else self._headers(count)
         if buffer.position != self._end:
             raise CorruptBatch(f"a record ends at {buffer.position} instead of {self._end}")
-        return Record(self.offset, self.timestamp, key, value, headers)
+        record = Record.__new__(Record)  # compiled, this is four times as fast as a call
+        record.offset = self.offset
+        record.timestamp = self.timestamp
+        record.key = key
+        record.value = value
+        record.headers = headers
+        return record
 
     def _headers(self, count: int) -> Headers:
         buffer = self._buffer

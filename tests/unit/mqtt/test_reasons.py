@@ -96,7 +96,7 @@ def test_a_refused_filter_is_called_a_filter() -> None:
 def test_the_codes_of_each_packet_are_codes() -> None:
     assert set(REASONS) == {2, 4, 5, 6, 7, 9, 11, 14, 15}
     assert all(codes <= CODES for codes in REASONS.values())
-    assert DISCONNECT_BY_CLIENT | DISCONNECT_BY_SERVER == REASONS[packets.DISCONNECT]
+    assert REASONS[packets.DISCONNECT] == DISCONNECT_BY_CLIENT | DISCONNECT_BY_SERVER
 
 
 @pytest.mark.parametrize(

@@ -106,8 +106,12 @@ def chosen(found: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Yield the definitions for the table, each request before its response."""
     by_key = {(one.get("apiKey"), one["type"]): one for one in found.values()}
     for key in API_KEYS:
-        yield by_key[key, "request"]
-        yield by_key[key, "response"]
+        request = by_key[key, "request"]
+        yield request
+        # only the request says whether the last version is unstable
+        yield {"latestVersionUnstable": request.get("latestVersionUnstable")} | by_key[
+            key, "response"
+        ]
     for name in OTHERS:
         yield found[name]
 
@@ -158,7 +162,7 @@ class Writer:
             self.field(field, outer, depth)
 
     def field(self, field: dict[str, Any], outer: Span, depth: int) -> None:
-        declared = field.get("versions", field.get("taggedVersions"))
+        declared = field.get("versions") or field["taggedVersions"]
         span = Span.parse(declared, self.last).within(outer)
         if span.last < span.first:
             return

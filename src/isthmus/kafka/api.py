@@ -92,6 +92,7 @@ class ApiKey(IntEnum):
 
 
 PRODUCE_ADVERTISED_FIRST: Final = 0
+_API_VERSIONS: Final = int(ApiKey.API_VERSIONS)  # a plain int compares faster
 
 
 class Api(NamedTuple):
@@ -138,10 +139,7 @@ def response_name(api_key: int) -> str:
 
 def request_header_version(api_key: int, version: int) -> int | None:
     """Return 2 where the request is flexible, else 1 (KIP-482); None where it is not spoken."""
-    found = apis().get(api_key)
-    if found is None or version not in found.versions:
-        return None
-    return 2 if version >= found.flexible_first else 1
+    return _request_headers().get((api_key, version))
 
 
 def response_header_version(api_key: int, version: int) -> int:
@@ -149,6 +147,15 @@ def response_header_version(api_key: int, version: int) -> int:
 
     Always 0 for ApiVersions: the client cannot yet know what the server speaks (KIP-511).
     """
-    if api_key == ApiKey.API_VERSIONS:
+    if api_key == _API_VERSIONS:
         return 0
     return 1 if version >= apis()[api_key].flexible_first else 0
+
+
+@cache
+def _request_headers() -> dict[tuple[int, int], int]:
+    return {
+        (api_key, version): 2 if version >= api.flexible_first else 1
+        for api_key, api in apis().items()
+        for version in range(api.versions.first, api.versions.last + 1)
+    }

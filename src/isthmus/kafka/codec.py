@@ -299,8 +299,9 @@ class _Decoder:
     def _compact_length(self) -> int:
         """Read a length that is stored plus one, 0 for null; return -1 for null."""
         stored = self._source.uvarint()
-        if stored > self._source.remaining + 1:
-            raise Malformed(f"{stored - 1} announced, {self._source.remaining} bytes left")
+        left = self._source.end - self._source.position
+        if stored > left + 1:
+            raise Malformed(f"{stored - 1} announced, {left} bytes left")
         return stored - 1
 
     def _null(self, field: FieldPlan) -> None:
@@ -313,13 +314,12 @@ class _Decoder:
         if count < 0:
             self._null(field)
             return None
-        if count > self._source.remaining // element.bytes_min:
-            raise Malformed(
-                f"{count} {field.name} announced, {self._source.remaining} bytes left"
-            )
-        if count > self._elements_left:
-            raise Malformed(f"more than {ELEMENTS_MAX} array elements")
+        left = self._source.end - self._source.position
+        if count > left // element.bytes_min:
+            raise Malformed(f"{count} {field.name} announced, {left} bytes left")
         self._elements_left -= count
+        if self._elements_left < 0:
+            raise Malformed(f"more than {ELEMENTS_MAX} array elements")
         if element.kind == _STRUCT:
             return [self.struct(element.struct) for _ in range(count)]
         return [self._value(element) for _ in range(count)]
@@ -328,13 +328,17 @@ class _Decoder:
         """Read the tagged fields behind a struct; skip those we do not know (KIP-482)."""
         source = self._source
         count = source.uvarint()
-        if count > source.remaining // 2:
-            raise Malformed(f"{count} tagged fields announced, {source.remaining} bytes left")
+        if count == 0:
+            return
+        left = source.end - source.position
+        if count > left // 2:
+            raise Malformed(f"{count} tagged fields announced, {left} bytes left")
         for _ in range(count):
             tag = source.uvarint()
             size = source.uvarint()
-            if size > source.remaining:
-                raise Malformed(f"tag {tag} has {size} bytes, {source.remaining} left")
+            left = source.end - source.position
+            if size > left:
+                raise Malformed(f"tag {tag} has {size} bytes, {left} left")
             field = plan.by_tag.get(tag)
             if field is None:
                 source.skip(size)
@@ -481,7 +485,7 @@ class _Encoder:
             if self._splices is None or field.kind == _BYTES or len(part) < SPLICE_BYTES_MIN:
                 self._out.put_bytes(part)
             else:
-                self._splices.append((len(self._out), part))
+                self._splices.append((self._out.size, part))
 
     def _array(self, field: FieldPlan, value: Any) -> None:
         if value is None:
@@ -518,10 +522,10 @@ class _Encoder:
     def _prefixed(self, field: FieldPlan, value: Any) -> None:
         """Write a value behind its size, for which one byte is nearly always enough."""
         out = self._out
-        start = len(out)
+        start = out.size
         out.put_u8(0)
         self._value(field, value)
-        size = len(out) - start - 1
+        size = out.size - start - 1
         if size < 0x80:
             out.patch_u8(start, size)
             return
@@ -546,7 +550,7 @@ def encode(
     Raises:
         ValueError: `body` says what this version of the message cannot carry.
     """
-    start = len(out)
+    start = out.size
     try:
         _Encoder(out, splices).struct(_plan(message, version), body)
     except BaseException:

@@ -23,8 +23,11 @@ TYPED = [
     "isthmus.mqtt.packets",
     "isthmus.mqtt.properties",
     "isthmus.mqtt.codec",
+    "isthmus.mqtt.delivery",
     "isthmus.mqtt.session",
     "isthmus.kafka.codec",
+    "isthmus.broker.subscriptions",
+    "isthmus.broker.publishing",
     "isthmus.broker.broker",
 ]
 DIRECTIVES = {"language_level": 3, "annotation_typing": False, "freethreading_compatible": False}

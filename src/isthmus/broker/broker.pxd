@@ -1,0 +1,55 @@
+# C types of broker.py; the code is there.
+cimport cython
+
+from isthmus.broker.publishing cimport Acknowledgement, Destination, OpenBatch, PublishTicket
+from isthmus.broker.subscriptions cimport Receiver
+from isthmus.mqtt.packets cimport Publish
+from isthmus.mqtt.session cimport Session
+from isthmus.topics.tree cimport TopicTree
+
+
+cdef class Broker:
+    cdef readonly object runtime
+    cdef readonly object log
+    cdef readonly object routes
+    cdef readonly object subscriptions
+    cdef readonly object retained
+    cdef readonly long long published
+    cdef readonly long long delivered
+    cdef readonly long long undeliverable
+    cdef readonly Py_ssize_t backlog_bytes
+    cdef TopicTree _tree
+    cdef int _partitions_default
+    cdef Py_ssize_t _message_bytes_max
+    cdef dict _destinations
+    cdef dict _open_batches
+    cdef list _open
+    cdef list _touched
+    cdef bint _scheduled
+    cdef long long _now_ms
+    cdef list _relief
+    cdef object _recalled_partition
+    cdef list _recalled
+    cdef object _turn
+
+    @cython.locals(kind=int)
+    cpdef bint receive(self, Session session, list packets, object other) except -1
+    @cython.locals(destination=Destination, open_batch=OpenBatch, ticket=PublishTicket)
+    cpdef publish(self, Session session, Publish publish)
+    @cython.locals(session=Session)
+    cpdef turn(self)
+    cpdef touch(self, Session session)
+    cdef _schedule(self)
+    @cython.locals(ticket=PublishTicket)
+    cdef _close(self, OpenBatch open_batch)
+    cpdef deliver_written(self, PublishTicket ticket)
+    cpdef deliver_durable(self, PublishTicket ticket)
+    @cython.locals(waiting=Acknowledgement, session=Session)
+    cpdef settle(self, PublishTicket ticket)
+    @cython.locals(offset="long long", place=Py_ssize_t, publish=Publish, destination=Destination,
+                   receiver=Receiver, session=Session, qos=int, generation="long long",
+                   publishes=list, destinations=list, publishers=list)
+    cdef _deliver(self, PublishTicket ticket, bint at_qos_2)
+    cdef _reduce_backlog(self, PublishTicket ticket)
+    cpdef Destination _resolve(self, bytes topic_name)
+    cdef _refresh(self, Destination destination)

@@ -1,0 +1,475 @@
+"""What happens to a message: from a session to the log, and from the log to everybody.
+
+The broker joins the two shores. `receive` takes a client's packets; a PUBLISH goes into the
+open batch of its partition. Once per turn of the loop `turn` gives the open batches to the log
+and writes them. Then the log calls back through the tickets: *written* brings the messages to
+the subscribers (QoS 0 and 1), *durable* brings publishers their acknowledgements and QoS 2
+messages to their subscribers [DESIGN 3]. Nobody sees what the log does not hold.
+
+`append` is the same path for a batch of the Kafka side, taken as it came.
+
+One thread, no waiting, no sockets. Compiled. What surrounds a message is next door: sessions
+and wills (sessions.py), subscriptions, routes, retained messages, the mapping to records.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, cast
+
+from isthmus.broker.mapping import headers_of, publish_of, topic_name_in
+from isthmus.broker.publishing import (
+    Acknowledgement,
+    Destination,
+    OpenBatch,
+    PublishTicket,
+    RelayTicket,
+)
+from isthmus.broker.retained import RETAINED_CONFIGS, RETAINED_LOG_TOPIC, Retained
+from isthmus.broker.routes import DEFAULT_LOG_TOPIC
+from isthmus.broker.subscriptions import Subscriptions
+from isthmus.errors import CorruptBatch, IsthmusError, NoSpace, NotAuthorized, Refused
+from isthmus.mqtt.packets import (
+    PUBACK,
+    PUBCOMP,
+    PUBLISH,
+    PUBREC,
+    PUBREL,
+    Publish,
+)
+from isthmus.mqtt.reasons import reason_in
+from isthmus.record.batch import RecordBatch, split_batches
+from isthmus.record.partitioner import partition_for
+from isthmus.topics.filter import check_topic_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from isthmus.broker.routes import RouteTable
+    from isthmus.broker.sessions import SessionEntry
+    from isthmus.mqtt.session import Session
+    from isthmus.record.batch import Record
+    from isthmus.runtime import Runtime
+    from isthmus.storage.log import Log, LogTopic, Partition, Ticket
+
+logger = logging.getLogger(__name__)
+
+BATCH_BYTES_MAX = 1 << 20  # an open batch this large is closed before the turn ends
+BACKLOG_BYTES_MAX = 64 << 20  # published and not yet acknowledged, over all publishers
+DESTINATIONS_MAX = 65_536  # topic names resolved at one time; then all are forgotten
+RECALL_BYTES = 1 << 16
+
+_QOS_1_HEADERS = (("mqtt.qos", b"1"),)
+_QOS_2_HEADERS = (("mqtt.qos", b"2"),)
+_NO_HEADERS = ()
+
+
+class Broker:
+    """The MQTT shore's messages, and every record's way to MQTT subscribers."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        log: Log,
+        routes: RouteTable,
+        *,
+        partitions_default: int = 1,
+        message_bytes_max: int = 1 << 24,
+        retained_max: int = 1_000_000,
+    ) -> None:
+        """Open the broker's own log topics, creating them at the first start."""
+        self.runtime = runtime
+        self.log = log
+        self.routes = routes
+        self.subscriptions = Subscriptions()
+        self.published = 0
+        self.delivered = 0
+        self.undeliverable = 0  # records whose key is no topic name
+        self.backlog_bytes = 0
+        self._tree = self.subscriptions.tree
+        self._partitions_default = partitions_default
+        self._message_bytes_max = message_bytes_max
+        self._destinations: dict[bytes, Destination] = {}
+        self._open_batches: dict[Any, OpenBatch] = {}
+        self._open: list[OpenBatch] = []
+        self._touched: list[Session] = []
+        self._scheduled = False
+        self._now_ms = 0
+        self._relief: list[Callable[[], None]] = []
+        self._recalled_partition: Any = None
+        self._recalled: list[Record] = []
+        self._turn = self.turn
+        retained_topic = self._ensure(RETAINED_LOG_TOPIC, 1, RETAINED_CONFIGS)
+        self.retained = Retained(runtime, retained_topic.partitions[0], retained_max)
+        self.ensure_topic(DEFAULT_LOG_TOPIC)
+
+    # --- from the client ----------------------------------------------------------------------
+
+    def receive(
+        self, session: Session, packets: Sequence[Any], other: Callable[[Any], bool]
+    ) -> bool:
+        """Act on a session's packets, in order; False once `other` ends the connection.
+
+        `other(packet)` takes what is not about messages. Raises ProtocolError; what came before
+        the offending packet has been done.
+        """
+        for packet in packets:
+            kind = packet.type
+            if kind == PUBLISH:
+                if session.receive_publish(packet):
+                    self.publish(session, packet)
+            elif kind in (PUBACK, PUBREC, PUBREL, PUBCOMP):
+                session.receive_ack(packet)
+            elif not other(packet):
+                return False
+        if session.output.size:
+            self.touch(session)
+        return True
+
+    def publish(self, session: Session | None, publish: Publish) -> None:
+        """Put a message into this turn's batch of its partition; `session` is the publisher."""
+        destination = self._destinations.get(publish.topic)
+        if destination is None:
+            try:
+                destination = self._resolve(publish.topic)
+            except IsthmusError as error:
+                self._refuse(session, publish, error)
+                return
+        if not self._scheduled:
+            self._schedule()
+        open_batch = destination.open
+        ticket = open_batch.ticket
+        if ticket is None:
+            ticket = open_batch.ticket = PublishTicket(self, open_batch.partition)
+            self._open.append(open_batch)
+            self._now_ms = self.runtime.now_ms()
+        headers: Any
+        if publish.properties or publish.retain or destination.topic_header is not None:
+            headers = headers_of(publish, destination.topic_header, self._now_ms)
+        elif publish.qos == 0:
+            headers = _NO_HEADERS
+        else:
+            headers = _QOS_1_HEADERS if publish.qos == 1 else _QOS_2_HEADERS
+        open_batch.builder.append(self._now_ms, destination.key, publish.payload, headers)
+        ticket.publishes.append(publish)
+        ticket.destinations.append(destination)
+        ticket.publishers.append(session)
+        if publish.qos and session is not None:
+            ticket.acknowledgements.append(
+                Acknowledgement(session, publish.packet_id, publish.qos)
+            )
+        if publish.qos == 2:
+            ticket.qos_2 = True
+        if publish.retain:
+            self.retained.put(publish)
+        if open_batch.builder.size >= BATCH_BYTES_MAX:
+            self._close(open_batch)
+            self._open.remove(open_batch)
+
+    def append(self, partition: Partition, batch: RecordBatch, ticket: Ticket | None) -> None:
+        """Append a batch of the Kafka side; it is written at the end of the turn.
+
+        Its records reach MQTT subscribers where their log topic has a way back.
+        """
+        if not self._scheduled:
+            self._schedule()
+        if self.routes.leads_back(partition.log_topic):
+            ticket = RelayTicket(self, partition, batch, ticket)
+        partition.append(batch, ticket)
+
+    # --- once per turn ------------------------------------------------------------------------
+
+    def turn(self) -> None:
+        """Write what this turn of the loop gathered, then send what is to be sent."""
+        self._scheduled = False
+        open_batches = self._open
+        if open_batches:
+            self._open = []
+            for open_batch in open_batches:
+                self._close(open_batch)
+            self.retained.commit()
+        self.log.flush()
+        touched = self._touched
+        self._touched = []
+        for session in touched:
+            session.touched = False
+            if session.transmit is not None and session.output.size:
+                session.transmit(session.output.take())
+
+    def commit(self) -> None:
+        """Write what is open now, for a request that must see what came before it."""
+        if self._open:
+            self.turn()
+
+    def touch(self, session: Session) -> None:
+        """Have a session's output sent at the end of this turn."""
+        if not session.touched:
+            session.touched = True
+            self._touched.append(session)
+            if not self._scheduled:
+                self._schedule()
+
+    def _schedule(self) -> None:
+        self._scheduled = True
+        self.runtime.defer(self._turn)
+
+    def _close(self, open_batch: OpenBatch) -> None:
+        ticket = open_batch.ticket
+        assert ticket is not None
+        open_batch.ticket = None
+        ticket.size = open_batch.builder.size
+        self.published += len(ticket.publishes)
+        self.backlog_bytes += ticket.size
+        open_batch.partition.append(open_batch.builder.seal(), ticket, trusted=True)
+
+    # --- from the log -------------------------------------------------------------------------
+
+    def deliver_written(self, ticket: PublishTicket) -> None:
+        """The batch is in the log: hand its messages to the subscribers at QoS 0 and 1."""
+        self._deliver(ticket, False)
+
+    def deliver_durable(self, ticket: PublishTicket) -> None:
+        """The batch is durable: hand out what is delivered at QoS 2."""
+        self._deliver(ticket, True)
+
+    def settle(self, ticket: PublishTicket) -> None:
+        """The batch is durable: deliver at QoS 2 and acknowledge to the publishers."""
+        self._reduce_backlog(ticket)
+        if ticket.qos_2:
+            self._deliver(ticket, True)
+        for waiting in ticket.acknowledgements:
+            session = waiting.session
+            session.acknowledge(waiting.attachment, waiting.packet_id, waiting.qos, 0)
+            if session.output.size and not session.touched:
+                self.touch(session)
+
+    def settle_failed(self, ticket: PublishTicket, error: IsthmusError) -> None:
+        """The batch was refused or cannot become durable: nobody gets an acknowledgement.
+
+        What is surely not in the log is refused with a reason (MQTT 5); otherwise the
+        connection ends, so that the client sends again.
+        """
+        self._reduce_backlog(ticket)
+        logger.warning(
+            "batch not stored log_topic=%s partition=%d messages=%d error=%s",
+            ticket.partition.log_topic,
+            ticket.partition.index,
+            len(ticket.publishes),
+            error,
+        )
+        for waiting in ticket.acknowledgements:
+            self._answer_failure(waiting, error)
+
+    def _answer_failure(self, waiting: Acknowledgement, error: IsthmusError) -> None:
+        session = waiting.session
+        if session.version == 5 and isinstance(error, (Refused, NoSpace)):
+            reason = reason_in(PUBACK, error)
+            session.acknowledge(waiting.attachment, waiting.packet_id, waiting.qos, reason)
+            self.touch(session)
+        elif session.connected and session.attachment == waiting.attachment:
+            entry = cast("SessionEntry", session.owner)
+            if entry.connection is not None:
+                entry.connection.close(error)
+
+    def _deliver(self, ticket: PublishTicket, at_qos_2: bool) -> None:
+        offset = ticket.base_offset
+        publishes = ticket.publishes
+        destinations = ticket.destinations
+        publishers = ticket.publishers
+        generation = self._tree.generation
+        for place in range(len(publishes)):
+            publish = publishes[place]
+            if publish is None or (at_qos_2 and publish.qos != 2):
+                continue
+            destination = destinations[place]
+            assert destination is not None
+            if destination.generation != generation:
+                self._refresh(destination)
+            for receiver in destination.receivers:
+                qos = publish.qos if publish.qos < receiver.qos else receiver.qos
+                if (qos == 2) != at_qos_2:
+                    continue
+                session = receiver.session
+                if receiver.no_local and session is publishers[place]:
+                    continue  # [MQTT-3.8.3-3]
+                session.deliver(
+                    publish,
+                    qos,
+                    publish.retain and receiver.retain_as_published,
+                    receiver.identifiers,
+                    ticket.partition,
+                    offset + place,
+                )
+                self.delivered += 1
+                if not session.touched:
+                    self.touch(session)
+
+    def relay(self, partition: Partition, batch: RecordBatch) -> PublishTicket | None:
+        """Deliver the records of a written Kafka batch; return what waits to be durable.
+
+        A record that says nothing of its QoS counts as published at QoS 2: each subscriber gets
+        what it was granted.
+        """
+        if batch.is_control:
+            return None
+        ticket = PublishTicket(self, partition)
+        ticket.base_offset = batch.base_offset
+        now_ms = self.runtime.now_ms()
+        for record in self._records_in(batch):
+            publish: Publish | None = None
+            destination = self._destination_of(partition.log_topic, record)
+            if destination is None:
+                self.undeliverable += 1
+            else:
+                publish = publish_of(record, destination.topic_name, now_ms, 2)
+            ticket.publishes.append(publish)
+            ticket.destinations.append(destination)
+            ticket.publishers.append(None)
+            if publish is not None and publish.retain and self.retained.put(publish):
+                self._schedule_retained()
+        self._deliver(ticket, False)
+        return ticket
+
+    def _records_in(self, batch: RecordBatch) -> list[Record]:
+        """Return a batch's records; none if its producer wrote what cannot be read."""
+        try:
+            return batch.records()
+        except CorruptBatch as error:
+            self.undeliverable += batch.count
+            logger.warning(
+                "batch not deliverable base_offset=%d error=%s", batch.base_offset, error
+            )
+            return []
+
+    def _schedule_retained(self) -> None:
+        """Commit retained messages of a Kafka batch in a turn of their own."""
+        self.runtime.defer(self._commit_retained)
+
+    def _commit_retained(self) -> None:
+        self.retained.commit()
+        self.turn()
+
+    def _reduce_backlog(self, ticket: PublishTicket) -> None:
+        self.backlog_bytes -= ticket.size
+        if self._relief and self.backlog_bytes < BACKLOG_BYTES_MAX // 2:
+            relief, self._relief = self._relief, []
+            for resume in relief:
+                resume()
+
+    def congested(self, resume: Callable[[], None]) -> bool:
+        """Say whether publishers should wait; `resume` is called once when they may go on."""
+        if self.backlog_bytes < BACKLOG_BYTES_MAX:
+            return False
+        self._relief.append(resume)
+        return True
+
+    def recall(self, partition: Any, offset: int) -> Publish | None:
+        """Return the message of one record, or None if it is gone or has expired."""
+        record = self._record_at(partition, offset)
+        if record is None:
+            return None
+        topic_name = self._topic_name_of(partition.log_topic, record)
+        if topic_name is None:
+            return None
+        return publish_of(record, topic_name, self.runtime.now_ms(), 0)
+
+    def _record_at(self, partition: Partition, offset: int) -> Record | None:
+        """Find a record, near the last one asked for if possible."""
+        records = self._recalled
+        if (
+            partition is not self._recalled_partition
+            or not records
+            or not records[0].offset <= offset <= records[-1].offset
+        ):
+            if offset < partition.start_offset:
+                return None
+            records = []
+            for buffer in partition.read(offset, RECALL_BYTES).buffers:
+                for batch in split_batches(buffer):
+                    records.extend(self._records_in(batch))
+            self._recalled = records
+            self._recalled_partition = partition
+        place = offset - records[0].offset if records else 0
+        if place < len(records) and records[place].offset == offset:
+            return records[place]
+        # Offsets have gaps only where records were compacted away.
+        return next((record for record in records if record.offset == offset), None)
+
+    def _topic_name_of(self, log_topic: str, record: Record) -> bytes | None:
+        if record.headers:
+            topic_name = topic_name_in(record)
+            if topic_name is not None:
+                return topic_name
+        if log_topic == RETAINED_LOG_TOPIC:
+            return record.key
+        return self.routes.topic_name_of(log_topic, record.key)
+
+    # --- once per topic name ------------------------------------------------------------------
+
+    def _destination_of(self, log_topic: str, record: Record) -> Destination | None:
+        """Return whom a record of the Kafka side goes to; None if it has no topic name."""
+        topic_name = self._topic_name_of(log_topic, record)
+        if topic_name is None:
+            return None
+        destination = self._destinations.get(topic_name)
+        if destination is not None:
+            return destination
+        try:
+            return self._resolve(topic_name)
+        except (IsthmusError, UnicodeDecodeError):
+            return None
+
+    def _resolve(self, topic_name: bytes) -> Destination:
+        """Find where a topic name is stored. Raises Refused, StorageError."""
+        name = topic_name.decode()
+        check_topic_name(name)
+        if name.startswith("$"):
+            raise NotAuthorized(f"topic names with $ belong to the server: {name}")
+        route, key = self.routes.resolve(name)
+        topic = self.ensure_topic(route.log_topic, route.partitions)
+        encoded_key = key.encode()
+        index = partition_for(encoded_key, len(topic.partitions))
+        partition = topic.partitions[index]
+        open_batch = self._open_batches.get(partition)
+        if open_batch is None:
+            open_batch = self._open_batches[partition] = OpenBatch(partition)
+        header = None if encoded_key == topic_name else topic_name
+        destination = Destination(topic_name, encoded_key, header, open_batch)
+        if len(self._destinations) >= DESTINATIONS_MAX:
+            self._destinations.clear()
+        self._destinations[topic_name] = destination
+        return destination
+
+    def _refresh(self, destination: Destination) -> None:
+        destination.receivers = self.subscriptions.receivers(destination.topic_name.decode())
+        destination.generation = self._tree.generation
+
+    def _refuse(self, session: Session | None, publish: Publish, error: IsthmusError) -> None:
+        """Answer a message that cannot be stored at all.
+
+        Before MQTT 5 a client that may not publish is told nothing [MQTT-3.3.5-2 of 3.1.1]; any
+        other failure ends its connection, because an acknowledgement would be a lie.
+        """
+        logger.info("publish refused topic_name=%r error=%s", publish.topic, error)
+        if session is None or publish.qos == 0:
+            return
+        waiting = Acknowledgement(session, publish.packet_id, publish.qos)
+        if session.version < 5 and isinstance(error, NotAuthorized):
+            session.acknowledge(waiting.attachment, publish.packet_id, publish.qos, 0)
+        else:
+            self._answer_failure(waiting, error)
+
+    def ensure_topic(self, name: str, partitions: int | None = None) -> LogTopic:
+        """Return a log topic, created for MQTT messages if it is not there."""
+        configs = {"max.message.bytes": str(self._message_bytes_max)}
+        return self._ensure(name, partitions or self._partitions_default, configs)
+
+    def _ensure(self, name: str, partitions: int, configs: dict[str, str]) -> LogTopic:
+        topic = self.log.topics.get(name)
+        return self.log.create(name, partitions, configs) if topic is None else topic
+
+    def forget_log_topic(self) -> None:
+        """A log topic was deleted or changed: resolve every topic name anew."""
+        self._destinations.clear()
+        self._open_batches.clear()
+        self._recalled_partition = None

@@ -1,0 +1,210 @@
+"""What MQTT clients ask for besides messages: to connect, to subscribe, to leave.
+
+Joins the session table, the subscriptions and the retained messages; the broker next door moves
+the messages themselves. A connection calls `connect` with its CONNECT, then `receive` with all
+that follows, and `lost` when it is gone.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from isthmus.broker.sessions import SessionTable
+from isthmus.broker.subscriptions import Subscription, encode_identifier
+from isthmus.errors import TopicInvalid, UnexpectedPacket
+from isthmus.mqtt.codec import encode
+from isthmus.mqtt.handshake import Offer, Terms, agree
+from isthmus.mqtt.packets import (
+    DISCONNECT,
+    PINGREQ,
+    SUBSCRIBE,
+    UNSUBSCRIBE,
+    Connack,
+    Connect,
+    Pingresp,
+    Publish,
+    Suback,
+    Unsuback,
+)
+from isthmus.mqtt.properties import SESSION_EXPIRY, SUBSCRIPTION_ID, WILL_DELAY
+from isthmus.mqtt.reasons import SUBACK_FAILURE, ReasonCode
+from isthmus.topics.filter import check_topic_filter
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from isthmus.broker.broker import Broker
+    from isthmus.broker.sessions import Connection, SessionEntry
+    from isthmus.mqtt.packets import Disconnect, Subscribe, Unsubscribe, Will
+    from isthmus.mqtt.session import Session
+
+logger = logging.getLogger(__name__)
+
+_RETAIN_ONLY_IF_NEW = 1
+_RETAIN_NEVER = 2
+
+
+class Clients:
+    """All MQTT clients of the server."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        offer: Offer,
+        *,
+        queue_length_max: int,
+        output_bytes_max: int,
+        subscriptions_max: int,
+    ) -> None:
+        self._broker = broker
+        self.runtime = broker.runtime
+        self.congested = broker.congested
+        self._offer = offer
+        self._subscriptions_max = subscriptions_max
+        self.sessions = SessionTable(
+            broker.runtime,
+            self._publish_will,
+            broker.subscriptions.remove_all,
+            broker.recall,
+            queue_length_max,
+            output_bytes_max,
+        )
+
+    # --- connections --------------------------------------------------------------------------
+
+    def connect(
+        self, connect: Connect, connection: Connection
+    ) -> tuple[SessionEntry, Terms] | Connack:
+        """Accept a CONNECT, sending CONNACK and what the session owes; or return a refusal."""
+        spare_client_id = "auto-" + self._broker.runtime.random_bytes(8).hex()
+        terms = agree(connect, self._offer, spare_client_id)
+        if isinstance(terms, Connack):
+            return terms
+        entry, present = self.sessions.connect(terms, connection)
+        session = entry.session
+        encode(terms.connack(present), terms.version, session.output)
+        session.resume()
+        self._broker.touch(session)
+        return entry, terms
+
+    def receive(
+        self, entry: SessionEntry, connection: Connection, packets: Sequence[Any]
+    ) -> bool:
+        """Act on packets in their order; False once the client has said goodbye.
+
+        Raises ProtocolError for a packet that has no place here.
+        """
+        return self._broker.receive(
+            entry.session,
+            packets,
+            lambda packet: self._receive_other(entry, connection, packet),
+        )
+
+    def _receive_other(self, entry: SessionEntry, connection: Connection, packet: Any) -> bool:
+        kind = packet.type
+        session = entry.session
+        if kind == PINGREQ:
+            encode(Pingresp(), session.version, session.output)
+        elif kind == SUBSCRIBE:
+            self._subscribe(session, packet)
+        elif kind == UNSUBSCRIBE:
+            self._unsubscribe(session, packet)
+        elif kind == DISCONNECT:
+            self._disconnect(entry, connection, packet)
+            return False
+        else:
+            raise UnexpectedPacket(f"a packet of type {kind} from a connected client")
+        return True
+
+    def resume(self, entry: SessionEntry) -> None:
+        """The connection takes output again."""
+        entry.session.paused = False
+        entry.session.drain()
+        self._broker.touch(entry.session)
+
+    def lost(self, entry: SessionEntry, connection: Connection) -> None:
+        """A connection ended without DISCONNECT: its will is due [MQTT-3.1.2-8]."""
+        self.sessions.disconnect(entry, connection, with_will=True)
+
+    def _disconnect(
+        self, entry: SessionEntry, connection: Connection, packet: Disconnect
+    ) -> None:
+        expiry_s = (packet.properties or {}).get(SESSION_EXPIRY)
+        if expiry_s is not None:
+            if entry.expiry_s == 0 and expiry_s != 0:
+                raise UnexpectedPacket(  # [MQTT-3.14.2.2.2]
+                    "DISCONNECT sets a session expiry where CONNECT had none"
+                )
+            entry.expiry_s = min(expiry_s, self._offer.session_expiry_max_s)
+        with_will = (
+            packet.reason == ReasonCode.DISCONNECT_WITH_WILL
+            or packet.reason >= ReasonCode.UNSPECIFIED_ERROR
+        )
+        self.sessions.disconnect(entry, connection, with_will=with_will)
+
+    def _publish_will(self, entry: SessionEntry, will: Will) -> None:
+        properties = dict(will.properties or {})
+        properties.pop(WILL_DELAY, None)
+        publish = Publish(will.topic, will.payload, will.qos, will.retain)
+        if properties:
+            publish.properties = properties
+        self._broker.publish(None, publish)
+
+    # --- subscriptions ------------------------------------------------------------------------
+
+    def _subscribe(self, session: Session, packet: Subscribe) -> None:
+        """Answer each filter in its order [MQTT-3.8.4-6], then send retained messages."""
+        self._broker.commit()  # a message published before is retained by now
+        identifier: int = (packet.properties or {}).get(SUBSCRIPTION_ID, 0)
+        subscriptions = self._broker.subscriptions
+        reasons: list[int] = []
+        retained: list[Subscription] = []
+        for topic_filter, options in packet.entries:
+            reason = self._check_filter(session, topic_filter)
+            if reason == ReasonCode.SUCCESS:
+                subscription = Subscription(session, topic_filter, options, identifier)
+                new = subscriptions.add(subscription)
+                reason = subscription.qos
+                handling = subscription.retain_handling
+                if handling != _RETAIN_NEVER and (new or handling != _RETAIN_ONLY_IF_NEW):
+                    retained.append(subscription)
+            elif session.version < 5:
+                reason = SUBACK_FAILURE
+            reasons.append(reason)
+        encode(Suback(packet.packet_id, reasons, None), session.version, session.output)
+        for subscription in retained:
+            self._send_retained(subscription)
+
+    def _check_filter(self, session: Session, topic_filter: str) -> int:
+        """Return 0, or the reason code that refuses the filter."""
+        try:
+            check_topic_filter(topic_filter)
+        except TopicInvalid:
+            return ReasonCode.TOPIC_FILTER_INVALID
+        if topic_filter.startswith("$share/"):
+            return ReasonCode.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED
+        own = self._broker.subscriptions.of(session)
+        if len(own) >= self._subscriptions_max and topic_filter not in own:
+            return ReasonCode.QUOTA_EXCEEDED
+        return ReasonCode.SUCCESS
+
+    def _send_retained(self, subscription: Subscription) -> None:
+        """Send what is retained under a new subscription, with RETAIN set [MQTT-3.3.1-8]."""
+        retained = self._broker.retained
+        identifiers = encode_identifier(subscription.identifier)
+        for publish, offset in retained.matching(subscription.topic_filter):
+            qos = min(publish.qos, subscription.qos)
+            subscription.session.deliver(
+                publish, qos, True, identifiers, retained.partition, offset
+            )
+
+    def _unsubscribe(self, session: Session, packet: Unsubscribe) -> None:
+        subscriptions = self._broker.subscriptions
+        reasons = [
+            ReasonCode.SUCCESS
+            if subscriptions.remove(session, topic_filter)
+            else ReasonCode.NO_SUBSCRIPTION_EXISTED
+            for topic_filter in packet.filters
+        ]
+        encode(Unsuback(packet.packet_id, reasons, None), session.version, session.output)

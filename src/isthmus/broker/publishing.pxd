@@ -1,0 +1,53 @@
+# C types of publishing.py; the code is there.
+cimport cython
+
+from isthmus.mqtt.session cimport Session
+from isthmus.record.batch cimport BatchBuilder
+
+
+@cython.final
+cdef class OpenBatch:
+    cdef readonly object partition
+    cdef readonly BatchBuilder builder
+    cdef public PublishTicket ticket
+
+
+@cython.final
+cdef class Destination:
+    cdef readonly bytes topic_name
+    cdef readonly bytes key
+    cdef readonly bytes topic_header
+    cdef readonly OpenBatch open
+    cdef public long long generation
+    cdef public list receivers
+
+
+@cython.final
+@cython.freelist(256)
+cdef class Acknowledgement:
+    cdef readonly Session session
+    cdef readonly long attachment
+    cdef readonly int packet_id
+    cdef readonly int qos
+
+
+@cython.final
+cdef class PublishTicket:
+    cdef readonly object broker
+    cdef readonly object partition
+    cdef public long long base_offset
+    cdef public Py_ssize_t size
+    cdef public bint qos_2
+    cdef readonly list publishes
+    cdef readonly list destinations
+    cdef readonly list publishers
+    cdef readonly list acknowledgements
+
+
+@cython.final
+cdef class RelayTicket:
+    cdef object _broker
+    cdef object _partition
+    cdef object _batch
+    cdef object _inner
+    cdef object _waiting

@@ -1,0 +1,131 @@
+"""What is published in one turn of the loop, until it is in the log and everyone has it.
+
+One PUBLISH is resolved to its `Destination` (once per topic name), appended to the open batch
+of its partition, and remembered beside it. At the end of the turn the batch goes to the log
+with a `PublishTicket`; when the log says *written* the ticket hands the messages to the
+subscribers, when it says *durable* the publishers get their acknowledgements. A batch that
+comes in over the Kafka protocol meets the same two moments as a `RelayTicket`.
+
+Compiled, as part of the path of every message. The broker owns all of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from isthmus.record.batch import BatchBuilder
+
+if TYPE_CHECKING:
+    from isthmus.broker.broker import Broker
+    from isthmus.broker.subscriptions import Receiver
+    from isthmus.errors import IsthmusError
+    from isthmus.mqtt.packets import Publish
+    from isthmus.mqtt.session import Session
+    from isthmus.storage.log import Partition, Ticket
+
+
+class OpenBatch:
+    """The batch of one partition that this turn's publishes go into."""
+
+    __slots__ = ("builder", "partition", "ticket")
+
+    def __init__(self, partition: Partition) -> None:
+        self.partition = partition
+        self.builder = BatchBuilder()
+        self.ticket: PublishTicket | None = None
+
+
+class Destination:
+    """All that is known about one topic name: where it is stored and who gets it."""
+
+    __slots__ = ("generation", "key", "open", "receivers", "topic_header", "topic_name")
+
+    def __init__(
+        self, topic_name: bytes, key: bytes, topic_header: bytes | None, open_batch: OpenBatch
+    ) -> None:
+        self.topic_name = topic_name
+        self.key = key
+        self.topic_header = topic_header  # the topic name, where the key does not hold it
+        self.open = open_batch
+        self.generation = -1  # of the subscriptions that `receivers` was made from
+        self.receivers: list[Receiver] = []
+
+
+class Acknowledgement:
+    """What one publisher of QoS 1 or 2 waits for."""
+
+    __slots__ = ("attachment", "packet_id", "qos", "session")
+
+    def __init__(self, session: Session, packet_id: int, qos: int) -> None:
+        self.session = session
+        self.attachment = session.attachment
+        self.packet_id = packet_id
+        self.qos = qos
+
+
+class PublishTicket:
+    """The messages of one batch, in the order of its records, and who published them."""
+
+    __slots__ = (
+        "acknowledgements",
+        "base_offset",
+        "broker",
+        "destinations",
+        "partition",
+        "publishers",
+        "publishes",
+        "qos_2",
+        "size",
+    )
+
+    def __init__(self, broker: Broker, partition: Partition) -> None:
+        self.broker = broker
+        self.partition = partition
+        self.base_offset = 0
+        self.size = 0
+        self.qos_2 = False  # some of it may be delivered at QoS 2, once it is durable
+        self.publishes: list[Publish | None] = []  # None: a record that is not deliverable
+        self.destinations: list[Destination | None] = []
+        self.publishers: list[Session | None] = []
+        self.acknowledgements: list[Acknowledgement] = []
+
+    def written(self, base_offset: int) -> None:
+        self.base_offset = base_offset
+        self.broker.deliver_written(self)
+
+    def durable(self) -> None:
+        self.broker.settle(self)
+
+    def failed(self, error: IsthmusError) -> None:
+        self.broker.settle_failed(self, error)
+
+
+class RelayTicket:
+    """Stands before the ticket of a Kafka batch whose records have topic names."""
+
+    __slots__ = ("_batch", "_broker", "_inner", "_partition", "_waiting")
+
+    def __init__(
+        self, broker: Broker, partition: Partition, batch: Any, inner: Ticket | None
+    ) -> None:
+        self._broker = broker
+        self._partition = partition
+        self._batch = batch
+        self._inner = inner
+        self._waiting: PublishTicket | None = None
+
+    def written(self, base_offset: int) -> None:
+        self._waiting = self._broker.relay(self._partition, self._batch)
+        self._batch = None
+        if self._inner is not None:
+            self._inner.written(base_offset)
+
+    def durable(self) -> None:
+        if self._waiting is not None:
+            self._broker.deliver_durable(self._waiting)
+        if self._inner is not None:
+            self._inner.durable()
+
+    def failed(self, error: IsthmusError) -> None:
+        if self._inner is not None:
+            self._inner.failed(error)

@@ -1,0 +1,132 @@
+"""Retained messages: the last one of each topic name, durable in a compacted log topic.
+
+Each retained PUBLISH is a record of `__mqtt_retained` (key: topic name; value and headers as in
+any record), written in the same commit as the message itself; an empty payload is a tombstone
+[MQTT-3.3.1-6]. The table in memory is read from there at the start. A retained message that
+waits for a session is recalled from that log topic like any other.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from isthmus.broker.mapping import headers_of, publish_of
+from isthmus.mqtt.properties import MESSAGE_EXPIRY
+from isthmus.record.batch import BatchBuilder, split_batches
+from isthmus.topics.tree import TopicTree
+
+if TYPE_CHECKING:
+    from isthmus.errors import IsthmusError
+    from isthmus.mqtt.packets import Publish
+    from isthmus.runtime import Runtime
+    from isthmus.storage.log import Partition
+
+RETAINED_LOG_TOPIC: Final = "__mqtt_retained"
+RETAINED_CONFIGS: Final = {"cleanup.policy": "compact", "max.message.bytes": "300000000"}
+
+_READ_BYTES = 1 << 20
+
+
+class Retained:
+    """The retained message of each topic name."""
+
+    def __init__(self, runtime: Runtime, partition: Partition, count_max: int) -> None:
+        """Read the table from its partition."""
+        self._runtime = runtime
+        self.partition = partition
+        self._count_max = count_max
+        self._builder = BatchBuilder()
+        self._pending: list[Publish] = []
+        self.messages: dict[bytes, tuple[Publish, int, int]] = {}  # publish, offset, expires at
+        self.refused = 0
+        self._load()
+
+    def put(self, publish: Publish) -> bool:
+        """Store or, with an empty payload, remove; True if a commit is due.
+
+        What exceeds the limit on their number is not retained, and counted.
+        """
+        topic_name = publish.topic
+        if publish.payload:
+            if len(self.messages) >= self._count_max and topic_name not in self.messages:
+                self.refused += 1
+                return False
+        elif topic_name not in self.messages and not self._pending:
+            return False
+        now_ms = self._runtime.now_ms()
+        value = publish.payload or None
+        self._builder.append(now_ms, topic_name, value, headers_of(publish, None, now_ms))
+        self._pending.append(publish)
+        return True
+
+    def commit(self) -> None:
+        """Append what was put since the last commit."""
+        if self._pending:
+            pending, self._pending = self._pending, []
+            batch = self._builder.seal()
+            self.partition.append(batch, _RetainedTicket(self, pending), trusted=True)
+
+    def matching(self, topic_filter: str) -> list[tuple[Publish, int]]:
+        """Return (publish, offset) of each message whose topic name the filter matches."""
+        now_ms = self._runtime.now_ms()
+        if "+" not in topic_filter and "#" not in topic_filter:
+            entry = self.messages.get(topic_filter.encode())
+            entries = [] if entry is None else [entry]
+        else:
+            tree = TopicTree()
+            tree.add(topic_filter, True)
+            entries = [
+                entry for name, entry in self.messages.items() if tree.match(name.decode())
+            ]
+        return [(entry[0], entry[1]) for entry in entries if not 0 < entry[2] <= now_ms]
+
+    def _store(self, publish: Publish, offset: int, now_ms: int) -> None:
+        if publish.payload:
+            self.messages[publish.topic] = (publish, offset, _expires_at(publish, now_ms))
+        else:
+            self.messages.pop(publish.topic, None)
+
+    def stored(self, publishes: list[Publish], base_offset: int) -> None:
+        """The batch of these publishes is written from `base_offset` on."""
+        now_ms = self._runtime.now_ms()
+        for place, publish in enumerate(publishes):
+            self._store(publish, base_offset + place, now_ms)
+
+    def _load(self) -> None:
+        offset = self.partition.start_offset
+        now_ms = self._runtime.now_ms()
+        while offset < self.partition.end_offset:
+            for buffer in self.partition.read(offset, _READ_BYTES).buffers:
+                for batch in split_batches(buffer):
+                    for record in batch.records():
+                        assert record.key is not None
+                        publish = publish_of(record, record.key, now_ms, 0)
+                        if publish is None:  # expired
+                            self.messages.pop(record.key, None)
+                        else:
+                            self._store(publish, record.offset, now_ms)
+                    offset = batch.next_offset
+
+
+def _expires_at(publish: Publish, now_ms: int) -> int:
+    """Return the moment in ms after which the message is not sent any more; 0: never."""
+    if publish.properties and MESSAGE_EXPIRY in publish.properties:
+        return now_ms + int(publish.properties[MESSAGE_EXPIRY]) * 1000
+    return 0
+
+
+class _RetainedTicket:
+    __slots__ = ("_publishes", "_retained")
+
+    def __init__(self, retained: Retained, publishes: list[Publish]) -> None:
+        self._retained = retained
+        self._publishes = publishes
+
+    def written(self, base_offset: int) -> None:
+        self._retained.stored(self._publishes, base_offset)
+
+    def durable(self) -> None:
+        """The publishers wait for the message itself, which is in the same group."""
+
+    def failed(self, error: IsthmusError) -> None:
+        """The message itself failed with the same error, and its publisher is told there."""

@@ -1,0 +1,168 @@
+"""All sessions: find or make one for a CONNECT, take over, expire, send wills.
+
+A session lives until its expiry interval has passed without a connection [MQTT-3.1.2-23]; a
+will is published when its connection ends without a proper DISCONNECT, after its delay or at
+the end of the session, whichever is first [MQTT-3.1.2-8, MQTT-3.1.3-9]. What a session does
+with packets is in `mqtt/session.py`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+from isthmus.errors import SessionTakenOver
+from isthmus.mqtt.properties import WILL_DELAY
+from isthmus.mqtt.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from isthmus.errors import IsthmusError
+    from isthmus.mqtt.handshake import Terms
+    from isthmus.mqtt.packets import Publish, Will
+    from isthmus.runtime import Runtime
+
+EXPIRY_NEVER: Final = 0xFFFF_FFFF  # [MQTT-3.1.2.11.2]
+
+
+class Connection(Protocol):
+    """What the broker needs of the connection of a client."""
+
+    def transmit(self, data: bytes) -> None:
+        """Send bytes to the client."""
+
+    def close(self, error: IsthmusError) -> None:
+        """Tell the client why, as its protocol version can, and close."""
+
+
+class SessionEntry:
+    """A session with what the broker keeps about its client."""
+
+    __slots__ = ("cancel_timer", "connection", "expiry_s", "session", "will")
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.connection: Connection | None = None
+        self.expiry_s = 0
+        self.will: Will | None = None
+        self.cancel_timer: Callable[[], None] | None = None
+
+
+class SessionTable:
+    """Sessions by client id."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        publish_will: Callable[[SessionEntry, Will], None],
+        ended: Callable[[Session], None],
+        recall: Callable[[object, int], Publish | None],
+        queue_length_max: int,
+        output_bytes_max: int,
+    ) -> None:
+        """Make an empty table.
+
+        `publish_will(entry, will)` is called when a will is due, `ended(session)` when a
+        session is over and its subscriptions go.
+        """
+        self._runtime = runtime
+        self._publish_will = publish_will
+        self._ended = ended
+        self._recall = recall
+        self._queue_length_max = queue_length_max
+        self._output_bytes_max = output_bytes_max
+        self.entries: dict[str, SessionEntry] = {}
+
+    def connect(self, terms: Terms, connection: Connection) -> tuple[SessionEntry, bool]:
+        """Return the entry for an accepted CONNECT, and whether its session was there before.
+
+        An open connection of the same client is closed first [MQTT-3.1.4-3].
+        """
+        entry = self.entries.get(terms.client_id)
+        if entry is not None and entry.connection is not None:
+            entry.connection.close(SessionTakenOver("another connection took the session over"))
+            self.disconnect(entry, entry.connection, with_will=True)
+            entry = self.entries.get(terms.client_id)
+        if entry is not None and terms.clean_start:
+            self._end(entry)
+            entry = None
+        present = entry is not None
+        if entry is None:
+            session = Session(
+                terms.client_id, self._recall, self._queue_length_max, self._output_bytes_max
+            )
+            entry = SessionEntry(session)
+            session.owner = entry
+            self.entries[terms.client_id] = entry
+        self._cancel_timer(entry)  # also of a delayed will, which is not sent [MQTT-3.1.3-9]
+        entry.connection = connection
+        entry.expiry_s = terms.session_expiry_s
+        entry.will = terms.will
+        entry.session.attach(
+            terms.version,
+            connection.transmit,
+            terms.window,
+            terms.packet_size_max,
+            terms.receive_maximum,
+            terms.topic_alias_max,
+        )
+        return entry, present
+
+    def disconnect(
+        self, entry: SessionEntry, connection: Connection, *, with_will: bool
+    ) -> None:
+        """The connection of an entry is gone; does nothing if another one has taken over."""
+        if entry.connection is not connection:
+            return
+        entry.connection = None
+        entry.session.detach()
+        if not with_will:
+            entry.will = None
+        will_delay_s = _delay_s(entry.will)
+        if entry.expiry_s == 0:
+            self._end(entry)
+        elif entry.will is not None and will_delay_s == 0:
+            self._send_will(entry)
+            self._expire_later(entry, entry.expiry_s)
+        elif entry.will is not None and will_delay_s < entry.expiry_s:
+            entry.cancel_timer = self._runtime.later(
+                will_delay_s * 1000, lambda: self._will_due(entry, will_delay_s)
+            )
+        else:
+            self._expire_later(entry, entry.expiry_s)
+
+    def _will_due(self, entry: SessionEntry, waited_s: int) -> None:
+        self._send_will(entry)
+        self._expire_later(entry, entry.expiry_s - waited_s, never=entry.expiry_s)
+
+    def _expire_later(self, entry: SessionEntry, left_s: int, never: int = 0) -> None:
+        if EXPIRY_NEVER in (left_s, never):
+            entry.cancel_timer = None
+            return
+        entry.cancel_timer = self._runtime.later(left_s * 1000, lambda: self._end(entry))
+
+    def _end(self, entry: SessionEntry) -> None:
+        """The session is over; a will that still waits is sent now [MQTT-3.1.3-9]."""
+        self._cancel_timer(entry)
+        self._send_will(entry)
+        if self.entries.get(entry.session.client_id) is entry:
+            del self.entries[entry.session.client_id]
+        entry.session.queue.clear()
+        self._ended(entry.session)
+
+    def _send_will(self, entry: SessionEntry) -> None:
+        if entry.will is not None:
+            will, entry.will = entry.will, None
+            self._publish_will(entry, will)
+
+    def _cancel_timer(self, entry: SessionEntry) -> None:
+        if entry.cancel_timer is not None:
+            entry.cancel_timer()
+            entry.cancel_timer = None
+
+
+def _delay_s(will: Will | None) -> int:
+    """Return the Will Delay Interval [MQTT-3.1.3.2.2]."""
+    if will is None or not will.properties:
+        return 0
+    return int(will.properties.get(WILL_DELAY, 0))

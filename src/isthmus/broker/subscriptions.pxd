@@ -1,0 +1,13 @@
+# C types of subscriptions.py; the code is there.
+cimport cython
+
+from isthmus.mqtt.session cimport Session
+
+
+@cython.final
+cdef class Receiver:
+    cdef readonly Session session
+    cdef readonly int qos
+    cdef readonly bint no_local
+    cdef readonly bint retain_as_published
+    cdef readonly bytes identifiers

@@ -1,0 +1,121 @@
+"""Who is subscribed to what, and who gets a given topic name.
+
+A subscription is kept in the tree of filters; a receiver is what the deliveries of one topic
+name need to know of one session. A session with several matching filters gets one copy, at the
+highest QoS that it was granted, with all its subscription identifiers [MQTT-3.3.4-2,
+MQTT-3.3.4-3].
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from isthmus.mqtt.codec import encode_properties
+from isthmus.mqtt.properties import SUBSCRIPTION_ID
+from isthmus.topics.tree import TopicTree
+
+if TYPE_CHECKING:
+    from isthmus.mqtt.session import Session
+
+
+class Subscription:
+    """One topic filter of one session, with its options [MQTT-3.8.3.1]."""
+
+    __slots__ = ("identifier", "options", "session", "topic_filter")
+
+    def __init__(
+        self, session: Session, topic_filter: str, options: int, identifier: int
+    ) -> None:
+        self.session = session
+        self.topic_filter = topic_filter
+        self.options = options
+        self.identifier = identifier  # 0: none
+
+    @property
+    def qos(self) -> int:
+        return self.options & 0x03
+
+    @property
+    def no_local(self) -> bool:
+        return bool(self.options & 0x04)
+
+    @property
+    def retain_as_published(self) -> bool:
+        return bool(self.options & 0x08)
+
+    @property
+    def retain_handling(self) -> int:
+        return self.options >> 4 & 0x03
+
+
+class Receiver:
+    """How one session gets the messages of one topic name."""
+
+    __slots__ = ("identifiers", "no_local", "qos", "retain_as_published", "session")
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.qos = 0
+        self.no_local = True
+        self.retain_as_published = False
+        self.identifiers = b""
+
+    def add(self, subscription: Subscription) -> None:
+        """Count in one more matching subscription of the session."""
+        self.qos = max(self.qos, subscription.qos)
+        self.no_local = self.no_local and subscription.no_local
+        if subscription.retain_as_published:
+            self.retain_as_published = True
+        if subscription.identifier:
+            self.identifiers += encode_identifier(subscription.identifier)
+
+
+def encode_identifier(identifier: int) -> bytes:
+    """Return one encoded Subscription Identifier property; nothing for 0."""
+    return encode_properties({SUBSCRIPTION_ID: [identifier]}) if identifier else b""
+
+
+class Subscriptions:
+    """All subscriptions of all sessions."""
+
+    def __init__(self) -> None:
+        self.tree = TopicTree()
+        self._by_session: dict[Session, dict[str, Subscription]] = {}
+
+    def add(self, subscription: Subscription) -> bool:
+        """Add a subscription; False if it takes the place of one [MQTT-3.8.4-3]."""
+        own = self._by_session.setdefault(subscription.session, {})
+        before = own.get(subscription.topic_filter)
+        if before is not None:
+            self.tree.remove(before.topic_filter, before)
+        own[subscription.topic_filter] = subscription
+        self.tree.add(subscription.topic_filter, subscription)
+        return before is None
+
+    def remove(self, session: Session, topic_filter: str) -> bool:
+        """Remove one subscription; False if there is none."""
+        subscription = self._by_session.get(session, {}).pop(topic_filter, None)
+        if subscription is None:
+            return False
+        self.tree.remove(topic_filter, subscription)
+        return True
+
+    def remove_all(self, session: Session) -> None:
+        """Remove all subscriptions of a session that ends."""
+        for topic_filter, subscription in self._by_session.pop(session, {}).items():
+            self.tree.remove(topic_filter, subscription)
+
+    def of(self, session: Session) -> dict[str, Subscription]:
+        """Return a session's subscriptions by topic filter."""
+        return self._by_session.get(session, {})
+
+    def receivers(self, topic_name: str) -> list[Receiver]:
+        """Return who gets a topic name, each session once."""
+        receivers: dict[Any, Receiver] = {}
+        for value in self.tree.match(topic_name):
+            subscription = cast("Subscription", value)
+            receiver = receivers.get(subscription.session)
+            if receiver is None:
+                receiver = receivers[subscription.session] = Receiver(subscription.session)
+            receiver.add(subscription)
+        return list(receivers.values())

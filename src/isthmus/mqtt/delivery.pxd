@@ -1,0 +1,36 @@
+# C types of delivery.py; the code is there.
+cimport cython
+
+
+@cython.final
+@cython.freelist(256)
+cdef class Delivery:
+    cdef public object partition
+    cdef public long long offset
+    cdef public int qos
+    cdef public bint retain
+    cdef public bytes identifiers
+    cdef public int state
+
+
+@cython.final
+cdef class Run:
+    cdef public object partition
+    cdef public long long first
+    cdef public long long last
+    cdef public int qos
+    cdef public bint retain
+    cdef public bytes identifiers
+
+
+@cython.final
+cdef class DeliveryQueue:
+    cdef object _runs
+    cdef readonly Py_ssize_t length
+
+    @cython.locals(run=Run)
+    cpdef void push(self, object partition, long long offset, int qos, bint retain, bytes identifiers)
+    cpdef Run head(self)
+    @cython.locals(run=Run)
+    cpdef void pop(self)
+    cpdef void clear(self)

@@ -1,0 +1,49 @@
+# C types of session.py; the code is there.
+cimport cython
+
+from isthmus.mqtt.delivery cimport Delivery, DeliveryQueue, Run
+from isthmus.mqtt.packets cimport Ack, Publish
+from isthmus.wire.buffer cimport WriteBuffer
+
+
+@cython.final
+cdef class Session:
+    cdef public object client_id
+    cdef public object owner
+    cdef public int version
+    cdef public bint connected
+    cdef public bint paused
+    cdef public bint touched
+    cdef public long attachment
+    cdef public object transmit
+    cdef readonly WriteBuffer output
+    cdef readonly dict inflight
+    cdef readonly DeliveryQueue queue
+    cdef public long long dropped
+    cdef object _recall
+    cdef Py_ssize_t _queue_max
+    cdef Py_ssize_t _output_max
+    cdef Py_ssize_t _window
+    cdef Py_ssize_t _packet_size_max
+    cdef int _next_packet_id
+    cdef dict _received
+    cdef long _unacknowledged
+    cdef long _receive_max
+    cdef dict _aliases
+    cdef int _aliases_max
+
+    cpdef bint receive_publish(self, Publish publish) except -1
+    cpdef acknowledge(self, long attachment, int packet_id, int qos, int reason)
+    @cython.locals(delivery=Delivery)
+    cpdef receive_ack(self, Ack ack)
+    cpdef deliver(self, Publish publish, int qos, bint retain, bytes identifiers,
+                  object partition, long long offset)
+    @cython.locals(queue=DeliveryQueue, run=Run, publish=Publish, offset="long long")
+    cpdef drain(self)
+    @cython.locals(packet_id=int)
+    cdef _send(self, Publish publish, int qos, bint retain, bytes identifiers,
+               object partition, long long offset)
+    cdef int _take_packet_id(self)
+    @cython.locals(properties=bytes, size=Py_ssize_t)
+    cdef bint _encode(self, Publish publish, int qos, bint retain, bint dup, int packet_id,
+                      bytes identifiers) except -1

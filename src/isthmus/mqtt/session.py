@@ -1,0 +1,380 @@
+"""One client's MQTT session: what each packet does to it, and what goes out to it.
+
+A machine without I/O. Packets come in through `receive_publish` and `receive_ack`; what the
+client is to get gathers in `output`, which the owner takes once per turn of the loop. The
+session outlives connections: `attach` gives it one, `detach` takes it away, and what was not
+acknowledged is sent again at the next `attach` [MQTT-4.4.0-1].
+
+The session owns the QoS 1 and 2 state of both directions, the outgoing window, topic aliases of
+the client, and the queue of what waits. It does not know the broker, the log or subscriptions:
+a message is recalled from wherever it is kept through the `recall` function given at
+construction.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isthmus.errors import ReceiveMaximumExceeded, TopicAliasInvalid, UnexpectedPacket
+from isthmus.mqtt.codec import encode_ack, encode_properties, encode_publish
+from isthmus.mqtt.delivery import (
+    AWAIT_PUBACK,
+    AWAIT_PUBCOMP,
+    Delivery,
+    DeliveryQueue,
+)
+from isthmus.mqtt.packets import PUBACK, PUBCOMP, PUBREC, PUBREL
+from isthmus.mqtt.properties import TOPIC_ALIAS
+from isthmus.mqtt.reasons import ReasonCode
+from isthmus.wire.buffer import WriteBuffer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from isthmus.mqtt.packets import Ack, Publish
+
+REFUSED_FROM = 0x80  # reason codes from here on are failures [MQTT 5.0, 2.4]
+OVERHEAD_MAX = 9  # fixed header of 5, topic length of 2, packet id of 2
+
+
+class Session:
+    """The state that the client and the server share, as the server sees it."""
+
+    __slots__ = (
+        "_aliases",
+        "_aliases_max",
+        "_next_packet_id",
+        "_output_max",
+        "_packet_size_max",
+        "_queue_max",
+        "_recall",
+        "_receive_max",
+        "_received",
+        "_unacknowledged",
+        "_window",
+        "attachment",
+        "client_id",
+        "connected",
+        "dropped",
+        "inflight",
+        "output",
+        "owner",
+        "paused",
+        "queue",
+        "touched",
+        "transmit",
+        "version",
+    )
+
+    def __init__(
+        self,
+        client_id: str,
+        recall: Callable[[object, int], Publish | None],
+        queue_max: int,
+        output_max: int,
+    ) -> None:
+        """Make an empty session.
+
+        `recall(partition, offset)` returns the message kept there, or None where it is gone.
+        `queue_max` counts waiting messages, `output_max` the bytes that may wait in `output`.
+        """
+        self.client_id = client_id
+        self.owner: object = None  # whatever the floor above keeps with the session
+        self.version = 4
+        self.connected = False
+        self.paused = False  # the connection takes no more just now
+        self.touched = False  # in the owner's list of sessions with output
+        self.attachment = 0  # number of the connection, from 1
+        self.transmit: Callable[[bytes], None] | None = None
+        self.output = WriteBuffer()
+        self.inflight: dict[int, Delivery] = {}
+        self.queue = DeliveryQueue()
+        self.dropped = 0
+        self._recall = recall
+        self._queue_max = queue_max
+        self._output_max = output_max
+        self._window = 65535
+        self._packet_size_max = 0
+        self._next_packet_id = 1
+        # QoS 2 packet ids of the client that it has not released; True once PUBREC was due
+        self._received: dict[int, bool] = {}
+        self._unacknowledged = 0
+        self._receive_max = 65535
+        self._aliases: dict[int, bytes] = {}
+        self._aliases_max = 0
+
+    # --- connections --------------------------------------------------------------------------
+
+    def attach(
+        self,
+        version: int,
+        transmit: Callable[[bytes], None],
+        window: int,
+        packet_size_max: int,
+        receive_max: int,
+        aliases_max: int,
+    ) -> None:
+        """Bind the session to a new connection; `resume` sends what is owed, after CONNACK.
+
+        `window` is the client's Receive Maximum, `packet_size_max` its Maximum Packet Size (0:
+        no limit); `receive_max` and `aliases_max` are what the server announced.
+        """
+        self.version = version
+        self.transmit = transmit
+        self.attachment += 1
+        self.connected = True
+        self.paused = False
+        self.output.clear()
+        self._window = window
+        self._packet_size_max = packet_size_max
+        self._receive_max = receive_max
+        self._aliases_max = aliases_max
+        self._aliases = {}
+        # Only QoS 2 ids survive a connection: the client sends everything else again.
+        self._received = dict.fromkeys(self._received, True)
+        self._unacknowledged = len(self._received)
+
+    def detach(self) -> None:
+        """The connection is gone; what needs no connection stays."""
+        self.connected = False
+        self.transmit = None
+        self.output.clear()
+        self._aliases = {}
+        self.dropped += self.queue.drop_qos_0()
+
+    def resume(self) -> None:
+        """Send again what was in flight, in its order, then what waits [MQTT-4.6.0-1]."""
+        for packet_id, delivery in list(self.inflight.items()):
+            if delivery.state == AWAIT_PUBCOMP:
+                encode_ack(self.output, self.version, PUBREL, packet_id, 0)
+                continue
+            publish = self._recall(delivery.partition, delivery.offset)
+            if publish is None or not self._encode(
+                publish, delivery.qos, delivery.retain, True, packet_id, delivery.identifiers
+            ):
+                del self.inflight[packet_id]
+                self.dropped += 1
+        self.drain()
+
+    # --- the client publishes -----------------------------------------------------------------
+
+    def receive_publish(self, publish: Publish) -> bool:
+        """Take a PUBLISH; True if it is new and must be stored, False if it is a repetition.
+
+        Resolves the topic alias [MQTT-3.3.2-8] and counts against the Receive Maximum
+        [MQTT-3.3.4-9]. A QoS 2 packet whose id is not yet released is a repetition
+        [MQTT-4.3.3-10]; the DUP flag is never asked [MQTT-3.3.1-3].
+        """
+        if publish.properties is not None and TOPIC_ALIAS in publish.properties:
+            self._resolve_alias(publish)
+        elif not publish.topic:
+            raise UnexpectedPacket("a PUBLISH without topic name and without topic alias")
+        if publish.qos == 0:
+            return True
+        if publish.qos == 2:
+            if publish.packet_id in self._received:
+                if self._received[publish.packet_id]:
+                    encode_ack(self.output, self.version, PUBREC, publish.packet_id, 0)
+                return False
+            self._received[publish.packet_id] = False
+        self._unacknowledged += 1
+        if self._unacknowledged > self._receive_max and self.version == 5:
+            raise ReceiveMaximumExceeded(
+                f"more than {self._receive_max} publishes without acknowledgement"
+            )
+        return True
+
+    def acknowledge(self, attachment: int, packet_id: int, qos: int, reason: int) -> None:
+        """Answer a publish that came on connection number `attachment`: it is as safe as asked.
+
+        Answers for an earlier connection are not sent: there the client will repeat the packet,
+        and a late PUBACK could be taken for a newer packet with the same id.
+        """
+        if qos == 1:
+            if attachment == self.attachment and self.connected:
+                self._unacknowledged -= 1
+                encode_ack(self.output, self.version, PUBACK, packet_id, reason)
+            return
+        if reason >= REFUSED_FROM:
+            self._received.pop(packet_id, None)
+        elif packet_id in self._received:
+            self._received[packet_id] = True
+        if attachment == self.attachment and self.connected:
+            if reason >= REFUSED_FROM:
+                self._unacknowledged -= 1
+            encode_ack(self.output, self.version, PUBREC, packet_id, reason)
+
+    def unreleased(self) -> list[int]:
+        """Return the QoS 2 packet ids that the client has not released."""
+        return list(self._received)
+
+    def _resolve_alias(self, publish: Publish) -> None:
+        assert publish.properties is not None
+        alias: int = publish.properties.pop(TOPIC_ALIAS)
+        if alias > self._aliases_max:
+            raise TopicAliasInvalid(f"topic alias {alias} is above {self._aliases_max}")
+        if publish.topic:
+            self._aliases[alias] = publish.topic
+        elif alias in self._aliases:
+            publish.topic = self._aliases[alias]
+        else:
+            raise UnexpectedPacket(f"topic alias {alias} was never assigned")
+
+    # --- acknowledgements of the client -------------------------------------------------------
+
+    def receive_ack(self, ack: Ack) -> None:
+        """Take PUBACK, PUBREC, PUBREL or PUBCOMP; an id that is not in flight is answered."""
+        if ack.type == PUBREL:
+            known = self._received.pop(ack.packet_id, None)
+            if known is not None:
+                self._unacknowledged -= 1
+            reason = 0 if known is not None else ReasonCode.PACKET_IDENTIFIER_NOT_FOUND
+            encode_ack(self.output, self.version, PUBCOMP, ack.packet_id, reason)
+            return
+        delivery = self.inflight.get(ack.packet_id)
+        if ack.type == PUBREC:
+            self._receive_pubrec(ack, delivery)
+            return
+        expected = AWAIT_PUBACK if ack.type == PUBACK else AWAIT_PUBCOMP
+        if delivery is not None and delivery.state == expected:
+            del self.inflight[ack.packet_id]
+            if self.queue.length:
+                self.drain()
+
+    def _receive_pubrec(self, ack: Ack, delivery: Delivery | None) -> None:
+        if delivery is None:
+            # An id of a session that the server no longer has [MQTT-3.6.2.1, 0x92].
+            encode_ack(
+                self.output,
+                self.version,
+                PUBREL,
+                ack.packet_id,
+                ReasonCode.PACKET_IDENTIFIER_NOT_FOUND,
+            )
+        elif delivery.state != AWAIT_PUBACK:
+            if ack.reason >= REFUSED_FROM:
+                del self.inflight[ack.packet_id]
+                if self.queue.length:
+                    self.drain()
+                return
+            delivery.state = AWAIT_PUBCOMP
+            encode_ack(self.output, self.version, PUBREL, ack.packet_id, 0)
+
+    # --- deliveries ---------------------------------------------------------------------------
+
+    def deliver(
+        self,
+        publish: Publish,
+        qos: int,
+        retain: bool,
+        identifiers: bytes,
+        partition: object,
+        offset: int,
+    ) -> None:
+        """Send a message now, or let it wait as the place in the log where it stands.
+
+        `qos` is already the lower one of publish and subscription. QoS 0 does not wait for an
+        absent client [MQTT-3.1.2-5]; what exceeds the queue's limit is dropped and counted.
+        """
+        if (
+            self.connected
+            and not self.paused
+            and self.queue.length == 0
+            and self.output.size < self._output_max
+            and (qos == 0 or len(self.inflight) < self._window)
+        ):
+            self._send(publish, qos, retain, identifiers, partition, offset)
+        elif (qos == 0 and not self.connected) or self.queue.length >= self._queue_max:
+            self.dropped += 1
+        else:
+            self.queue.push(partition, offset, qos, retain, identifiers)
+
+    def drain(self) -> None:
+        """Send what waits, as far as the window and the connection take it."""
+        queue = self.queue
+        while queue.length and self.connected and not self.paused:
+            run = queue.head()
+            if self.output.size >= self._output_max:
+                break
+            if run.qos > 0 and len(self.inflight) >= self._window:
+                break
+            offset = run.first
+            publish = self._recall(run.partition, offset)
+            if publish is None:
+                self.dropped += 1
+            else:
+                self._send(publish, run.qos, run.retain, run.identifiers, run.partition, offset)
+            queue.pop()
+
+    def _send(
+        self,
+        publish: Publish,
+        qos: int,
+        retain: bool,
+        identifiers: bytes,
+        partition: object,
+        offset: int,
+    ) -> None:
+        if qos == 0:
+            if not self._encode(publish, 0, retain, False, 0, identifiers):
+                self.dropped += 1
+            return
+        packet_id = self._take_packet_id()
+        if self._encode(publish, qos, retain, False, packet_id, identifiers):
+            self.inflight[packet_id] = Delivery(partition, offset, qos, retain, identifiers)
+        else:
+            self.dropped += 1
+
+    def _take_packet_id(self) -> int:
+        """Return a packet id that is not in use [MQTT-2.2.1-3]."""
+        packet_id = self._next_packet_id
+        while packet_id in self.inflight:
+            packet_id = packet_id + 1 if packet_id < 65535 else 1
+        self._next_packet_id = packet_id + 1 if packet_id < 65535 else 1
+        return packet_id
+
+    def _encode(
+        self,
+        publish: Publish,
+        qos: int,
+        retain: bool,
+        dup: bool,
+        packet_id: int,
+        identifiers: bytes,
+    ) -> bool:
+        """Write one PUBLISH; False if the client does not take one so large [MQTT-3.1.2-24]."""
+        properties = b""
+        if self.version == 5:
+            if publish.properties:
+                properties = identifiers + encode_properties(publish.properties)
+            else:
+                properties = identifiers
+        if self._packet_size_max:
+            size = len(publish.topic) + len(publish.payload) + len(properties) + OVERHEAD_MAX
+            if self.version == 5:
+                size += 4
+            if size > self._packet_size_max and not self._fits(publish, qos, properties):
+                return False
+        encode_publish(
+            self.output,
+            self.version,
+            publish.topic,
+            publish.payload,
+            qos,
+            retain,
+            dup,
+            packet_id,
+            properties,
+        )
+        return True
+
+    def _fits(self, publish: Publish, qos: int, properties: bytes) -> bool:
+        """Say exactly whether a packet near the client's limit is within it."""
+        body = 2 + len(publish.topic) + len(publish.payload) + len(properties)
+        body += 2 if qos else 0
+        body += _varint_size(len(properties))
+        return 1 + _varint_size(body) + body <= self._packet_size_max
+
+
+def _varint_size(value: int) -> int:
+    return 1 if value < 128 else 2 if value < 16_384 else 3 if value < 2_097_152 else 4

@@ -1,0 +1,52 @@
+"""Listening sockets: open them all or none, with one sentence where an address cannot be
+had."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import TYPE_CHECKING
+
+from isthmus.errors import ConfigError
+
+if TYPE_CHECKING:
+    from isthmus.config import Listener
+
+BACKLOG = 4096  # connections that wait to be accepted: ten thousand devices may come at once
+
+
+def open_socket(listener: Listener, section: str) -> socket.socket:
+    """Return a listening socket. Raises ConfigError if the address is taken or not ours."""
+    family = socket.AF_INET6 if ":" in listener.host else socket.AF_INET
+    try:
+        address = socket.getaddrinfo(
+            listener.host, listener.port, family, socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0][4]
+        listening = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise ConfigError(
+            f"{section}: {listener} is no address here: {error.strerror}"
+        ) from None
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(BACKLOG)
+    except OSError as error:
+        listening.close()
+        why = (
+            "is in use by another program"
+            if error.errno == errno.EADDRINUSE
+            else error.strerror
+        )
+        raise ConfigError(
+            f"{section}: cannot listen on {listener}: the address {why};"
+            f" choose another one with --{section} HOST:PORT, or port 0 for any free port"
+        ) from None
+    listening.setblocking(False)
+    return listening
+
+
+def address_of(listening: socket.socket) -> str:
+    """Return HOST:PORT as clients would write it."""
+    host, port = listening.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

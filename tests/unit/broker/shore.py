@@ -1,0 +1,165 @@
+"""A broker over the memory engine, with MQTT clients that are turned by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.sim import SimRuntime
+
+from isthmus.broker.broker import Broker
+from isthmus.broker.clients import Clients
+from isthmus.broker.routes import Route, RouteTable
+from isthmus.errors import IsthmusError
+from isthmus.mqtt.codec import Decoder
+from isthmus.mqtt.handshake import Offer
+from isthmus.mqtt.packets import Connack, Connect, Publish, Subscribe, Will
+from isthmus.record.batch import BatchBuilder, Record, split_batches
+from isthmus.storage.memory import MemoryLog
+
+
+class Ticket:
+    """A ticket that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def written(self, base_offset: int) -> None:
+        self.told.append(base_offset)
+
+    def durable(self) -> None:
+        self.told.append("durable")
+
+    def failed(self, error: IsthmusError) -> None:
+        self.told.append(type(error).__name__)
+
+
+class Client:
+    """One MQTT client and its connection."""
+
+    def __init__(self, shore: Shore, client_id: str, version: int) -> None:
+        self.shore = shore
+        self.client_id = client_id
+        self.version = version
+        self.entry: Any = None
+        self.sent = bytearray()
+        self.closed: IsthmusError | None = None
+
+    # what the broker calls
+
+    def transmit(self, data: bytes) -> None:
+        self.sent += data
+
+    def close(self, error: IsthmusError) -> None:
+        self.closed = error
+
+    # what the test calls
+
+    def connect(
+        self, *, clean_start: bool = True, will: Will | None = None, **properties: Any
+    ) -> Connack:
+        ids = {"expiry_s": 0x11, "receive_maximum": 0x21, "packet_size_max": 0x27}
+        connect = Connect(
+            self.version,
+            self.client_id,
+            clean_start,
+            60,
+            None,
+            None,
+            will,
+            {ids[name]: value for name, value in properties.items()},
+        )
+        self.sent = bytearray()
+        opened = self.shore.clients.connect(connect, self)
+        if isinstance(opened, Connack):
+            return opened
+        self.entry = opened[0]
+        self.shore.runtime.settle()
+        packet, *rest = self.packets()
+        assert isinstance(packet, Connack)
+        self.after_connack = rest
+        return packet
+
+    def send(self, *packets: Any) -> bool:
+        going_on = self.shore.clients.receive(self.entry, self, list(packets))
+        self.shore.runtime.settle()
+        return going_on
+
+    def subscribe(self, topic_filter: str, options: int = 1, **properties: Any) -> None:
+        self.send(Subscribe(9, [(topic_filter, options)], properties.get("properties")))
+
+    def publish(self, topic_name: str, payload: bytes, qos: int = 0, **fields: Any) -> None:
+        self.send(Publish(topic_name.encode(), payload, qos, **fields))
+
+    def lose(self) -> None:
+        self.shore.clients.lost(self.entry, self)
+        self.shore.runtime.settle()
+
+    def packets(self) -> list[Any]:
+        decoder = Decoder(1 << 24, self.version)
+        data, self.sent = bytes(self.sent), bytearray()
+        packets = decoder.feed(data)
+        assert decoder.error is None
+        return packets
+
+    def messages(self) -> list[tuple[str, bytes, int]]:
+        return [
+            (packet.topic.decode(), packet.payload, packet.qos)
+            for packet in self.packets()
+            if isinstance(packet, Publish)
+        ]
+
+
+class Shore:
+    """A broker, its log, and the clients of a test."""
+
+    def __init__(self, *routes: Route, log: Any = None) -> None:
+        self.runtime = SimRuntime()
+        self.log = MemoryLog(self.runtime) if log is None else log
+        self.broker = Broker(
+            self.runtime, self.log, RouteTable(routes), partitions_default=2, retained_max=100
+        )
+        self.clients = Clients(
+            self.broker,
+            Offer(
+                session_expiry_max_s=1000,
+                receive_maximum=100,
+                inflight_max=100,
+                packet_size_max=1 << 20,
+                topic_alias_max=10,
+                keep_alive_max_s=65535,
+            ),
+            queue_length_max=1000,
+            output_bytes_max=1 << 20,
+            subscriptions_max=10,
+        )
+
+    def client(self, client_id: str = "c", version: int = 5, **connect: Any) -> Client:
+        client = Client(self, client_id, version)
+        client.connect(**connect)
+        return client
+
+    def records(self, log_topic: str) -> list[Record]:
+        found: list[Record] = []
+        for partition in self.log.topics[log_topic].partitions:
+            for buffer in partition.read(0, 1 << 24).buffers:
+                for batch in split_batches(buffer):
+                    found += batch.records()
+        return found
+
+    def produce(
+        self,
+        log_topic: str,
+        key: bytes | None,
+        value: bytes,
+        *,
+        headers: Any = (),
+        compression: int = 0,
+        partition: int = 0,
+    ) -> Ticket:
+        builder = BatchBuilder()
+        builder.append(self.runtime.now_ms(), key, value, headers)
+        ticket = Ticket()
+        target = self.log.topics[log_topic].partitions[partition]
+        self.broker.append(target, builder.seal(compression), ticket)
+        self.runtime.settle()
+        return ticket

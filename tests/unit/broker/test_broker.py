@@ -1,0 +1,259 @@
+"""The broker with its log: what is published is stored, delivered, acknowledged, in that order."""
+
+from __future__ import annotations
+
+import pytest
+from tests.unit.broker.shore import Shore
+
+from isthmus.broker.routes import Route
+from isthmus.errors import NoSpace
+from isthmus.mqtt.packets import PUBACK, PUBREC, Ack, Publish
+from isthmus.mqtt.properties import (
+    CONTENT_TYPE,
+    CORRELATION_DATA,
+    MESSAGE_EXPIRY,
+    PAYLOAD_FORMAT,
+    RESPONSE_TOPIC,
+    USER_PROPERTY,
+)
+from isthmus.record.partitioner import partition_for
+
+EVERY_PROPERTY = {
+    PAYLOAD_FORMAT: 1,
+    MESSAGE_EXPIRY: 60,
+    CONTENT_TYPE: "text/plain",
+    RESPONSE_TOPIC: "answers/here",
+    CORRELATION_DATA: b"\x00\xff",
+    USER_PROPERTY: [("unit", "C"), ("unit", "K"), ("", "")],
+}
+
+
+def test_a_publish_is_a_record_and_reaches_its_subscribers() -> None:
+    shore = Shore()
+    subscriber, publisher = shore.client("s"), shore.client("p")
+    subscriber.subscribe("plant/+/temp", 0)
+    publisher.publish("plant/7/temp", b"21.5")
+    assert subscriber.messages() == [("plant/7/temp", b"21.5", 0)]
+    (record,) = shore.records("mqtt")
+    assert (record.key, record.value, list(record.headers)) == (b"plant/7/temp", b"21.5", [])
+    assert record.timestamp == shore.runtime.now_ms()
+
+
+def test_the_partition_is_the_one_kafkas_partitioner_chooses() -> None:
+    shore = Shore()
+    publisher = shore.client()
+    for number in range(20):
+        publisher.publish(f"t/{number}", b"")
+    for number in range(20):
+        key = f"t/{number}".encode()
+        partition = shore.log.topics["mqtt"].partitions[partition_for(key, 2)]
+        keys = [buffer for buffer in partition.read(0, 1 << 20).buffers if key in bytes(buffer)]
+        assert keys
+
+
+def test_qos_1_and_2_are_acknowledged_once_they_are_in_the_log() -> None:
+    shore = Shore()
+    publisher = shore.client()
+    publisher.shore.clients.receive(
+        publisher.entry, publisher, [Publish(b"t", b"x", 1, packet_id=5)]
+    )
+    assert publisher.packets() == []
+    shore.runtime.settle()
+    (ack,) = publisher.packets()
+    assert (ack.type, ack.packet_id) == (PUBACK, 5)
+    publisher.publish("t", b"y", 2, packet_id=6)
+    assert [(ack.type, ack.packet_id) for ack in publisher.packets()] == [(PUBREC, 6)]
+    assert [record.headers for record in shore.records("mqtt")] == [
+        [("mqtt.qos", b"1")],
+        [("mqtt.qos", b"2")],
+    ]
+
+
+def test_every_property_goes_through_the_log_and_comes_out_live() -> None:
+    shore = Shore()
+    subscriber, publisher = shore.client("s"), shore.client("p")
+    subscriber.subscribe("t")
+    publisher.publish("t", b"x", 1, packet_id=1, properties=dict(EVERY_PROPERTY))
+    (packet,) = [packet for packet in subscriber.packets() if isinstance(packet, Publish)]
+    assert packet.properties == EVERY_PROPERTY
+    (record,) = shore.records("mqtt")
+    assert list(record.headers) == [
+        ("mqtt.qos", b"1"),
+        ("mqtt.payload-format", b"1"),
+        ("mqtt.expiry", b"%d" % (shore.runtime.now_ms() + 60_000)),
+        ("content-type", b"text/plain"),
+        ("mqtt.response-topic", b"answers/here"),
+        ("mqtt.correlation-data", b"\x00\xff"),
+        ("unit", b"C"),
+        ("unit", b"K"),
+        ("", b""),
+    ]
+
+
+def test_what_waited_in_the_log_comes_out_as_it_went_in() -> None:
+    shore = Shore()
+    subscriber, publisher = shore.client("s", expiry_s=100), shore.client("p")
+    subscriber.subscribe("t")
+    subscriber.lose()
+    publisher.publish("t", b"x", 1, packet_id=1, properties=dict(EVERY_PROPERTY))
+    publisher.publish("t", b"gone", 1, packet_id=2, properties={MESSAGE_EXPIRY: 10})
+    shore.runtime.advance(20_000)
+    subscriber.connect(clean_start=False)
+    (packet,) = subscriber.after_connack
+    assert (packet.payload, packet.qos, packet.dup) == (b"x", 1, False)
+    assert packet.properties == EVERY_PROPERTY | {MESSAGE_EXPIRY: 40}
+
+
+def test_a_plain_kafka_record_reaches_subscribers_at_the_qos_they_were_granted() -> None:
+    shore = Shore()
+    clients = [shore.client(str(qos)) for qos in range(3)]
+    for qos, client in enumerate(clients):
+        client.subscribe("a/#", qos)
+    ticket = shore.produce("mqtt", b"a/b", b"v", headers=[("unit", b"C")])
+    assert ticket.told == [0, "durable"]
+    for qos, client in enumerate(clients):
+        (packet,) = [packet for packet in client.packets() if isinstance(packet, Publish)]
+        assert (packet.topic, packet.payload, packet.qos) == (b"a/b", b"v", qos)
+        assert packet.properties == {USER_PROPERTY: [("unit", "C")]}
+
+
+@pytest.mark.parametrize("compression", range(5))
+def test_a_compressed_kafka_batch_reaches_subscribers(compression: int) -> None:
+    shore = Shore()
+    client = shore.client()
+    client.subscribe("a/b", 0)
+    shore.produce("mqtt", b"a/b", b"v" * 1000, compression=compression)
+    assert client.messages() == [("a/b", b"v" * 1000, 0)]
+
+
+def test_a_kafka_record_for_an_absent_client_waits() -> None:
+    shore = Shore()
+    client = shore.client(expiry_s=100)
+    client.subscribe("a/b", 1)
+    client.lose()
+    shore.produce("mqtt", b"a/b", b"v", compression=4)
+    client.connect(clean_start=False)
+    assert [(packet.payload, packet.qos) for packet in client.after_connack] == [(b"v", 1)]
+
+
+@pytest.mark.parametrize("key", [None, b"", b"a/+", b"\xff", b"$SYS/x", b"a\0b"])
+def test_a_key_that_is_no_topic_name_is_counted_and_no_error(key: bytes | None) -> None:
+    shore = Shore()
+    assert shore.produce("mqtt", key, b"v").told == [0, "durable"]
+    assert shore.broker.undeliverable == 1
+
+
+@pytest.mark.parametrize("name", [b"", b"a/+", b"\xff", b"$SYS/x", b"a\0b"])
+def test_a_topic_header_that_is_no_topic_name_is_counted_and_no_error(name: bytes) -> None:
+    shore = Shore()
+    ticket = shore.produce("mqtt", b"k", b"v", headers=[("mqtt.topic", name)])
+    assert ticket.told == [0, "durable"]
+    assert shore.broker.undeliverable == 1
+
+
+def test_a_route_gives_log_topic_and_key_and_leads_back() -> None:
+    route = Route("f/{line}/temp", "temperatures", "{line}", 3, to_log_only=False)
+    shore = Shore(route)
+    client = shore.client()
+    client.subscribe("f/#", 1)
+    client.publish("f/line-3/temp", b"1", 0)
+    (record,) = shore.records("temperatures")
+    assert (record.key, list(record.headers)) == (b"line-3", [("mqtt.topic", b"f/line-3/temp")])
+    assert len(shore.log.topics["temperatures"].partitions) == 3
+    shore.produce("temperatures", b"line-9", b"2")
+    assert client.messages() == [("f/line-3/temp", b"1", 0), ("f/line-9/temp", b"2", 1)]
+
+
+def test_what_goes_to_the_log_only_still_reaches_mqtt_under_its_own_name() -> None:
+    route = Route("f/+/temp", "temperatures", "", None, to_log_only=True)
+    shore = Shore(route)
+    client = shore.client()
+    client.subscribe("f/#", 0)
+    client.publish("f/1/temp", b"mine")
+    shore.produce("temperatures", b"f/1/temp", b"not for MQTT")
+    assert client.messages() == [("f/1/temp", b"mine", 0)]
+
+
+def test_a_session_waits_for_what_a_to_log_route_stores() -> None:
+    shore = Shore(Route("f/{x}", "log", "k", None, to_log_only=True))
+    client, publisher = shore.client("s", expiry_s=100), shore.client("p")
+    client.subscribe("f/#", 1)
+    client.lose()
+    publisher.publish("f/1", b"x", 1, packet_id=1)
+    client.connect(clean_start=False)
+    assert [packet.topic for packet in client.after_connack] == [b"f/1"]
+
+
+def test_no_local_is_kept_from_its_publisher_only() -> None:
+    shore = Shore()
+    one, two = shore.client("1"), shore.client("2")
+    one.subscribe("t", 0x04)
+    two.subscribe("t", 0)
+    one.publish("t", b"x")
+    assert one.messages() == []
+    assert two.messages() == [("t", b"x", 0)]
+
+
+def test_a_batch_the_log_refuses_is_refused_with_a_reason_or_a_closed_connection() -> None:
+    shore = Shore()
+    new, old = shore.client("new", 5), shore.client("old", 4)
+    partition = shore.log.topics["mqtt"].partitions[0]
+
+    def full(batch: object, ticket: object, *, trusted: bool = False) -> None:
+        ticket.failed(NoSpace("the disk is full"))
+
+    for index in range(2):
+        shore.log.topics["mqtt"].partitions[index].append = full
+    assert partition.end_offset == 0
+    new.publish("t", b"x", 1, packet_id=3)
+    old.publish("t", b"x", 1, packet_id=3)
+    (ack,) = new.packets()
+    assert (ack.type, ack.packet_id, ack.reason) == (PUBACK, 3, 0x97)
+    assert old.packets() == []
+    assert isinstance(old.closed, NoSpace)
+    assert shore.broker.backlog_bytes == 0
+
+
+def test_topic_names_of_the_server_are_not_for_clients() -> None:
+    shore = Shore()
+    new, old = shore.client("new", 5), shore.client("old", 4)
+    new.publish("$SYS/x", b"", 1, packet_id=1)
+    old.publish("$SYS/x", b"", 1, packet_id=1)
+    assert [packet.reason for packet in new.packets()] == [0x87]
+    assert [packet.reason for packet in old.packets()] == [0]
+    assert shore.records("mqtt") == []
+
+
+def test_one_turn_writes_one_batch_for_each_partition() -> None:
+    shore = Shore()
+    client = shore.client()
+    client.send(*[Publish(b"t", b"%d" % number) for number in range(1000)])
+    records = shore.records("mqtt")
+    assert [record.value for record in records] == [b"%d" % number for number in range(1000)]
+    index = partition_for(b"t", 2)
+    buffers = shore.log.topics["mqtt"].partitions[index].read(0, 1 << 20).buffers
+    assert len(buffers) == 1
+
+
+def test_a_deleted_log_topic_is_made_anew_by_the_next_publish() -> None:
+    shore = Shore()
+    client = shore.client()
+    client.publish("t", b"1", 1, packet_id=1)
+    shore.log.delete("mqtt")
+    shore.broker.forget_log_topic()
+    client.publish("t", b"2", 1, packet_id=2)
+    assert [record.value for record in shore.records("mqtt")] == [b"2"]
+    assert [packet.reason for packet in client.packets()] == [0, 0]
+
+
+def test_order_is_kept_for_each_topic_name_at_each_qos() -> None:
+    shore = Shore()
+    subscriber, publisher = shore.client("s", receive_maximum=3), shore.client("p")
+    subscriber.subscribe("#", 2)
+    for number in range(50):
+        publisher.publish("t", b"%d" % number, 1, packet_id=1)
+    got: list[bytes] = []
+    while packets := [p for p in subscriber.packets() if isinstance(p, Publish)]:
+        got += [packet.payload for packet in packets]
+        subscriber.send(*[Ack(PUBACK, packet.packet_id) for packet in packets])
+    assert got == [b"%d" % number for number in range(50)]

@@ -1,0 +1,16 @@
+"""The one thing that groups and Kafka's Produce need of the broker: a way into the log."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from isthmus.record.batch import RecordBatch
+    from isthmus.storage.log import Partition, Ticket
+
+
+class Appends(Protocol):
+    """Broker, or a stand-in of a test."""
+
+    def append(self, partition: Partition, batch: RecordBatch, ticket: Ticket | None) -> None:
+        """Append a batch; it is written, with all others, at the end of the turn."""

@@ -1,0 +1,287 @@
+"""Kafka's fetches: read many partitions within one limit, and wait where nothing is there yet.
+
+A fetch names partitions in the order in which its client wants them served. It is answered at
+once when there is enough (`bytes_min`) or an error to tell; else it is parked, with a wake-up
+in each of its partitions and one timer, and read again when something happens. Wake-ups of one
+turn are gathered: a commit that touches ten partitions of a fetch makes one answer.
+
+Limits as in KIP-74: the first partition that has something gives at least one batch, whatever
+its size; after that no batch is served that does not fit. Not here: the sessions that shorten
+the list of partitions (fetch_sessions.py), the wire form (server/kafka_api/fetch.py).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from isthmus.errors import IsthmusError, OffsetOutOfRange
+from isthmus.kafka.errors import ErrorCode, code_of
+from isthmus.storage.log import ISOLATION_WRITTEN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from isthmus.broker.topic_ids import TopicIds
+    from isthmus.runtime import Runtime
+    from isthmus.storage.log import Log, Partition
+
+
+class FetchPartition:
+    """What a client wants of one partition, and what it was last told of it."""
+
+    __slots__ = (
+        "bytes_max",
+        "index",
+        "last_fetched_epoch",
+        "leader_epoch",
+        "name",
+        "offset",
+        "told",
+        "topic_id",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        topic_id: bytes,
+        index: int,
+        offset: int,
+        bytes_max: int,
+        leader_epoch: int = -1,
+        last_fetched_epoch: int = -1,
+    ) -> None:
+        self.name = name  # empty where the client speaks of topic ids
+        self.topic_id = topic_id
+        self.index = index
+        self.offset = offset
+        self.bytes_max = bytes_max
+        self.leader_epoch = leader_epoch
+        self.last_fetched_epoch = last_fetched_epoch
+        self.told: tuple[int, int, int] | None = (
+            None  # in this session; see PartitionRead.marks
+        )
+
+    @property
+    def key(self) -> tuple[str | bytes, int]:
+        """What makes the partition the same one in the next request."""
+        return (self.name or self.topic_id, self.index)
+
+
+class PartitionRead:
+    """What was found in one partition."""
+
+    __slots__ = ("buffers", "diverging", "entry", "error", "leader_epoch", "marks", "size")
+
+    def __init__(self, entry: FetchPartition) -> None:
+        self.entry = entry
+        self.error = ErrorCode.NONE
+        self.marks = (-1, -1, -1)  # high watermark, last stable offset, log start offset
+        self.leader_epoch = -1
+        self.diverging: tuple[int, int] | None = None  # (epoch, end offset) [KIP-595]
+        self.buffers: Sequence[memoryview | bytes] = ()
+        self.size = 0
+
+
+class Fetch(NamedTuple):
+    """One request."""
+
+    entries: Sequence[FetchPartition]
+    isolation: int = ISOLATION_WRITTEN
+    bytes_max: int = 1 << 30
+    bytes_min: int = 1
+    wait_ms: int = 0
+
+
+class Fetches:
+    """Serves fetches, now or later."""
+
+    def __init__(self, runtime: Runtime, log: Log, topic_ids: TopicIds) -> None:
+        self._runtime = runtime
+        self._log = log
+        self._topic_ids = topic_ids
+        self._parked: set[_Parked] = set()
+
+    def serve(
+        self, fetch: Fetch, reply: Callable[[list[PartitionRead]], None]
+    ) -> Callable[[], None] | None:
+        """Answer through `reply`, at once or when there is enough or the time is up.
+
+        Returns None when the answer was given, else what calls the waiting off.
+        """
+        reads = self.read(fetch)
+        if fetch.wait_ms <= 0 or not fetch.entries or self._suffices(fetch, reads):
+            reply(reads)
+            return None
+        parked = _Parked(self, self._runtime, fetch, reply)
+        self._parked.add(parked)
+        self._watch(parked, reads)
+        return parked.cancel
+
+    def recheck(self) -> None:
+        """Look again at all that wait: a log topic was deleted."""
+        for parked in [*self._parked]:
+            parked.wake()
+
+    @property
+    def waiting(self) -> int:
+        """How many fetches wait."""
+        return len(self._parked)
+
+    def read(self, fetch: Fetch) -> list[PartitionRead]:
+        """Read what is there now, in the order of the request and within its limits."""
+        left = fetch.bytes_max
+        is_first = True
+        reads = []
+        for entry in fetch.entries:
+            read = self._read_one(entry, fetch.isolation, left, is_first=is_first)
+            if read.size:
+                is_first = False
+                left -= read.size
+            reads.append(read)
+        return reads
+
+    def _read_one(
+        self, entry: FetchPartition, isolation: int, bytes_left: int, *, is_first: bool
+    ) -> PartitionRead:
+        read = PartitionRead(entry)
+        partition = self._find(entry)
+        if partition is None:
+            read.error = (
+                ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+                if entry.name or self._topic_ids.name_of(entry.topic_id)
+                else ErrorCode.UNKNOWN_TOPIC_ID
+            )
+            return read
+        read.leader_epoch = partition.leader_epoch
+        read.error = epoch_error(partition, entry.leader_epoch)
+        if read.error:
+            return read
+        read.marks = (
+            partition.end_offset,
+            partition.last_stable_offset,
+            partition.start_offset,
+        )
+        if entry.last_fetched_epoch >= 0:
+            epoch, end_offset = partition.epoch_end_offset(entry.last_fetched_epoch)
+            if epoch < entry.last_fetched_epoch or end_offset < entry.offset:
+                read.diverging = (epoch, end_offset)
+                return read
+        bytes_max = min(bytes_left, entry.bytes_max)
+        if bytes_max <= 0 and not is_first:
+            return read
+        try:
+            records = partition.read(entry.offset, bytes_max, isolation)
+        except OffsetOutOfRange:
+            read.error = ErrorCode.OFFSET_OUT_OF_RANGE
+            read.marks = (-1, -1, partition.start_offset)
+        except IsthmusError as error:
+            read.error = code_of(error)
+        else:
+            if is_first or records.size <= bytes_max:
+                read.buffers, read.size = records.buffers, records.size
+        return read
+
+    def _find(self, entry: FetchPartition) -> Partition | None:
+        name = entry.name or self._topic_ids.name_of(entry.topic_id)
+        return None if name is None else self._log.partition(name, entry.index)
+
+    @staticmethod
+    def _suffices(fetch: Fetch, reads: list[PartitionRead]) -> bool:
+        size = 0
+        for read in reads:
+            if read.error or read.diverging is not None:
+                return True
+            size += read.size
+        return size >= fetch.bytes_min
+
+    def _watch(self, parked: _Parked, reads: list[PartitionRead]) -> None:
+        """Ask every partition to wake the fetch when it can give more than it just did."""
+        isolation = parked.fetch.isolation
+        for read in reads:
+            partition = self._find(read.entry)
+            if partition is None:
+                continue  # deleted just now; `recheck` tells
+            end = partition.end_offset if isolation == ISOLATION_WRITTEN else read.marks[1]
+            offset = max(end, read.entry.offset) if read.size else read.entry.offset
+            parked.cancels.append(partition.wait(offset, parked.wake, isolation))
+
+    def look_again(self, parked: _Parked, *, is_over: bool) -> None:
+        """Answer a parked fetch if there is enough now or its time is up, else wait on."""
+        reads = self.read(parked.fetch)
+        parked.unwatch()
+        if is_over or self._suffices(parked.fetch, reads):
+            parked.cancel()
+            parked.reply(reads)
+        else:
+            self._watch(parked, reads)
+
+    def forget(self, parked: _Parked) -> None:
+        """Drop a parked fetch."""
+        self._parked.discard(parked)
+
+
+class _Parked:
+    """A fetch that waits."""
+
+    __slots__ = (
+        "_cancel_timer",
+        "_fetches",
+        "_is_woken",
+        "_runtime",
+        "cancels",
+        "fetch",
+        "reply",
+    )
+
+    def __init__(
+        self,
+        fetches: Fetches,
+        runtime: Runtime,
+        fetch: Fetch,
+        reply: Callable[[list[PartitionRead]], None],
+    ) -> None:
+        self.fetch = fetch
+        self.reply = reply
+        self.cancels: list[Callable[[], None]] = []
+        self._fetches: Fetches | None = fetches
+        self._runtime = runtime
+        self._is_woken = False
+        self._cancel_timer = runtime.later(fetch.wait_ms, self._time_is_up)
+
+    def wake(self) -> None:
+        """Look again at the end of this turn, once however many partitions call."""
+        if not self._is_woken and self._fetches is not None:
+            self._is_woken = True
+            self._runtime.defer(self._look_again)
+
+    def unwatch(self) -> None:
+        """Take back the wake-ups."""
+        cancels, self.cancels = self.cancels, []
+        for cancel in cancels:
+            cancel()
+
+    def cancel(self) -> None:
+        """End the waiting; nothing is replied any more."""
+        if self._fetches is not None:
+            self._fetches.forget(self)
+            self._fetches = None
+            self._cancel_timer()
+            self.unwatch()
+
+    def _look_again(self) -> None:
+        self._is_woken = False
+        if self._fetches is not None:
+            self._fetches.look_again(self, is_over=False)
+
+    def _time_is_up(self) -> None:
+        if self._fetches is not None:
+            self._fetches.look_again(self, is_over=True)
+
+
+def epoch_error(partition: Partition, leader_epoch: int) -> ErrorCode:
+    """Compare the leader epoch that a client believes in with the real one [KIP-320]."""
+    if leader_epoch < 0 or leader_epoch == partition.leader_epoch:
+        return ErrorCode.NONE
+    if leader_epoch < partition.leader_epoch:
+        return ErrorCode.FENCED_LEADER_EPOCH
+    return ErrorCode.UNKNOWN_LEADER_EPOCH

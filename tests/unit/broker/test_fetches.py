@@ -1,0 +1,315 @@
+"""Fetches: limits, waiting, and the sessions that shorten them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.unit.broker.kafka_room import KafkaRoom, batch_of
+
+from isthmus.broker.fetch_sessions import EPOCH_FINAL, EPOCH_MAX, FetchContext, FetchSessions
+from isthmus.broker.fetches import Fetch, Fetches, FetchPartition, PartitionRead
+from isthmus.broker.topic_ids import TopicIds
+from isthmus.kafka.errors import ErrorCode
+from isthmus.storage.log import ISOLATION_DURABLE
+
+BIG = 1 << 20
+BATCH_BYTES = batch_of(1_700_000_000_000, b"v").size
+
+
+class FetchRoom(KafkaRoom):
+    """Fetches over three partitions of one log topic."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.topic = self.log.create("t", 3, {})
+        self.fetches = Fetches(self.runtime, self.log, TopicIds(self.log))
+        self.answers: list[list[PartitionRead]] = []
+
+    def serve(self, *entries: FetchPartition, **limits: int) -> Any:
+        return self.fetches.serve(Fetch(entries, **limits), self.answers.append)
+
+
+def want(index: int = 0, offset: int = 0, bytes_max: int = BIG, **more: Any) -> FetchPartition:
+    return FetchPartition("t", b"", index, offset, bytes_max, **more)
+
+
+def test_what_is_there_is_answered_at_once() -> None:
+    room = FetchRoom()
+    room.produce("t", values=(b"a", b"b"))
+    assert room.serve(want(), want(1), wait_ms=500) is None
+    first, second = room.answers[0]
+    assert (first.error, first.marks, first.leader_epoch) == (ErrorCode.NONE, (2, 2, 0), 0)
+    assert first.size == sum(map(len, first.buffers)) > 0
+    assert (second.size, second.marks) == (0, (0, 0, 0))
+
+
+def test_an_empty_partition_is_waited_for() -> None:
+    room = FetchRoom()
+    assert room.serve(want(), want(1), wait_ms=500) is not None
+    assert (room.answers, room.fetches.waiting) == ([], 1)
+    room.produce("t", 1)
+    assert [read.size for read in room.answers[0]] == [0, BATCH_BYTES]
+    assert room.fetches.waiting == 0
+    room.runtime.advance(1_000)
+    assert len(room.answers) == 1
+
+
+def test_one_turn_makes_one_answer() -> None:
+    room = FetchRoom()
+    room.serve(want(), want(1), wait_ms=500)
+    for index in (0, 1):
+        partition = room.log.partition("t", index)
+        assert partition is not None
+        room.appends.append(partition, batch_of(room.runtime.now_ms(), b"v"), None)
+    room.runtime.settle()
+    assert [read.size for read in room.answers[0]] == [BATCH_BYTES, BATCH_BYTES]
+
+
+def test_the_wait_ends_with_what_is_there() -> None:
+    room = FetchRoom()
+    room.produce("t")
+    room.serve(want(), wait_ms=500, bytes_min=1_000)
+    room.produce("t")
+    assert room.answers == []
+    room.runtime.advance(500)
+    assert [read.size for read in room.answers[0]] == [2 * BATCH_BYTES]
+
+
+def test_enough_bytes_end_the_wait() -> None:
+    room = FetchRoom()
+    room.serve(want(), want(1), wait_ms=500, bytes_min=2 * BATCH_BYTES)
+    room.produce("t", 0)
+    assert room.answers == []
+    room.produce("t", 1)
+    assert len(room.answers) == 1
+
+
+def test_a_wait_can_be_called_off() -> None:
+    room = FetchRoom()
+    cancel = room.serve(want(), wait_ms=500)
+    cancel()
+    cancel()
+    room.produce("t")
+    room.runtime.advance(1_000)
+    assert (room.answers, room.fetches.waiting) == ([], 0)
+
+
+def test_deleting_the_log_topic_ends_the_wait() -> None:
+    room = FetchRoom()
+    room.serve(want(), wait_ms=500)
+    room.log.delete("t")
+    room.fetches.recheck()
+    room.runtime.settle()
+    assert room.answers[0][0].error is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+
+
+def test_the_first_batch_is_served_whatever_its_size() -> None:  # KIP-74
+    room = FetchRoom()
+    for index in (0, 1):
+        room.produce("t", index)
+    room.serve(want(bytes_max=1), want(1), bytes_max=1)
+    assert [read.size for read in room.answers[0]] == [BATCH_BYTES, 0]
+
+
+def test_later_partitions_get_only_what_fits() -> None:
+    room = FetchRoom()
+    for index in (0, 1, 2):
+        for _ in range(3):
+            room.produce("t", index)
+    room.serve(want(), want(1, bytes_max=1), want(2), bytes_max=5 * BATCH_BYTES)
+    assert [read.size // BATCH_BYTES for read in room.answers[0]] == [3, 0, 2]
+
+
+def test_a_fetch_from_within_a_batch_gets_the_whole_batch() -> None:
+    room = FetchRoom()
+    room.produce("t", values=(b"a", b"b", b"c"))
+    room.serve(want(offset=2))
+    assert room.answers[0][0].buffers[0][:8] == bytes(8)
+
+
+@pytest.mark.parametrize(
+    ("entry", "error"),
+    [
+        (want(9), ErrorCode.UNKNOWN_TOPIC_OR_PARTITION),
+        (want(offset=5), ErrorCode.OFFSET_OUT_OF_RANGE),
+        (want(offset=-1), ErrorCode.OFFSET_OUT_OF_RANGE),
+        (want(leader_epoch=1), ErrorCode.UNKNOWN_LEADER_EPOCH),
+        (FetchPartition("", b"x" * 16, 0, 0, BIG), ErrorCode.UNKNOWN_TOPIC_ID),
+    ],
+)
+def test_errors_are_told_at_once(entry: FetchPartition, error: ErrorCode) -> None:
+    room = FetchRoom()
+    assert room.serve(entry, want(1), wait_ms=500) is None
+    assert [read.error for read in room.answers[0]] == [error, ErrorCode.NONE]
+
+
+def test_an_older_leader_epoch_is_fenced() -> None:
+    room = FetchRoom()
+    room.topic.partitions[0].leader_epoch = 3
+    room.serve(want(leader_epoch=2))
+    assert room.answers[0][0].error is ErrorCode.FENCED_LEADER_EPOCH
+
+
+def test_a_client_that_read_what_was_cut_off_is_told_where() -> None:  # KIP-595
+    room = FetchRoom()
+    room.produce("t")
+    room.serve(want(offset=5, last_fetched_epoch=0), wait_ms=500)
+    assert room.answers[0][0].diverging == (0, 1)
+    assert room.answers[0][0].error is ErrorCode.NONE
+
+
+def test_a_topic_id_does_not_find_a_later_log_topic_of_the_same_name() -> None:
+    room = FetchRoom()
+    room.produce("t")
+    by_id = FetchPartition("", room.topic.topic_id, 0, 0, BIG)
+    room.serve(by_id)
+    assert room.answers[0][0].size
+    room.log.delete("t")
+    room.log.create("t", 1, {})
+    room.serve(by_id)
+    assert room.answers[1][0].error is ErrorCode.UNKNOWN_TOPIC_ID
+
+
+def test_durable_readers_wait_for_the_last_stable_offset() -> None:
+    room = FetchRoom()
+    room.serve(want(), wait_ms=500, isolation=ISOLATION_DURABLE)
+    room.produce("t")
+    assert room.answers[0][0].size == BATCH_BYTES
+
+
+# --- sessions -----------------------------------------------------------------------------------
+
+
+class SessionRoom(FetchRoom):
+    """A client that fetches through a session."""
+
+    def __init__(self, **limits: int) -> None:
+        super().__init__()
+        self.sessions = FetchSessions(self.runtime, **limits)
+
+    def begin(
+        self,
+        session_id: int,
+        epoch: int,
+        partitions: tuple[tuple[int, int], ...] = (),
+        forgotten: tuple[int, ...] = (),
+        *,
+        version: int = 12,
+    ) -> FetchContext:
+        named = {"topic": "t", "topic_id": bytes(16)}
+        if version >= 13:
+            named = {"topic": "", "topic_id": self.topic.topic_id}
+        wanted = [
+            {
+                "partition": index,
+                "fetch_offset": offset,
+                "partition_max_bytes": BIG,
+                "current_leader_epoch": -1,
+                "last_fetched_epoch": -1,
+            }
+            for index, offset in partitions
+        ]
+        return self.sessions.begin(
+            {
+                "session_id": session_id,
+                "session_epoch": epoch,
+                "topics": [{**named, "partitions": wanted}] if wanted else [],
+                "forgotten_topics_data": [{**named, "partitions": list(forgotten)}],
+            },
+            version,
+        )
+
+    def told(self, context: FetchContext) -> list[int]:
+        """Serve what the context wants; return the partitions that the response names."""
+        reads = self.fetches.read(Fetch(context.entries))
+        return [read.entry.index for read in context.news(reads)]
+
+
+def test_a_session_tells_only_news() -> None:
+    room = SessionRoom()
+    opened = room.begin(0, 0, ((0, 0), (1, 0), (2, 0)))
+    session_id = opened.session_id
+    assert session_id > 0
+    assert room.told(opened) == [0, 1, 2], "the first response holds all"
+    assert room.told(room.begin(session_id, 1)) == []
+    room.produce("t", 1)
+    assert room.told(room.begin(session_id, 2)) == [1]
+    assert room.told(room.begin(session_id, 3, ((1, 1),))) == []
+    assert room.told(room.begin(session_id, 4, forgotten=(0,))) == []
+    room.produce("t", 0)
+    assert room.told(room.begin(session_id, 5)) == [], "it was told to forget 0"
+    assert room.told(room.begin(session_id, 6, ((0, 0),))) == [0]
+
+
+def test_a_partition_that_gave_data_goes_to_the_end() -> None:
+    room = SessionRoom()
+    session_id = room.begin(0, 0, ((0, 0), (1, 0), (2, 0))).session_id
+    for index in (0, 1, 2):
+        room.produce("t", index)
+    context = room.begin(session_id, 1)
+    reads = room.fetches.read(Fetch(context.entries, bytes_max=1))
+    assert [read.entry.index for read in context.news(reads) if read.size] == [0]
+    assert [entry.index for entry in room.begin(session_id, 2).entries] == [1, 2, 0]
+
+
+def test_an_error_is_told_until_it_is_gone() -> None:
+    room = SessionRoom()
+    session_id = room.begin(0, 0, ((0, 7), (1, 0))).session_id
+    assert room.told(room.begin(session_id, 1)) == [0, 1]
+    assert room.told(room.begin(session_id, 2)) == [0]
+    assert room.told(room.begin(session_id, 3, ((0, 0),))) == [0], "good news, too"
+    assert room.told(room.begin(session_id, 4)) == []
+
+
+def test_wrong_sessions_are_refused() -> None:
+    room = SessionRoom()
+    assert room.begin(5, 1).error is ErrorCode.FETCH_SESSION_ID_NOT_FOUND
+    session_id = room.begin(0, 0, ((0, 0),)).session_id
+    assert room.begin(session_id, 2).error is ErrorCode.INVALID_FETCH_SESSION_EPOCH
+    mixed = room.begin(session_id, 1, version=13)
+    assert mixed.error is ErrorCode.FETCH_SESSION_TOPIC_ID_ERROR
+    assert mixed.session_id == 0
+
+
+def test_a_session_can_be_closed_and_replaced() -> None:
+    room = SessionRoom()
+    first = room.begin(0, 0, ((0, 0),)).session_id
+    second = room.begin(first, 0, ((0, 0),)).session_id
+    assert second not in (0, first)
+    last = room.begin(second, EPOCH_FINAL, ((0, 0),))
+    assert (last.session_id, len(last.entries), len(room.sessions)) == (0, 1, 0)
+
+
+def test_a_session_without_partitions_ends() -> None:
+    room = SessionRoom()
+    session_id = room.begin(0, 0, ((0, 0),)).session_id
+    assert room.begin(session_id, 1, forgotten=(0,)).session_id == 0
+    assert room.begin(session_id, 2).error is ErrorCode.FETCH_SESSION_ID_NOT_FOUND
+    assert room.begin(0, 0).session_id == 0
+
+
+def test_the_epoch_wraps_to_one() -> None:
+    room = SessionRoom()
+    opened = room.begin(0, 0, ((0, 0),))
+    assert opened.session is not None
+    opened.session.epoch = EPOCH_MAX
+    assert room.begin(opened.session_id, EPOCH_MAX).error is ErrorCode.NONE
+    assert room.begin(opened.session_id, 1).error is ErrorCode.NONE
+
+
+def test_sessions_are_limited_and_idle_ones_make_room() -> None:
+    room = SessionRoom(sessions_max=1)
+    first = room.begin(0, 0, ((0, 0),)).session_id
+    assert room.begin(0, 0, ((0, 0),)).session_id == 0, "served without a session"
+    room.runtime.advance(120_000)
+    second = room.begin(0, 0, ((0, 0),)).session_id
+    assert second not in (0, first)
+    assert room.begin(first, 1).error is ErrorCode.FETCH_SESSION_ID_NOT_FOUND
+
+
+def test_a_session_of_topic_ids_forgets_by_topic_id() -> None:
+    room = SessionRoom()
+    session_id = room.begin(0, 0, ((0, 0), (1, 0)), version=13).session_id
+    entries = room.begin(session_id, 1, forgotten=(0,), version=13).entries
+    assert [entry.index for entry in entries] == [1]

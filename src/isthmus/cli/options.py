@@ -1,17 +1,19 @@
-"""The options that say which settings are in force: shared by all commands that read them."""
+"""Options that commands share: which settings are in force, and which server to talk to."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from isthmus.config import Listener, parse_listener
 from isthmus.config_sources import Sources
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
     Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -61,3 +63,46 @@ def sources_from(
         if address is not None:
             flags[f"{section}.listeners"] = (f"--{section}", [f"tcp://{address}"])
     return Sources(file=file, environ=dict(os.environ), assignments=assignments, flags=flags)
+
+
+# --- for commands that are clients ------------------------------------------------------------
+
+
+def read_address(_: click.Context, __: click.Parameter, address: str) -> Listener:
+    """Read HOST:PORT, as an option's callback. Raises ConfigError."""
+    return parse_listener(f"tcp://{address}")
+
+
+mqtt_option = click.option(
+    "--mqtt",
+    metavar="HOST:PORT",
+    default="127.0.0.1:1883",
+    show_default=True,
+    callback=read_address,
+    help="The MQTT server.",
+)
+kafka_option = click.option(
+    "--kafka",
+    metavar="HOST:PORT",
+    default="127.0.0.1:9092",
+    show_default=True,
+    callback=read_address,
+    help="The Kafka server.",
+)
+
+
+def pairs_of(texts: Sequence[str], option: str) -> list[tuple[str, str]]:
+    """Read NAME=VALUE texts, order and duplicates kept."""
+    pairs = []
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not separator:
+            raise click.UsageError(f"{option} {text} needs a value, as in {option} {text}=1")
+        pairs.append((name, value))
+    return pairs
+
+
+def read_lines() -> Iterator[bytes]:
+    """Yield the lines of standard input without their ends, as they come."""
+    for line in sys.stdin.buffer:
+        yield line.rstrip(b"\r\n")

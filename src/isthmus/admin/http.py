@@ -1,0 +1,96 @@
+"""HTTP for the machines that look after the server: `/healthz` and `/readyz`.
+
+Starlette on uvicorn, inside the server's own loop. Both are slow to import (some 60 ms and
+10 MB), so that happens here and in a thread, when MQTT and Kafka listen already; the sockets
+come bound, and who connects meanwhile waits in their backlog. uvicorn is kept from what is
+`app.py`'s: signals, the set-up of logging, the end of the process. What readiness means is a
+question to whoever started this: a function that gives the reason why not, or None.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterator, Sequence
+
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import JSONResponse
+    from uvicorn import Server
+
+CONNECTIONS_MAX: Final = 256
+KEEP_ALIVE_S: Final = 5
+SHUTDOWN_S: Final = 2
+
+
+async def serve_http(
+    sockets: Sequence[socket.socket], unready: Callable[[], str | None]
+) -> None:
+    """Answer on bound sockets until cancelled; then finish what is under way, and close them.
+
+    `unready` says why the server should get no traffic now, or None where it should.
+    """
+    try:
+        server = await asyncio.to_thread(make_server, unready)
+        try:
+            await server.serve(sockets=list(sockets))
+        except asyncio.CancelledError:
+            await server.shutdown()
+            raise
+    finally:
+        for bound in sockets:
+            bound.close()
+
+
+def make_server(unready: Callable[[], str | None]) -> Server:
+    """Import what HTTP needs and put it together; slow, so not on the loop."""
+    from uvicorn import Config, Server
+
+    class Guest(Server):
+        """uvicorn in our loop: it leaves signals alone, and waits instead of polling."""
+
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
+        async def main_loop(self) -> None:
+            await asyncio.get_running_loop().create_future()  # until cancelled
+
+    config = Config(
+        application(unready),
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        limit_concurrency=CONNECTIONS_MAX,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+    )
+    config.load()
+    return Guest(config)
+
+
+def application(unready: Callable[[], str | None]) -> Starlette:
+    """Return the routes; `/healthz` is answered by whoever lives, `/readyz` asks `unready`."""
+    from starlette.applications import Starlette
+    from starlette.responses import JSONResponse
+    from starlette.routing import Route
+
+    async def healthz(_: Request) -> JSONResponse:
+        return JSONResponse({"status": "alive"})
+
+    async def readyz(_: Request) -> JSONResponse:
+        reason = unready()
+        if reason is not None:
+            return JSONResponse({"status": "not ready", "reason": reason}, 503)
+        return JSONResponse({"status": "ready"})
+
+    return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz)])

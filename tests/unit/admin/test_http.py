@@ -1,0 +1,60 @@
+"""Health and readiness, asked over a real socket on loopback; signals stay where they were."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+
+import pytest
+
+from isthmus.admin.http import serve_http
+
+
+async def ask(port: int, path: str) -> tuple[int, bytes]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), body
+
+
+def test_alive_ready_not_ready_and_the_end() -> None:
+    reasons: list[str] = []
+    watched = (signal.SIGINT, signal.SIGTERM)
+
+    async def scene() -> None:
+        handlers = [signal.getsignal(each) for each in watched]
+        bound = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+        port, other = (each.getsockname()[1] for each in bound)
+        serving = asyncio.ensure_future(serve_http(bound, lambda: next(iter(reasons), None)))
+        assert await ask(port, "/healthz") == (200, b'{"status":"alive"}')
+        assert await ask(other, "/readyz") == (200, b'{"status":"ready"}')
+        reasons.append("the disk is full")
+        status, body = await ask(port, "/readyz")
+        assert status == 503 and b"the disk is full" in body
+        assert (await ask(port, "/healthz"))[0] == 200
+        assert (await ask(port, "/"))[0] == 404
+        assert handlers == [signal.getsignal(each) for each in watched]
+        serving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await serving
+        with pytest.raises(OSError):
+            await asyncio.open_connection("127.0.0.1", port)
+
+    asyncio.run(scene())
+
+
+def test_cancelled_while_it_gets_ready() -> None:
+    async def scene() -> None:
+        bound = socket.create_server(("127.0.0.1", 0))
+        serving = asyncio.ensure_future(serve_http([bound], lambda: None))
+        await asyncio.sleep(0)
+        serving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await serving
+        assert bound.fileno() == -1
+
+    asyncio.run(scene())

@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.e2e.kafka_programs import java_command
+from tests.e2e.kafka_commands import java_command
 
 PROPERTIES = """\
 process.roles=broker,controller

@@ -143,6 +143,24 @@ class Packet:
         return self.body[at + (1 + self.body[at] if version == 5 else 0) :]
 
 
+def split(received: bytearray) -> Packet | None:
+    """Take the first packet out of what was received, or None while it is not all there."""
+    size = shift = 0
+    for at in range(1, min(len(received), 5)):
+        size |= (received[at] & 0x7F) << shift
+        shift += 7
+        if received[at] < 0x80:
+            break
+    else:
+        return None
+    end = at + 1 + size
+    if len(received) < end:
+        return None
+    first, body = received[0], bytes(received[at + 1 : end])
+    del received[:end]
+    return Packet(first >> 4, first & 15, body)
+
+
 class RawMqtt:
     """One MQTT connection of which every byte is known."""
 
@@ -164,7 +182,7 @@ class RawMqtt:
 
     def receive(self) -> Packet | None:
         """Return the next packet, or None once the server has closed the connection."""
-        while (one := self._split()) is None:
+        while (one := split(self._received)) is None:
             try:
                 data = self.socket.recv(1 << 16)
             except ConnectionResetError:
@@ -175,9 +193,10 @@ class RawMqtt:
         return one
 
     def expect(self, kind: int) -> Packet:
-        """Return the next packet, which has to be of this type."""
+        """Return the next packet, which has to be of this type; OSError if there is none."""
         arrived = self.receive()
-        assert arrived is not None, f"closed instead of a packet of type {kind}"
+        if arrived is None:
+            raise ConnectionError(f"closed instead of a packet of type {kind}")
         assert arrived.kind == kind, f"{arrived} instead of a packet of type {kind}"
         return arrived
 
@@ -190,22 +209,6 @@ class RawMqtt:
             return True
         finally:
             self.socket.settimeout(TIMEOUT_S)
-
-    def _split(self) -> Packet | None:
-        size = shift = 0
-        for at in range(1, min(len(self._received), 5)):
-            size |= (self._received[at] & 0x7F) << shift
-            shift += 7
-            if self._received[at] < 0x80:
-                break
-        else:
-            return None
-        end = at + 1 + size
-        if len(self._received) < end:
-            return None
-        first, body = self._received[0], bytes(self._received[at + 1 : end])
-        del self._received[:end]
-        return Packet(first >> 4, first & 15, body)
 
     def cut(self) -> None:
         """Break the connection without DISCONNECT, as a lost network does."""

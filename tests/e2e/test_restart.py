@@ -1,0 +1,173 @@
+"""After an orderly end and after SIGKILL everything that was acknowledged is there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+from tests.e2e.kafka_libraries import ConfluentKafka, confluent_producer, create_topic
+from tests.e2e.kafka_record import Record
+from tests.e2e.mqtt_programs import Message, paho_client, paho_publish, paho_subscribe
+from tests.e2e.raw_mqtt import (
+    DISCONNECT,
+    PUBACK,
+    PUBCOMP,
+    PUBLISH,
+    PUBREC,
+    PUBREL,
+    SUBACK,
+    ack,
+    publish,
+    raw_session,
+    subscribe,
+)
+from tests.e2e.server_process import text_of
+
+if TYPE_CHECKING:
+    from tests.e2e.server_process import ServerProcess
+
+END = pytest.mark.parametrize("end", ["terminate", "kill"])
+LASTING = {"clean": False, "session_expiry_s": 1000}
+
+
+def restart(server: ServerProcess, end: str) -> None:
+    """End the server in one of the two ways and start it again on the same data and ports."""
+    if end == "kill":
+        server.kill()
+    else:
+        assert server.terminate() == 0
+    server.start()
+
+
+@END
+def test_messages_of_both_shores(end: str, fresh_server: ServerProcess) -> None:
+    produced = [Record(b"b/c", b"%d" % number) for number in range(100)]
+    with paho_client(fresh_server.mqtt) as client:
+        paho_publish(client, [Message("a", b"%d" % n, n % 2 + 1) for n in range(100)])
+    ConfluentKafka().produce(fresh_server.kafka, "mqtt", produced, "zstd")
+    before = ConfluentKafka().consume(fresh_server.kafka, "mqtt", 200)
+    restart(fresh_server, end)
+    assert ConfluentKafka().consume(fresh_server.kafka, "mqtt", 200) == before
+    # And it goes on after them, on both shores.
+    with paho_client(fresh_server.mqtt) as client:
+        inbox = paho_subscribe(client, "#")
+        ConfluentKafka().produce(fresh_server.kafka, "mqtt", [Record(b"d", b"after")])
+        assert inbox.wait(1)[0].payload == b"after"
+    assert ConfluentKafka().consume(fresh_server.kafka, "mqtt", 201)[-1].value == b"after"
+
+
+@END
+def test_topics_with_their_settings(end: str, fresh_server: ServerProcess) -> None:
+    create_topic(fresh_server.kafka, "wide", 5, **{"retention.ms": "777777"})
+    listed = described(fresh_server, "wide")
+    restart(fresh_server, end)
+    assert described(fresh_server, "wide") == listed
+    assert listed[1] == "777777"
+
+
+def described(server: ServerProcess, log_topic: str) -> tuple[list[int], str]:
+    """Return the partitions of a log topic and its `retention.ms`."""
+    admin = AdminClient({"bootstrap.servers": text_of(server.kafka)})
+    partitions = sorted(admin.list_topics(timeout=10).topics[log_topic].partitions)
+    [configs] = admin.describe_configs([ConfigResource(ResourceType.TOPIC, log_topic)]).values()
+    return partitions, configs.result(10)["retention.ms"].value
+
+
+@END
+def test_retained_messages(end: str, fresh_server: ServerProcess) -> None:
+    with paho_client(fresh_server.mqtt) as client:
+        paho_publish(
+            client,
+            [
+                Message("r/kept", b"old", 1, True),
+                Message("r/kept", b"new", 1, True),
+                Message("r/cleared", b"x", 1, True),
+                Message("r/cleared", b"", 1, True),
+            ],
+        )
+    restart(fresh_server, end)
+    with paho_client(fresh_server.mqtt) as client:
+        inbox = paho_subscribe(client, "r/#")
+        assert [(one.topic_name, one.payload) for one in inbox.wait(1)] == [("r/kept", b"new")]
+        inbox.stays_at(1)
+
+
+@END
+def test_sessions_with_subscriptions_and_what_waits_for_them(
+    end: str, fresh_server: ServerProcess
+) -> None:
+    with raw_session(fresh_server.mqtt, "device", **LASTING) as session:
+        session.send(subscribe(1, "to/device/#", 1))
+        session.expect(SUBACK)
+    with paho_client(fresh_server.mqtt) as client:
+        paho_publish(client, [Message("to/device/a", b"mqtt", 1)])
+    ConfluentKafka().produce(fresh_server.kafka, "mqtt", [Record(b"to/device/b", b"kafka")])
+    restart(fresh_server, end)
+    with raw_session(fresh_server.mqtt, "device", **LASTING) as session:
+        assert session.session_present
+        payloads = []
+        for _ in range(2):
+            delivery = session.expect(PUBLISH)
+            payloads.append(delivery.payload())
+            session.send(ack(PUBACK, delivery.packet_id))
+        assert payloads == [b"mqtt", b"kafka"]
+        ConfluentKafka().produce(fresh_server.kafka, "mqtt", [Record(b"to/device/c", b"after")])
+        assert session.expect(PUBLISH).payload() == b"after"
+
+
+@END
+def test_the_first_half_of_a_quality_two_publish(end: str, fresh_server: ServerProcess) -> None:
+    """A retransmission after the restart is recognised: exactly one record [DESIGN 3]."""
+    with raw_session(fresh_server.mqtt, "device", **LASTING) as session:
+        session.send(publish("once", b"x", qos=2, packet_id=5))
+        assert session.expect(PUBREC).packet_id == 5
+        session.cut()
+    restart(fresh_server, end)
+    with raw_session(fresh_server.mqtt, "device", **LASTING) as session:
+        assert session.session_present
+        session.send(publish("once", b"x", qos=2, packet_id=5, dup=True))
+        assert session.expect(PUBREC).packet_id == 5
+        session.send(ack(PUBREL, 5))
+        assert session.expect(PUBCOMP).packet_id == 5
+        session.send(publish("once", b"end", qos=1, packet_id=6))
+        session.expect(PUBACK)
+    values = [one.value for one in ConfluentKafka().consume(fresh_server.kafka, "mqtt", 2)]
+    assert values == [b"x", b"end"]
+
+
+@END
+def test_an_idempotent_producer_goes_on(end: str, fresh_server: ServerProcess) -> None:
+    """Its sequence numbers are known after the restart: no gap, no duplicate."""
+    failures: list[object] = []
+    producer = confluent_producer(
+        fresh_server.kafka,
+        **{"enable.idempotence": True, "reconnect.backoff.ms": 10, "retry.backoff.ms": 10},
+    )
+
+    def produce(numbers: range) -> None:
+        for number in numbers:
+            producer.produce(
+                "mqtt",
+                b"%d" % number,
+                b"k",
+                on_delivery=lambda error, _: failures.append(error) if error else None,
+            )
+        assert producer.flush(20) == 0
+
+    produce(range(50))
+    restart(fresh_server, end)
+    produce(range(50, 100))
+    assert not failures
+    records = ConfluentKafka().consume(fresh_server.kafka, "mqtt", 100)
+    assert [int(record.value or b"") for record in records] == list(range(100))
+
+
+def test_an_orderly_end_says_goodbye(fresh_server: ServerProcess) -> None:
+    """MQTT 5 clients get DISCONNECT 0x8B, Server shutting down."""
+    with raw_session(fresh_server.mqtt, "device") as session:
+        assert fresh_server.terminate() == 0
+        last = session.receive()
+        assert last is not None
+        assert (last.kind, last.body[:1]) == (DISCONNECT, b"\x8b")
+        assert session.receive() is None

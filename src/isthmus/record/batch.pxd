@@ -15,6 +15,11 @@ from isthmus.wire.buffer cimport (
 )
 from isthmus.wire.crc32c cimport crc32c
 
+cdef int _HEADER_BYTES
+cdef int _COMPRESSION_MASK
+cdef int _LOG_APPEND_TIME
+cdef int _TRANSACTIONAL
+cdef int _CONTROL
 cdef int _LENGTH_POSITION
 cdef int _EPOCH_POSITION
 cdef int _CRC_POSITION
@@ -80,16 +85,12 @@ cdef class RecordBatch:
 
 @cython.final
 cdef class RecordReader:
+    cdef RecordBatch _batch
     cdef ReadBuffer _buffer
     cdef Py_ssize_t _body
     cdef Py_ssize_t _end
     cdef int _left
     cdef int _delta
-    cdef int _last_delta
-    cdef long long _base_offset
-    cdef long long _base_timestamp
-    cdef long long _append_timestamp
-    cdef bint _log_append_time
     cdef readonly long long offset
     cdef readonly long long timestamp
 
@@ -98,7 +99,10 @@ cdef class RecordReader:
     cpdef bint advance_to(self, long long offset) except -1
     cpdef Record record(self)
 
+    @cython.locals(batch=RecordBatch, codec=int, bytes_left=Py_ssize_t)
+    cdef int _open(self) except -1
     @cython.locals(
+        batch=RecordBatch,
         buffer=ReadBuffer,
         size="long long",
         start=Py_ssize_t,

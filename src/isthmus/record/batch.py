@@ -47,12 +47,12 @@ HEADER_BYTES: Final = 61
 RECORDS_BYTES_MAX: Final = 64 * 1024 * 1024  # what one batch may become when decompressed
 SEQUENCE_MAX: Final = 2**31 - 1
 
-COMPRESSION_MASK: Final = 0x07
-LOG_APPEND_TIME: Final = 0x08
-TRANSACTIONAL: Final = 0x10
-CONTROL: Final = 0x20
-DELETE_HORIZON: Final = 0x40  # the base timestamp is a delete horizon (KIP-534)
+_COMPRESSION_MASK: Final = 0x07
+_LOG_APPEND_TIME: Final = 0x08
+_TRANSACTIONAL: Final = 0x10
+_CONTROL: Final = 0x20
 
+_HEADER_BYTES: Final = HEADER_BYTES  # the same as a C constant, like all below
 _LENGTH_POSITION: Final = 8
 _EPOCH_POSITION: Final = 12
 _CRC_POSITION: Final = 17
@@ -131,8 +131,8 @@ class RecordBatch:
         """
         buffer = ReadBuffer()
         buffer.attach(data)
-        if buffer.end < HEADER_BYTES:
-            raise Malformed(f"a record batch has a header of 61 bytes, here are {buffer.end}")
+        if buffer.end < _HEADER_BYTES:
+            raise Malformed(f"a batch has a header of 61 bytes, here are {buffer.end}")
         self.data = data if type(data) is memoryview else memoryview(data)
         self.base_offset = buffer.i64()
         self.size = buffer.i32() + _LENGTH_FROM
@@ -157,22 +157,22 @@ class RecordBatch:
     @property
     def compression(self) -> int:
         """Number of the codec, see `record.compression`."""
-        return self.attributes & COMPRESSION_MASK
+        return self.attributes & _COMPRESSION_MASK
 
     @property
     def log_append_time(self) -> bool:
         """Whether all records carry the time of their arrival, `max_timestamp` (KIP-32)."""
-        return self.attributes & LOG_APPEND_TIME != 0
+        return self.attributes & _LOG_APPEND_TIME != 0
 
     @property
     def is_transactional(self) -> bool:
         """Whether the records belong to a transaction (KIP-98)."""
-        return self.attributes & TRANSACTIONAL != 0
+        return self.attributes & _TRANSACTIONAL != 0
 
     @property
     def is_control(self) -> bool:
         """Whether the record is a transaction's marker and not for consumers (KIP-98)."""
-        return self.attributes & CONTROL != 0
+        return self.attributes & _CONTROL != 0
 
     @property
     def last_sequence(self) -> int:
@@ -192,7 +192,7 @@ class RecordBatch:
 
     def set_log_append_time(self, timestamp_ms: int) -> None:
         """Give all records one timestamp (KIP-32); this changes what the CRC covers."""
-        self.attributes = self.attributes | LOG_APPEND_TIME
+        self.attributes = self.attributes | _LOG_APPEND_TIME
         self.max_timestamp = timestamp_ms
         store_i16(self.data, _ATTRIBUTES_POSITION, self.attributes)
         store_i64(self.data, _MAX_TIMESTAMP_POSITION, timestamp_ms)
@@ -208,7 +208,7 @@ class RecordBatch:
         crc = crc32c(self.data, 0, _ATTRIBUTES_POSITION)
         if crc != self.crc:
             raise CorruptBatch(f"checksum is {crc:#010x}, the batch says {self.crc:#010x}")
-        if self.attributes & COMPRESSION_MASK > _CODEC_MAX:
+        if self.attributes & _COMPRESSION_MASK > _CODEC_MAX:
             raise CorruptBatch(f"compression codec {self.compression} does not exist")
         if self.last_offset_delta < 0:
             raise CorruptBatch(f"last offset delta is {self.last_offset_delta}")
@@ -253,47 +253,18 @@ class RecordReader:
     All methods raise CorruptBatch, after which the reader is of no more use.
     """
 
-    __slots__ = (
-        "_append_timestamp",
-        "_base_offset",
-        "_base_timestamp",
-        "_body",
-        "_buffer",
-        "_delta",
-        "_end",
-        "_last_delta",
-        "_left",
-        "_log_append_time",
-        "offset",
-        "timestamp",
-    )
+    __slots__ = ("_batch", "_body", "_buffer", "_delta", "_end", "_left", "offset", "timestamp")
 
     def __init__(self, batch: RecordBatch) -> None:
+        self._batch = batch
         self._buffer = ReadBuffer()
-        codec = batch.attributes & COMPRESSION_MASK
-        if codec == 0:
-            self._buffer.attach(batch.data, HEADER_BYTES)
-        else:
-            body = decompress(codec, batch.data[HEADER_BYTES:], RECORDS_BYTES_MAX)
-            self._buffer.attach(body)
+        self._open()
+        self._left = self._batch.count
         self._end = self._buffer.position
         self._body = self._end
-        self._left = batch.count
-        self._base_offset = batch.base_offset
-        self._base_timestamp = batch.base_timestamp
-        self._append_timestamp = batch.max_timestamp
-        self._log_append_time = batch.attributes & LOG_APPEND_TIME != 0
-        self._last_delta = batch.last_offset_delta
         self._delta = -1
         self.offset = -1
         self.timestamp = -1
-        bytes_left = self._buffer.end - self._end
-        if self._left < 0 or self._left > bytes_left // _RECORD_BYTES_MIN:
-            raise CorruptBatch(f"{self._left} records claimed in {bytes_left} bytes")
-        if not -_SANE_MAX < self._base_offset < _SANE_MAX:
-            raise CorruptBatch(f"base offset is {self._base_offset}")
-        if not -_SANE_MAX < self._base_timestamp < _SANE_MAX:
-            raise CorruptBatch(f"base timestamp is {self._base_timestamp}")
 
     def next(self) -> Record | None:
         """Step to the next record and return it; None after the last."""
@@ -331,7 +302,24 @@ class RecordReader:
         except Malformed as error:
             raise CorruptBatch(f"a record is cut short: {error}") from None
 
+    def _open(self) -> None:
+        batch = self._batch
+        codec = batch.attributes & _COMPRESSION_MASK
+        if codec == 0:
+            self._buffer.attach(batch.data, _HEADER_BYTES)
+        else:
+            body = decompress(codec, batch.data[_HEADER_BYTES:], RECORDS_BYTES_MAX)
+            self._buffer.attach(body)
+        bytes_left = self._buffer.end - self._buffer.position
+        if batch.count < 0 or batch.count > bytes_left // _RECORD_BYTES_MIN:
+            raise CorruptBatch(f"{batch.count} records claimed in {bytes_left} bytes")
+        if not -_SANE_MAX < batch.base_offset < _SANE_MAX:
+            raise CorruptBatch(f"base offset is {batch.base_offset}")
+        if not -_SANE_MAX < batch.base_timestamp < _SANE_MAX:
+            raise CorruptBatch(f"base timestamp is {batch.base_timestamp}")
+
     def _advance(self) -> None:
+        batch = self._batch
         buffer = self._buffer
         buffer.seek(self._end)
         size = buffer.varint(_I32_VARINT_BYTES)
@@ -345,18 +333,18 @@ class RecordReader:
         self._body = buffer.position
         if self._body >= self._end:
             raise CorruptBatch(f"a record of {size} bytes ends within its first fields")
-        if delta <= self._delta or delta > self._last_delta:
+        if delta <= self._delta or delta > batch.last_offset_delta:
             raise CorruptBatch(
-                f"offset delta {delta} after {self._delta}, the last is {self._last_delta}"
+                f"offset delta {delta} after {self._delta}, at most {batch.last_offset_delta}"
             )
         if not -_SANE_MAX < timestamp_delta < _SANE_MAX:
             raise CorruptBatch(f"timestamp delta is {timestamp_delta}")
         self._delta = delta
-        self.offset = self._base_offset + delta
-        if self._log_append_time:
-            self.timestamp = self._append_timestamp
+        self.offset = batch.base_offset + delta
+        if batch.attributes & _LOG_APPEND_TIME:
+            self.timestamp = batch.max_timestamp
         else:
-            self.timestamp = self._base_timestamp + timestamp_delta
+            self.timestamp = batch.base_timestamp + timestamp_delta
 
     def _record(self) -> Record:
         buffer = self._buffer
@@ -401,7 +389,7 @@ class BatchBuilder:
         self._base_timestamp = -1
         self._max_timestamp = -1
         self.count = 0
-        self.size = HEADER_BYTES
+        self.size = _HEADER_BYTES
 
     def append(
         self, timestamp_ms: int, key: bytes | None, value: bytes | None, headers: Headers = ()
@@ -450,13 +438,13 @@ class BatchBuilder:
         buffer = self._buffer
         attributes = compression
         if transactional:
-            attributes |= TRANSACTIONAL
+            attributes |= _TRANSACTIONAL
         if control:
-            attributes |= CONTROL
+            attributes |= _CONTROL
         if compression != 0:
-            with buffer.view() as whole, whole[HEADER_BYTES:] as records:
+            with buffer.view() as whole, whole[_HEADER_BYTES:] as records:
                 packed = compress(compression, records)
-            buffer.truncate(HEADER_BYTES)
+            buffer.truncate(_HEADER_BYTES)
             buffer.put_bytes(packed)
         buffer.patch_i32(_LENGTH_POSITION, buffer.size - _LENGTH_FROM)
         buffer.patch_i16(_ATTRIBUTES_POSITION, attributes)
@@ -471,7 +459,7 @@ class BatchBuilder:
         store_u32(data, _CRC_POSITION, crc32c(data, 0, _ATTRIBUTES_POSITION))
         buffer.put_bytes(_BLANK_HEADER)
         self.count = 0
-        self.size = HEADER_BYTES
+        self.size = _HEADER_BYTES
         return RecordBatch(data)
 
 
@@ -487,11 +475,11 @@ def split_batches(data: Data) -> list[RecordBatch]:
     position = 0
     while position < buffer.end:
         bytes_left = buffer.end - position
-        if bytes_left < HEADER_BYTES:
+        if bytes_left < _HEADER_BYTES:
             raise CorruptBatch(f"{bytes_left} bytes at {position} are no record batch")
         buffer.seek(position + _LENGTH_POSITION)
         size = buffer.i32() + _LENGTH_FROM
-        if size < HEADER_BYTES or size > bytes_left:
+        if size < _HEADER_BYTES or size > bytes_left:
             raise CorruptBatch(f"a batch of {size} bytes at {position}, {bytes_left} left")
         batches.append(RecordBatch(view[position : position + size]))
         position += size

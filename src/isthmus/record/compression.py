@@ -37,6 +37,7 @@ _XERIAL_BLOCK_BYTES: Final = 32 * 1024  # uncompressed; what snappy-java writes
 
 _FIRST_GUESS_RATIO: Final = 8
 _FIRST_GUESS_BYTES_MIN: Final = 4096
+_NO_ROOM: Final = "failed to write whole buffer"  # Rust's words, the same for every codec
 
 
 def compress(codec: int, data: Data) -> bytes:
@@ -78,19 +79,20 @@ def decompress(codec: int, data: Data, size_max: int) -> memoryview:
 def _inflate(
     decompress_into: Callable[[Data, bytearray], int], data: Data, size_max: int
 ) -> memoryview:
-    """Decompress into a guess, and into a larger one as long as that does not suffice.
+    """Decompress into a guess, and into a larger one as long as there is not enough room.
 
-    The codec's error does not say whether room was short or the data is damaged. Damage is
-    found again with more room, and quickly, so each failure asks for more until the limit.
+    Damaged data fails at once, so that it cannot be used to have a lot of memory cleared.
     """
     size = min(max(len(data) * _FIRST_GUESS_RATIO, _FIRST_GUESS_BYTES_MIN), size_max)
     while True:
         inflated = bytearray(size)
         try:
             return memoryview(inflated)[: decompress_into(data, inflated)]
-        except cramjam.DecompressionError:
-            if size >= size_max:
+        except cramjam.DecompressionError as error:
+            if _NO_ROOM not in str(error):
                 raise
+            if size >= size_max:
+                raise CorruptBatch(f"data becomes larger than {size_max} bytes") from None
         size = min(size * _FIRST_GUESS_RATIO, size_max)
 
 
@@ -129,5 +131,5 @@ def _decompress_snappy(data: memoryview, size_max: int) -> memoryview:
 def _append_snappy_block(block: memoryview, inflated: bytearray, size_max: int) -> None:
     size = cramjam.snappy.decompress_raw_len(block)
     if len(inflated) + size > size_max:
-        raise CorruptBatch(f"snappy data is larger than {size_max} bytes")
+        raise CorruptBatch(f"data becomes larger than {size_max} bytes")
     inflated += memoryview(cramjam.snappy.decompress_raw(block))

@@ -35,11 +35,11 @@ def crc32c_by_table(
     data: bytes | bytearray | memoryview, value: int = 0, start: int = 0
 ) -> int:
     """Return the same without the processor's instruction; public so that tests may compare."""
+    if not 0 <= value <= 0xFFFF_FFFF:
+        raise OverflowError(f"{value} is no 32-bit checksum")
     flat = memoryview(data).cast("B")
     if not 0 <= start <= len(flat):
         raise IndexError(f"no byte {start} in {len(flat)}")
-    if not 0 <= value <= 0xFFFF_FFFF:
-        raise OverflowError(f"{value} is no 32-bit checksum")
     table = _TABLE
     value ^= 0xFFFF_FFFF
     for byte in flat[start:]:

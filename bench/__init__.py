@@ -1,0 +1,23 @@
+"""The benchmark table of the budget (DESIGN 8): systems side by side, alternating in one run.
+
+`python -m bench` measures and prints; `python -m bench.profile ROW` shows where a server spends
+its time on one row. For whoever changes the message path and wants to know what it cost.
+
+    machine.py        cores, pinning, what this machine is
+    process.py        one server process: start, CPU, memory, stop
+    systems.py        how to start Isthmus, Mosquitto and the null broker
+    apache_kafka.py   how to get and start Apache Kafka
+    packets.py        blocks of MQTT packets, made before the clock starts
+    mqtt_load.py      the MQTT load: raw sockets that send slices and count bytes
+    latency.py        the open loop: every message measured from when it was due
+    null_broker.py    a broker that does nothing: the ceiling of the load generator
+    kafka_wire.py     the few Kafka requests that the raw Kafka load needs
+    kafka_load.py     the Kafka load: confluent-kafka, and raw sockets
+    rows.py           what is measured: one Row each
+    mqtt_rows.py  kafka_rows.py  footprint_rows.py    how each row is measured
+    report.py         the table and the JSON file
+    profile.py        perf on one row
+
+Not here: tests of correctness. Still, every MQTT load first checks byte by byte that what is
+published is what is delivered, and every row counts what was lost.
+"""

@@ -1,0 +1,282 @@
+"""The Kafka rows: produce, consume from memory and from disk, and MQTT in, Kafka out."""
+
+from __future__ import annotations
+
+import gc
+import os
+import struct
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from confluent_kafka import OFFSET_END, Consumer, TopicPartition
+
+from bench import kafka_load, latency
+from bench.apache_kafka import ApacheKafka
+from bench.kafka_load import (
+    BATCH_RECORDS,
+    PATIENCE_SECONDS,
+    VALUE_BYTES,
+    RawProducer,
+    RawReader,
+    StockProducer,
+)
+from bench.mqtt_load import open_client
+from bench.mqtt_rows import latency_measurement
+from bench.process import BenchError, running
+from bench.rows import Measurement, Row
+from bench.systems import Isthmus
+
+if TYPE_CHECKING:
+    import socket
+    from pathlib import Path
+
+    from bench.mqtt_load import Interval
+    from bench.process import Address, System
+
+STORED_BYTES_PER_SECOND = 128 * 1024 * 1024
+ACROSS_PER_S = 1000
+ACROSS_LOG_TOPIC = "mqtt"
+CONSUME_ACROSS = 100
+ACROSS_TOPIC_NAME = "bench/across"
+MIB = 2**20
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def _measurement(interval: Interval, cpu_s: float, lost: int) -> Measurement:
+    rate = interval.messages / interval.seconds
+    return Measurement(
+        rate, interval.messages, cpu_s, lost, {"mib_per_s": rate * VALUE_BYTES / MIB}
+    )
+
+
+def measure_produce(system: System, directory: Path, seconds: float) -> Measurement:
+    """Produce with confluent-kafka, acks=all."""
+    with running(system, directory) as server:
+        address = server.kafka_address()
+        kafka_load.create_log_topic(address)
+        producer = StockProducer(address)
+        producer.run(seconds * system.warm_share)
+        cpu_before = server.cpu_s()
+        interval, lost = producer.run(seconds)
+        cpu_s = server.cpu_s() - cpu_before
+        producer.close()
+        return _measurement(interval, cpu_s, lost)
+
+
+def measure_produce_raw(system: System, directory: Path, seconds: float) -> Measurement:
+    """Produce ready 16 KiB batches over one raw socket, acks=all."""
+    with running(system, directory) as server:
+        address = server.kafka_address()
+        kafka_load.create_log_topic(address)
+        producer = RawProducer(address, _now_ms())
+        producer.run(seconds * system.warm_share)
+        cpu_before = server.cpu_s()
+        interval = producer.run(seconds)
+        cpu_s = server.cpu_s() - cpu_before
+        producer.close()
+        return _measurement(interval, cpu_s, 0)
+
+
+def _fill(address: Address, seconds: float) -> tuple[int, int]:
+    """Produce what a reader of `seconds` shall find; return messages and the batch's size."""
+    kafka_load.create_log_topic(address)
+    producer = RawProducer(address, _now_ms())
+    wanted = int(STORED_BYTES_PER_SECOND * seconds) // len(producer.batch)
+    producer.run(PATIENCE_SECONDS, wanted)
+    producer.close()
+    return producer.batches * BATCH_RECORDS, len(producer.batch)
+
+
+def measure_consume(system: System, directory: Path, seconds: float) -> Measurement:
+    """Read with confluent-kafka what was just written; the first pass warms up."""
+    with running(system, directory) as server:
+        address = server.kafka_address()
+        stored, _ = _fill(address, seconds)
+        kafka_load.stock_consume(address, stored)
+        cpu_before = server.cpu_s()
+        received, interval = kafka_load.stock_consume(address, stored)
+        return _measurement(interval, server.cpu_s() - cpu_before, stored - received)
+
+
+def measure_consume_memory(system: System, directory: Path, seconds: float) -> Measurement:
+    """Fetch over one raw socket what was just written, again and again."""
+    with running(system, directory) as server:
+        address = server.kafka_address()
+        _, batch_size = _fill(address, seconds)
+        reader = RawReader(address, batch_size)
+        reader.run(seconds * system.warm_share, again=True)
+        cpu_before = server.cpu_s()
+        interval = reader.run(seconds, again=True)
+        cpu_s = server.cpu_s() - cpu_before
+        reader.close()
+        return _measurement(interval, cpu_s, 0)
+
+
+def measure_consume_disk(system: System, directory: Path, seconds: float) -> Measurement:
+    """Fetch over one raw socket, once, after a restart and with the page cache emptied."""
+    with running(system, directory) as server:
+        stored, batch_size = _fill(server.kafka_address(), seconds)
+    evict(directory)
+    with running(system, directory) as server:
+        address = server.kafka_address()
+        kafka_load.wait_for_leaders(address)
+        reader = RawReader(address, batch_size)
+        cpu_before = server.cpu_s()
+        interval = reader.run(PATIENCE_SECONDS, again=False)
+        cpu_s = server.cpu_s() - cpu_before
+        reader.close()
+        return _measurement(interval, cpu_s, stored - interval.messages)
+
+
+def evict(directory: Path) -> None:
+    """Write back and drop from the page cache every file below `directory`."""
+    for path in directory.rglob("*"):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(descriptor)
+
+
+# --- MQTT in, Kafka out -----------------------------------------------------------------------
+
+
+def _pace(
+    connection: socket.socket, outgoing: list[bytes], start_ns: int, interval_ns: int
+) -> None:
+    """Send each packet when it is due."""
+    for number, packet in enumerate(outgoing):
+        wait = start_ns + number * interval_ns - time.perf_counter_ns()
+        if wait > 0:
+            time.sleep(wait / 1e9)
+        connection.sendall(packet)
+
+
+def _consumer_at_end(address: Address) -> Consumer:
+    """Return a consumer that waits at the end of the default log topic."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": kafka_load.servers(address),
+            "log_level": 0,
+            "group.id": "bench",
+            "enable.auto.commit": False,
+        }
+    )
+    found = consumer.list_topics(ACROSS_LOG_TOPIC, timeout=PATIENCE_SECONDS)
+    partitions = found.topics[ACROSS_LOG_TOPIC].partitions
+    consumer.assign(
+        [TopicPartition(ACROSS_LOG_TOPIC, number, OFFSET_END) for number in partitions]
+    )
+    consumer.consume(1, timeout=1.0)
+    return consumer
+
+
+def measure_across(system: System, directory: Path, seconds: float) -> Measurement:
+    """Publish over MQTT at a fixed rate, read with confluent-kafka, from when it was due."""
+    count = int(ACROSS_PER_S * seconds)
+    interval_ns = 1_000_000_000 // ACROSS_PER_S
+    outgoing = latency.numbered_packets([ACROSS_TOPIC_NAME], VALUE_BYTES, count)
+    with running(system, directory) as server:
+        consumer = _consumer_at_end(server.kafka_address())
+        connection = open_client(server.mqtt_address(), "bench-across")
+        start_ns = time.perf_counter_ns() + 10_000_000
+        pacer = threading.Thread(
+            target=_pace, args=(connection, outgoing, start_ns, interval_ns)
+        )
+        arrivals: dict[int, int] = {}
+        gc.disable()
+        cpu_before = server.cpu_s()
+        pacer.start()
+        try:
+            deadline = start_ns + count * interval_ns + 2_000_000_000
+            while len(arrivals) < count and time.perf_counter_ns() < deadline:
+                messages = consumer.consume(CONSUME_ACROSS, timeout=0.5)
+                now = time.perf_counter_ns()
+                for message in messages:
+                    value = message.value()
+                    if message.error() is not None or value is None:
+                        raise BenchError(f"consume: {message.error()}")
+                    arrivals[struct.unpack_from(">Q", value)[0]] = now
+        finally:
+            gc.enable()
+            pacer.join()
+            consumer.close()
+            connection.close()
+        cpu_s = server.cpu_s() - cpu_before
+    return latency_measurement(
+        latency.summarise(arrivals, start_ns, interval_ns, count), count, cpu_s
+    )
+
+
+def kafka_rows() -> list[Row]:
+    """Return the rows in the order of the budget."""
+    ours: list[System] = [Isthmus("written"), Isthmus("synced")]
+    systems = [*ours, ApacheKafka()]
+    peer, bar, aim = ApacheKafka.name, "synced 1x; per CPU s 3x", "2x; 6x"
+    return [
+        Row(
+            "kafka-produce",
+            "Kafka produce 100 B, acks=all, 6 partitions, confluent-kafka",
+            "msg/s",
+            systems,
+            measure_produce,
+            peer,
+            bar,
+            aim,
+        ),
+        Row(
+            "kafka-produce-raw",
+            "Kafka produce 100 B, acks=all, 6 partitions, 16 KiB batches, raw socket",
+            "msg/s",
+            systems,
+            measure_produce_raw,
+            peer,
+            bar,
+            aim,
+        ),
+        Row(
+            "kafka-consume",
+            "Kafka consume 100 B from memory, confluent-kafka",
+            "msg/s",
+            systems,
+            measure_consume,
+            peer,
+            "1x; per CPU s 3x",
+            aim,
+        ),
+        Row(
+            "kafka-memory",
+            "Kafka fetch 100 B from memory, raw socket",
+            "msg/s",
+            systems,
+            measure_consume_memory,
+            peer,
+            "1x; per CPU s 3x",
+            aim,
+        ),
+        Row(
+            "kafka-disk",
+            "Kafka fetch 100 B from disk, after a restart, raw socket",
+            "msg/s",
+            systems,
+            measure_consume_disk,
+            peer,
+            "1x; per CPU s 3x",
+            aim,
+        ),
+        Row(
+            "across",
+            "MQTT publish to Kafka consumer at 1,000 msg/s, 100 B: p99",
+            "ms",
+            ours,
+            measure_across,
+            None,
+            "< 5 ms",
+            "< 1 ms",
+            more_is_better=False,
+        ),
+    ]

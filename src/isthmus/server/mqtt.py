@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from isthmus.errors import IsthmusError, KeepAliveTimeout, ProtocolError, UnexpectedPacket
 from isthmus.mqtt.codec import Decoder, encode
@@ -97,9 +97,8 @@ class MqttConnection(asyncio.BufferedProtocol):
     # --- asyncio calls these ------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
         shore = self._shore
-        self._transport = transport
+        self._transport = transport = cast("asyncio.Transport", transport)
         shore.accepted += 1
         self._number = shore.accepted
         peer = transport.get_extra_info("peername")

@@ -1,4 +1,4 @@
-"""The broker with its log: what is published is stored, delivered, acknowledged, in that order."""
+"""The broker with its log: what is published is stored, delivered, acknowledged."""
 
 from __future__ import annotations
 

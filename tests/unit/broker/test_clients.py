@@ -35,7 +35,7 @@ def shore() -> Shore:
     return Shore()
 
 
-# --- sessions ----------------------------------------------------------------------------------
+# --- sessions ---------------------------------------------------------------------------------
 
 
 def test_a_session_is_there_again_until_it_expires(shore: Shore) -> None:
@@ -134,7 +134,7 @@ def test_publishes_of_a_lost_connection_are_not_acknowledged_on_the_next(shore: 
     assert [(ack.type, ack.packet_id) for ack in client.packets()] == [(PUBACK, 1)]
 
 
-# --- subscriptions -----------------------------------------------------------------------------
+# --- subscriptions ----------------------------------------------------------------------------
 
 
 def test_each_filter_is_answered_in_its_order(shore: Shore) -> None:
@@ -201,7 +201,7 @@ def test_a_second_connect_is_unexpected(shore: Shore) -> None:
         shore.client().send(Connect(5, "c", True, 0, None, None, None, {}))
 
 
-# --- retained messages -------------------------------------------------------------------------
+# --- retained messages ------------------------------------------------------------------------
 
 
 def retained(client: Client) -> list[tuple[str, bytes, int]]:
@@ -303,7 +303,7 @@ def test_a_kafka_record_with_the_retain_header_is_retained(shore: Shore) -> None
     assert retained(client) == [("a", b"x", 0)]
 
 
-# --- wills -------------------------------------------------------------------------------------
+# --- wills ------------------------------------------------------------------------------------
 
 
 def will(delay_s: int = 0) -> Will:

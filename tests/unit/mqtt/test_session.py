@@ -63,7 +63,7 @@ def client(request: pytest.FixtureRequest) -> Client:
     return client
 
 
-# --- out ---------------------------------------------------------------------------------------
+# --- out --------------------------------------------------------------------------------------
 
 
 def test_qos_1_is_in_flight_until_its_puback(client: Client) -> None:
@@ -202,7 +202,7 @@ def test_a_refusing_pubrec_ends_the_delivery() -> None:
     assert client.received() == [(b"two", 2, 2, False)]
 
 
-# --- in ----------------------------------------------------------------------------------------
+# --- in ---------------------------------------------------------------------------------------
 
 
 def test_a_repeated_qos_2_publish_is_not_new_until_released(client: Client) -> None:

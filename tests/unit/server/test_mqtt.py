@@ -1,0 +1,339 @@
+"""One MQTT connection over a transport that is turned by hand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from isthmus.errors import ServerShuttingDown
+from isthmus.mqtt.codec import Decoder, encode
+from isthmus.mqtt.packets import (
+    Connack,
+    Connect,
+    Disconnect,
+    Pingreq,
+    Pingresp,
+    Publish,
+    Subscribe,
+    Will,
+)
+from isthmus.server.mqtt import MqttShore
+from isthmus.wire.buffer import WriteBuffer
+from tests.unit.broker.shore import Shore
+
+if TYPE_CHECKING:
+    from isthmus.server.mqtt import MqttConnection
+
+
+class FakeTransport:
+    """What a connection sees of its socket."""
+
+    def __init__(self) -> None:
+        self.sent = bytearray()
+        self.closed = False
+        self.aborted = False
+        self.reading = True
+
+    def get_extra_info(self, name: str) -> Any:
+        return ("127.0.0.1", 5000) if name == "peername" else None
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        assert high > 0
+
+    def write(self, data: bytes) -> None:
+        assert not self.closed
+        self.sent += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def pause_reading(self) -> None:
+        assert self.reading
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        assert not self.reading
+        self.reading = True
+
+
+class Wire:
+    """A client's end of one connection."""
+
+    def __init__(self, shore: MqttShore, version: int = 5) -> None:
+        self.version = version
+        self.shore = shore
+        self.transport = FakeTransport()
+        self.connection: MqttConnection = shore.connection()
+        self.connection.connection_made(self.transport)
+
+    def send_bytes(self, data: bytes) -> None:
+        while data and not self.transport.closed:
+            buffer = self.connection.get_buffer(-1)
+            part, data = data[: len(buffer)], data[len(buffer) :]
+            buffer[: len(part)] = part
+            self.connection.buffer_updated(len(part))
+        self.shore.clients.runtime.settle()
+
+    def send(self, *packets: Any) -> None:
+        out = WriteBuffer()
+        for packet in packets:
+            encode(packet, self.version, out)
+        self.send_bytes(out.take())
+
+    def connect(self, client_id: str = "c", keep_alive_s: int = 0, **fields: Any) -> Connack:
+        will = fields.get("will")
+        self.send(Connect(self.version, client_id, True, keep_alive_s, None, None, will, {}))
+        (connack,) = self.packets()
+        return connack
+
+    def packets(self) -> list[Any]:
+        data, self.transport.sent = bytes(self.transport.sent), bytearray()
+        return Decoder(1 << 20, self.version).feed(data)
+
+
+@pytest.fixture
+def shore() -> MqttShore:
+    clients = Shore().clients
+    return MqttShore(clients, packet_size_max=1 << 16, connections_max=3, connect_timeout_s=10)
+
+
+@pytest.mark.parametrize("version", [3, 4, 5])
+def test_connect_publish_subscribe_over_the_wire(shore: MqttShore, version: int) -> None:
+    wire = Wire(shore, version)
+    assert wire.connect().reason == 0
+    wire.send(Subscribe(1, [("a/#", 0)], None), Publish(b"a/b", b"x"))
+    suback, publish = wire.packets()
+    assert suback.reasons == [0]
+    assert (publish.topic, publish.payload) == (b"a/b", b"x")
+
+
+def test_bytes_may_come_one_by_one(shore: MqttShore) -> None:
+    wire = Wire(shore)
+    out = WriteBuffer()
+    encode(Connect(5, "c", True, 0, None, None, None, {}), 5, out)
+    encode(Pingreq(), 5, out)
+    for byte in out.take():
+        wire.send_bytes(bytes([byte]))
+    connack, pong = wire.packets()
+    assert (connack.reason, type(pong)) == (0, Pingresp)
+
+
+def test_a_packet_larger_than_the_receive_buffer_arrives_whole() -> None:
+    shore = MqttShore(
+        Shore().clients, packet_size_max=1 << 22, connections_max=3, connect_timeout_s=10
+    )
+    wire = Wire(shore)
+    wire.connect()
+    payload = bytes(range(256)) * 4096
+    wire.send(Subscribe(1, [("a", 0)], None))
+    wire.packets()
+    wire.send(Publish(b"a", payload))
+    data = bytes(wire.transport.sent)
+    (publish,) = Decoder(1 << 22, 5).feed(data)
+    assert publish.payload == payload
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        bytes.fromhex("160301020001000001fc0303") + bytes(100),  # a TLS hello
+        b"\x00" * 50,
+        b"\xff" * 50,
+    ],
+)
+def test_what_is_not_mqtt_is_closed_with_one_line(
+    shore: MqttShore, junk: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    wire = Wire(shore)
+    with caplog.at_level("INFO"):
+        wire.send_bytes(junk)
+    assert wire.transport.closed
+    assert len(caplog.records) == 1
+    assert shore.connections == set()
+
+
+def test_a_broken_rule_is_told_to_an_mqtt_5_client(shore: MqttShore) -> None:
+    wire = Wire(shore)
+    wire.connect()
+    wire.send(Connect(5, "c", True, 0, None, None, None, {}))
+    (disconnect,) = wire.packets()
+    assert isinstance(disconnect, Disconnect)
+    assert disconnect.reason == 0x82
+    assert wire.transport.closed
+
+
+def test_before_mqtt_5_a_broken_rule_just_closes(shore: MqttShore) -> None:
+    wire = Wire(shore, 4)
+    wire.connect()
+    wire.send(Connect(4, "c", True, 0, None, None, None, None))
+    assert wire.packets() == []
+    assert wire.transport.closed
+
+
+def test_a_packet_above_the_limit_is_refused_by_its_length(shore: MqttShore) -> None:
+    wire = Wire(shore)
+    wire.connect()
+    wire.send_bytes(b"\x30\xff\xff\xff\x7f")
+    (disconnect,) = wire.packets()
+    assert disconnect.reason == 0x95
+
+
+@pytest.mark.parametrize(
+    ("level", "answer"), [(6, b"\x20\x02\x00\x01"), (2, b"\x20\x02\x00\x01")]
+)
+def test_an_unknown_protocol_level_is_answered(
+    shore: MqttShore, level: int, answer: bytes
+) -> None:
+    wire = Wire(shore)
+    wire.send_bytes(b"\x10\x0c\x00\x04MQTT" + bytes([level]) + b"\x02\x00\x00\x00\x00")
+    assert wire.transport.closed
+    sent = bytes(wire.transport.sent)
+    assert sent == answer or sent[3:4] == b"\x84"
+
+
+def test_what_came_before_a_bad_packet_is_done(shore: MqttShore) -> None:
+    watcher, wire = Wire(shore), Wire(shore)
+    watcher.connect("w")
+    watcher.send(Subscribe(1, [("#", 0)], None))
+    watcher.packets()
+    wire.connect("c")
+    wire.send_bytes(b"\x30\x05\x00\x01a\x00x" + b"\x30\x05\x00\x01+\x00x")
+    (publish,) = watcher.packets()
+    assert publish.payload == b"x"
+    (disconnect,) = wire.packets()
+    assert disconnect.reason == 0x90
+
+
+def test_silence_beyond_one_and_a_half_keep_alives_ends_it(shore: MqttShore) -> None:
+    runtime: Any = shore.clients.runtime
+    wire = Wire(shore)
+    wire.connect(keep_alive_s=10)
+    runtime.advance(14_000)
+    wire.send(Pingreq())
+    wire.packets()
+    runtime.advance(14_000)
+    assert not wire.transport.closed
+    runtime.advance(1_000)
+    (disconnect,) = wire.packets()
+    assert disconnect.reason == 0x8D
+    assert wire.transport.closed
+
+
+def test_without_keep_alive_silence_is_allowed(shore: MqttShore) -> None:
+    runtime: Any = shore.clients.runtime
+    wire = Wire(shore)
+    wire.connect(keep_alive_s=0)
+    runtime.advance(10_000_000)
+    assert not wire.transport.closed
+
+
+def test_who_does_not_connect_in_time_is_closed(shore: MqttShore) -> None:
+    runtime: Any = shore.clients.runtime
+    wire = Wire(shore)
+    runtime.advance(9_000)
+    wire.send_bytes(b"\x10")
+    runtime.advance(1_000)
+    assert wire.transport.closed
+    assert wire.packets() == []
+
+
+def test_a_lost_connection_publishes_its_will(shore: MqttShore) -> None:
+    watcher, wire = Wire(shore), Wire(shore)
+    watcher.connect("w")
+    watcher.send(Subscribe(1, [("gone", 0)], None))
+    watcher.packets()
+    wire.connect("c", will=Will(b"gone", b"x", 0, False, None))
+    wire.connection.connection_lost(ConnectionResetError())
+    shore.clients.runtime.settle()
+    (publish,) = watcher.packets()
+    assert publish.topic == b"gone"
+
+
+def test_a_disconnect_closes_without_will(shore: MqttShore) -> None:
+    watcher, wire = Wire(shore), Wire(shore)
+    watcher.connect("w")
+    watcher.send(Subscribe(1, [("gone", 0)], None))
+    watcher.packets()
+    wire.connect("c", will=Will(b"gone", b"x", 0, False, None))
+    wire.send(Disconnect(0, None))
+    assert wire.transport.closed
+    wire.connection.connection_lost(None)
+    shore.clients.runtime.settle()
+    assert watcher.packets() == []
+
+
+def test_a_take_over_is_told_to_the_old_connection(shore: MqttShore) -> None:
+    first, second = Wire(shore), Wire(shore)
+    first.connect("same")
+    second.connect("same")
+    (disconnect,) = first.packets()
+    assert disconnect.reason == 0x8E
+    assert first.transport.closed
+    first.connection.connection_lost(None)
+    second.send(Pingreq())
+    assert len(second.packets()) == 1
+
+
+def test_a_slow_client_is_held_back_and_loses_nothing(shore: MqttShore) -> None:
+    slow, fast = Wire(shore), Wire(shore)
+    slow.connect("slow")
+    slow.send(Subscribe(1, [("t", 0)], None))
+    slow.packets()
+    fast.connect("fast")
+    slow.connection.pause_writing()
+    assert not slow.transport.reading
+    fast.send(*[Publish(b"t", b"%d" % number) for number in range(5)])
+    assert slow.packets() == []
+    slow.connection.resume_writing()
+    shore.clients.runtime.settle()
+    assert slow.transport.reading
+    assert [packet.payload for packet in slow.packets()] == [b"0", b"1", b"2", b"3", b"4"]
+
+
+def test_connections_are_limited(shore: MqttShore) -> None:
+    wires = [Wire(shore) for _ in range(3)]
+    refused = Wire(shore)
+    assert refused.transport.aborted
+    wires[0].connection.connection_lost(None)
+    assert not Wire(shore).transport.aborted
+
+
+def test_a_bug_of_ours_costs_one_connection(
+    shore: MqttShore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    wire, other = Wire(shore), Wire(shore)
+    wire.connect("c")
+    other.connect("o")
+    monkeypatch.setattr(shore.clients, "receive", lambda *_: 1 / 0)
+    wire.send(Pingreq())
+    assert wire.transport.closed
+    assert "ZeroDivisionError" in caplog.text
+    monkeypatch.undo()
+    other.send(Pingreq())
+    assert len(other.packets()) == 1
+
+
+def test_a_shutdown_is_told(shore: MqttShore) -> None:
+    new, old = Wire(shore, 5), Wire(shore, 4)
+    new.connect("n")
+    old.connect("o")
+    shore.close(ServerShuttingDown("the server is shutting down"))
+    assert [packet.reason for packet in new.packets()] == [0x8B]
+    assert old.packets() == []
+    assert new.transport.closed
+    assert old.transport.closed
+
+
+def test_a_closing_connection_that_takes_nothing_is_aborted(shore: MqttShore) -> None:
+    runtime: Any = shore.clients.runtime
+    wire = Wire(shore)
+    wire.send_bytes(b"\xff\xff")
+    assert wire.transport.closed
+    assert not wire.transport.aborted
+    runtime.advance(10_000)
+    assert wire.transport.aborted

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from xml.etree import ElementTree
 
 from tests.e2e.kafka_record import BYTES_MAX, CODECS, Record
 from tests.e2e.mqtt_programs import CLIENTS, TIMEOUT_S, node_missing
@@ -18,11 +19,9 @@ from tests.e2e.server_process import Address, text_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-KAFKA_VERSION: Final = "4.3.1"
-JARS: Final = (
-    Path(os.environ.get("ISTHMUS_CACHE", Path.home() / ".cache" / "isthmus"))
-    / f"kafka-{KAFKA_VERSION}"
-)
+CACHE: Final = Path(os.environ.get("ISTHMUS_CACHE", Path.home() / ".cache" / "isthmus"))
+KAFKA_VERSION: Final = ElementTree.parse(CLIENTS / "pom.xml").findtext(".//{*}kafka.version")
+JARS: Final = CACHE / f"kafka-{KAFKA_VERSION}"
 SHORT_LIVED: Final = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 READY: Final = re.compile(
     r"^ready mqtt=([\d.]+):(\d+) kafka=([\d.]+):(\d+) http=([\d.]+):(\d+)$"
@@ -41,12 +41,19 @@ def isthmus_command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "isthmus", *arguments]
 
 
+def environment(**more: str) -> dict[str, str]:
+    """Return our environment for a process that runs in another directory."""
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    absolute = os.pathsep.join(str(Path(path).absolute()) for path in paths if path)
+    return {**os.environ, "PYTHONPATH": absolute, **more}
+
+
 def run_isthmus(
     *arguments: str,
     directory: Path | None = None,
     stdin: bytes = b"",
     timeout_s: float = 30.0,
-    environment: Mapping[str, str] | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run one `isthmus` command to its end, off any terminal, and return what it said."""
     ended = subprocess.run(
@@ -55,7 +62,7 @@ def run_isthmus(
         input=stdin,
         capture_output=True,
         timeout=timeout_s,
-        env={**os.environ, **(environment or {})},
+        env=environment(**(variables or {})),
         check=False,
     )
     return subprocess.CompletedProcess(
@@ -118,6 +125,7 @@ class ServerProcess:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
+                env=environment(),
             )
         line = self._first_line()
         self.ready_after_s = time.monotonic() - began
@@ -193,8 +201,3 @@ def tree_of(directory: Path) -> dict[str, tuple[int, int]]:
         for path in sorted(directory.rglob("*"))
         if path.is_file()
     }
-
-
-def command_of(sequence: Sequence[str]) -> str:
-    """Return a command line as one would type it, for messages."""
-    return " ".join(sequence)

@@ -44,6 +44,7 @@ Data: TypeAlias = "bytes | bytearray | memoryview"
 Headers: TypeAlias = "Sequence[tuple[str, bytes | None]]"
 
 HEADER_BYTES: Final = 61
+MAGIC: Final = 2  # the version of the format
 RECORDS_BYTES_MAX: Final = 64 * 1024 * 1024  # what one batch may become when decompressed
 SEQUENCE_MAX: Final = 2**31 - 1
 
@@ -66,7 +67,7 @@ _BASE_SEQUENCE_POSITION: Final = 53
 _COUNT_POSITION: Final = 57
 _LENGTH_FROM: Final = 12  # the batch length counts from here
 
-_MAGIC: Final = 2
+_MAGIC: Final = MAGIC
 _CODEC_MAX: Final = 4
 _RECORD_BYTES_MIN: Final = 7
 _HEADER_PAIR_BYTES_MIN: Final = 2

@@ -9,7 +9,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from confluent_kafka import OFFSET_END, Consumer, TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 
 from bench import kafka_load, latency
 from bench.apache_kafka import ApacheKafka
@@ -167,11 +167,14 @@ def _consumer_at_end(address: Address) -> Consumer:
         }
     )
     found = consumer.list_topics(ACROSS_LOG_TOPIC, timeout=PATIENCE_SECONDS)
-    partitions = found.topics[ACROSS_LOG_TOPIC].partitions
-    consumer.assign(
-        [TopicPartition(ACROSS_LOG_TOPIC, number, OFFSET_END) for number in partitions]
-    )
-    consumer.consume(1, timeout=1.0)
+    places = [
+        TopicPartition(ACROSS_LOG_TOPIC, number)
+        for number in found.topics[ACROSS_LOG_TOPIC].partitions
+    ]
+    for place in places:
+        _, place.offset = consumer.get_watermark_offsets(place, timeout=PATIENCE_SECONDS)
+    consumer.assign(places)
+    consumer.consume(1, timeout=0.5)
     return consumer
 
 

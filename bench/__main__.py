@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from confluent_kafka import KafkaException
 
 from bench import machine, report
 from bench.footprint_rows import footprint_rows
@@ -76,7 +77,7 @@ def measure_row(
             try:
                 with fresh_directory(parent) as directory:
                     found = row.measure(system, directory, seconds)
-            except (BenchError, OSError) as error:
+            except (BenchError, OSError, KafkaException) as error:
                 outcome.rounds[system.name].append(None)
                 outcome.failures[system.name] = str(error)
                 shown = f"failed: {error}"

@@ -132,8 +132,17 @@ class Subscriber:
         """Count what has arrived."""
         self.received += discard(self.connection)
 
+    def collect(self, size: int) -> bytes:
+        """Read `size` bytes for comparison, while the socket is blocking."""
+        collected = bytearray()
+        while len(collected) < size:
+            part = read_exactly(self.connection, min(self.block.size, size - len(collected)))
+            self.accept(part)
+            collected += part
+        return bytes(collected)
+
     def accept(self, deliveries: bytes) -> None:
-        """Take packets that were read for comparison."""
+        """Count what was read."""
         self.received += len(deliveries)
 
 
@@ -163,6 +172,7 @@ class AckingSubscriber(Subscriber):
             self.accept(bytes(memoryview(self._buffer)[:size]))
 
     def accept(self, deliveries: bytes) -> None:
+        """Count what was read and acknowledge every packet that is complete."""
         self.received += len(deliveries)
         data = self._partial + deliveries
         size, id_at = self.block.size, self.block.id_at
@@ -253,8 +263,7 @@ class Load:
                 raise BenchError("the acknowledgements are not those of what was published")
         expected = sorted(block.masked(packet) for packet in published)
         for subscriber in self.subscribers:
-            deliveries = read_exactly(subscriber.connection, len(published) * block.size)
-            subscriber.accept(deliveries)
+            deliveries = subscriber.collect(len(published) * block.size)
             if sorted(map(block.masked, _split(deliveries, block.size))) != expected:
                 raise BenchError("what was delivered is not what was published")
         for connection in self._connections():

@@ -1,14 +1,19 @@
 """The contract of a log engine: what the broker knows of where records are kept.
 
-The contract is that of a non-blocking socket: *try; if nothing is there, be woken*. Nothing here
-waits, and no engine's option or exception shows. Two engines stand behind it today: `memory.py`
-(tests, and nothing kept) and `local/` (files in Kafka's own layout). One contract suite,
+The contract is that of a non-blocking socket: *try; if nothing is there, be woken*. Nothing
+here waits, and no engine's option or exception shows. Two engines stand behind it today:
+`memory.py` (nothing kept) and `local/` (files in Kafka's own layout). One contract suite,
 `tests/storage/contract.py`, runs on all of them.
 
 An append is answered through its ticket in two steps [DESIGN 3]. `written`: the batch has its
-offset and readers may see it. `durable`: it is as safe as the log topic asks; acknowledgements wait
-for this. Each ticket gets `written` then `durable`, or `failed` once, always on the loop and in
-the order of the appends to its partition; `failed` may follow `written` (a failed fdatasync).
+offset and readers may see it. `durable`: it is as safe as the log topic asks;
+acknowledgements wait for this. Each ticket gets `written` then `durable`, or `failed` once,
+always on the loop and in the order of the appends to its partition; `failed` may follow
+`written` (a failed fdatasync). A batch that is refused for what it is gets `failed` from
+within `append`.
+
+An append without a ticket (acks=0, QoS 0) asks for nothing: it is written with the others and
+becomes durable with the next group that somebody waits for, or at the close.
 """
 
 from __future__ import annotations
@@ -18,8 +23,10 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from isthmus.errors import IsthmusError
+    from isthmus.errors import IsthmusError, StorageError
     from isthmus.record.batch import RecordBatch
+    from isthmus.storage.producers import ProducerTable
+    from isthmus.storage.topic_configs import TopicConfig
 
 ISOLATION_WRITTEN = 0  # Kafka's read_uncommitted, MQTT deliveries of QoS 0 and 1
 ISOLATION_DURABLE = 1  # Kafka's read_committed, MQTT deliveries of QoS 2
@@ -39,7 +46,7 @@ class Ticket(Protocol):
 
 
 class Records:
-    """Whole batches, one after the other, exactly as stored; empty when nothing is there yet."""
+    """Whole batches, one after the other, as stored; empty when nothing is there yet."""
 
     __slots__ = ("buffers", "size")
 
@@ -56,31 +63,40 @@ class Partition(Protocol):
     leader_epoch: int
     start_offset: int  # the oldest record still kept
     end_offset: int  # one past the newest written record (Kafka's high watermark here)
-    durable_offset: int  # one past the newest durable record
+    producers: ProducerTable  # to be read only
+    config: TopicConfig
+
+    @property
+    def durable_offset(self) -> int:
+        """One past the newest durable record."""
 
     @property
     def last_stable_offset(self) -> int:
-        """One past the last record that `ISOLATION_DURABLE` may see; at most `durable_offset`."""
+        """One past the last record `ISOLATION_DURABLE` may see; at most `durable_offset`."""
 
     @property
     def size_bytes(self) -> int:
         """Bytes of all batches kept."""
 
-    def append(self, batch: RecordBatch, ticket: Ticket) -> None:
+    def append(
+        self, batch: RecordBatch, ticket: Ticket | None, *, trusted: bool = False
+    ) -> None:
         """Queue one batch until `Log.flush`; its offset and epoch are stamped in place.
 
         The batch's bytes belong to the partition from here on. A batch that breaks a rule is
-        refused through `ticket.failed` (BatchRefused, NoSpace, LogClosed, …), at once. A batch
-        that an idempotent producer sent before is not stored again: its ticket gets the first
-        one's offset.
+        refused through `ticket.failed` (BatchRefused, CorruptBatch, LogClosed, …), at once. A
+        batch that an idempotent producer sent before is not stored again: its ticket gets the
+        first one's offset. `trusted`: this server has built the batch; it may be a control
+        batch, and its checksum and timestamps are not checked again.
         """
 
     def read(self, offset: int, bytes_max: int, isolation: int = ISOLATION_WRITTEN) -> Records:
         """Return whole batches from the one that holds `offset` on.
 
         At least one batch if there is one, whatever its size; then as many as fit into
-        `bytes_max`. Empty: nothing there *yet*, see `wait`. Raises OffsetOutOfRange for an offset
-        before `start_offset` or after `end_offset`.
+        `bytes_max`. The first may begin after `offset`, where the log has a gap. Empty:
+        nothing there *yet*, see `wait`. Raises OffsetOutOfRange for an offset before
+        `start_offset` or after `end_offset`, TopicUnknown once the log topic is deleted.
         """
 
     def wait(
@@ -88,14 +104,18 @@ class Partition(Protocol):
     ) -> Callable[[], None]:
         """Call `wake` once when `read(offset, …, isolation)` may give more; return its cancel.
 
-        Waiting with ISOLATION_DURABLE asks for a sync of what is only written.
+        Never from within this call. Waiting with ISOLATION_DURABLE asks for a sync of what is
+        only written. Also woken when the log topic is deleted.
         """
 
     def offset_for_time(self, timestamp_ms: int) -> tuple[int, int] | None:
-        """Return (offset, timestamp) of the first record at or after `timestamp_ms`, exactly."""
+        """Return (offset, timestamp) of the first record at or after `timestamp_ms`."""
+
+    def offset_for_max_time(self) -> tuple[int, int] | None:
+        """Return (offset, timestamp) of the first record with the largest timestamp."""
 
     def epoch_end_offset(self, leader_epoch: int) -> tuple[int, int]:
-        """Return (epoch, end offset) of the newest epoch ≤ `leader_epoch`; (-1, -1) if none."""
+        """Return (epoch, end offset) of the newest epoch ≤ `leader_epoch`, or (-1, -1)."""
 
 
 class LogTopic(Protocol):
@@ -103,24 +123,40 @@ class LogTopic(Protocol):
 
     name: str
     topic_id: bytes  # 16 bytes, never reused
-    partitions: Sequence[Partition]
-    configs: Mapping[str, str]  # only what was set for this log topic
+
+    @property
+    def partitions(self) -> Sequence[Partition]:
+        """The partitions, by index."""
+
+    @property
+    def configs(self) -> Mapping[str, str]:
+        """Only what was set for this log topic; see topic_configs.py for the rest."""
 
 
 class Log(Protocol):
     """All log topics of one server."""
 
     cluster_id: str
+    error: StorageError | None  # why nothing is accepted any more
 
     @property
     def topics(self) -> Mapping[str, LogTopic]:
         """Log topics by name."""
 
     def create(self, name: str, partitions: int, configs: Mapping[str, str]) -> LogTopic:
-        """Create a log topic, durably. Raises TopicExists, TopicInvalid, ConfigInvalid."""
+        """Create a log topic, durably.
+
+        Raises TopicExists, TopicInvalid, ConfigInvalid, QuotaExceeded, StorageError.
+        """
+
+    def add_partitions(self, name: str, count: int) -> None:
+        """Grow a log topic to `count` partitions. Raises TopicUnknown, ConfigInvalid."""
+
+    def configure(self, name: str, configs: Mapping[str, str]) -> None:
+        """Replace all settings of a log topic. Raises TopicUnknown, ConfigInvalid."""
 
     def delete(self, name: str) -> None:
-        """Delete a log topic and its records. Raises TopicUnknown."""
+        """Delete a log topic and its records. Raises TopicUnknown, StorageError."""
 
     def partition(self, name: str, index: int) -> Partition | None:
         """Return one partition, or None where it is not known."""

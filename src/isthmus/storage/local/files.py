@@ -1,0 +1,192 @@
+"""The disk: every call to the operating system that the local engine makes.
+
+`Files` is given to the constructors above it, so that a test puts a simulated disk in its place
+that tears writes, loses what was not synced, and fails on the n-th call. Methods raise OSError;
+`storage_error` turns it into the kind that the rest of the server knows. Everything here is
+called on the loop or, for what takes long, on another thread: there is no state here but the
+disk's.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from typing import TYPE_CHECKING, Final
+
+from isthmus.errors import NoSpace, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+BUFFERS_PER_WRITE: Final = 1024  # IOV_MAX on Linux
+_NO_SPACE: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
+
+
+def storage_error(error: OSError, what: str) -> StorageError:
+    """Return the StorageError that says what could not be done and why."""
+    kind = NoSpace if error.errno in _NO_SPACE else StorageError
+    return kind(f"{what}: {error.strerror or error}")
+
+
+class Files:
+    """The files of one machine."""
+
+    # --- one file -----------------------------------------------------------------------------
+
+    def open(self, path: Path, *, create: bool = False) -> int:
+        """Open a file for reading and writing and return its descriptor."""
+        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+        return os.open(path, flags, 0o644)
+
+    def close(self, descriptor: int) -> None:
+        """Let go of a descriptor."""
+        os.close(descriptor)
+
+    def size(self, path: Path) -> int:
+        """Return a file's length in bytes."""
+        return path.stat().st_size
+
+    def pread(self, descriptor: int, size: int, position: int) -> bytes:
+        """Read up to `size` bytes; fewer only at the end of the file."""
+        data = os.pread(descriptor, size, position)
+        while len(data) < size:
+            more = os.pread(descriptor, size - len(data), position + len(data))
+            if not more:
+                break
+            data += more
+        return data
+
+    def pwritev(
+        self, descriptor: int, buffers: Sequence[memoryview | bytes], position: int
+    ) -> int:
+        """Write buffers one after the other; return the bytes written, which may be fewer."""
+        return os.pwritev(descriptor, buffers, position)
+
+    def truncate(self, descriptor: int, size: int) -> None:
+        """Cut a file to `size` bytes."""
+        os.ftruncate(descriptor, size)
+
+    def fdatasync(self, descriptor: int) -> None:
+        """Return once the file's bytes and length are on the disk."""
+        os.fdatasync(descriptor)
+
+    # --- names --------------------------------------------------------------------------------
+
+    def exists(self, path: Path) -> bool:
+        """Whether there is anything of this name."""
+        return path.exists()
+
+    def names(self, directory: Path) -> list[str]:
+        """Return the names in a directory, sorted."""
+        return sorted(entry.name for entry in directory.iterdir())
+
+    def make_directory(self, path: Path) -> None:
+        """Make a directory; it is fine if it exists."""
+        path.mkdir(exist_ok=True)
+
+    def rename(self, path: Path, target: Path) -> None:
+        """Give a file or directory another name, replacing a file of that name."""
+        path.rename(target)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file; it is fine if it is gone."""
+        path.unlink(missing_ok=True)
+
+    def remove_directory(self, path: Path) -> None:
+        """Remove an empty directory."""
+        path.rmdir()
+
+    def sync_directory(self, path: Path) -> None:
+        """Return once the names in a directory are on the disk."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def lock(self, descriptor: int) -> bool:
+        """Take the lock of a file until it is closed; False where another process has it."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def process_id(self) -> int:
+        """Return the number of this process."""
+        return os.getpid()
+
+    # --- made of the above --------------------------------------------------------------------
+
+    def write(
+        self, descriptor: int, buffers: Sequence[memoryview | bytes], position: int
+    ) -> int:
+        """Write all buffers from `position` on and return the position after the last byte.
+
+        Goes on after a short write, so that what ends it is an error that says why.
+        """
+        for first in range(0, len(buffers), BUFFERS_PER_WRITE):
+            rest = list(buffers[first : first + BUFFERS_PER_WRITE])
+            left = sum(map(len, rest))
+            while True:
+                count = self.pwritev(descriptor, rest, position)
+                position += count
+                left -= count
+                if left == 0:
+                    break
+                if count == 0:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                while count >= len(rest[0]):
+                    count -= len(rest.pop(0))
+                rest[0] = memoryview(rest[0])[count:]
+        return position
+
+    def read_file(self, path: Path) -> bytes | None:
+        """Return the content of a file, or None where there is none."""
+        try:
+            descriptor = self.open(path)
+        except FileNotFoundError:
+            return None
+        try:
+            return self.pread(descriptor, self.size(path), 0)
+        finally:
+            self.close(descriptor)
+
+    def write_file(self, path: Path, data: bytes, *, sync: bool) -> None:
+        """Write a whole file in place, for content that is checked when it is read."""
+        descriptor = self.open(path, create=True)
+        try:
+            self.write(descriptor, [data], 0)
+            self.truncate(descriptor, len(data))
+            if sync:
+                self.fdatasync(descriptor)
+        finally:
+            self.close(descriptor)
+
+    def sync_file(self, path: Path, data: bytes | None) -> None:
+        """Write a whole file, or take it as it is for None, and sync it."""
+        if data is not None:
+            self.write_file(path, data, sync=True)
+            return
+        descriptor = self.open(path)
+        try:
+            self.fdatasync(descriptor)
+        finally:
+            self.close(descriptor)
+
+    def replace(self, path: Path, data: bytes) -> None:
+        """Give a file new content so that a crash leaves either the old or the new one."""
+        temporary = path.with_name(path.name + ".tmp")
+        self.write_file(temporary, data, sync=True)
+        self.rename(temporary, path)
+        self.sync_directory(path.parent)
+
+    def remove_tree(self, path: Path) -> None:
+        """Remove a directory and the files in it; it is fine if it is gone."""
+        if not self.exists(path):
+            return
+        for name in self.names(path):
+            self.remove(path / name)
+        self.remove_directory(path)

@@ -1,0 +1,406 @@
+"""The local engine: all log topics of one server, in one directory of files.
+
+    DIR/meta.properties  LOCK  isthmus-catalog  recovery-point-offset-checkpoint
+    DIR/<log topic>-<partition>/00000000000000000000.log  .index  .timeindex
+                                leader-epoch-checkpoint  partition.metadata  <offset>.snapshot
+
+Everything but the catalog is Apache Kafka's own layout and format. Opening means: lock, read
+the catalog, load each partition (recovery.py), remove the mark of a clean end. Closing is the
+other way round. In between, `flush` once per turn writes what was appended, and sync.py makes
+it durable.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from isthmus.errors import (
+    ConfigError,
+    ConfigInvalid,
+    LogClosed,
+    QuotaExceeded,
+    StorageError,
+    TopicExists,
+    TopicUnknown,
+)
+from isthmus.storage.local.catalog import Catalog, CatalogTopic
+from isthmus.storage.local.checkpoints import (
+    CLEAN_SHUTDOWN,
+    CLEAN_SHUTDOWN_FILE,
+    PARTITION_METADATA_FILE,
+    RECOVERY_POINT_FILE,
+    format_partition_metadata,
+    id_text,
+    parse_partition_metadata,
+    parse_recovery_points,
+)
+from isthmus.storage.local.directory import DataDirectory
+from isthmus.storage.local.files import Files, storage_error
+from isthmus.storage.local.partition import LocalPartition
+from isthmus.storage.local.recovery import load_partition
+from isthmus.storage.local.settings import LocalSettings
+from isthmus.storage.local.shared import Shared
+from isthmus.storage.names import LOG_TOPIC_BYTES_MAX, check_log_topic
+from isthmus.storage.topic_configs import TopicConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from isthmus.runtime import Runtime
+
+_DELETED: Final = "-delete"  # ends the name of a directory that is being removed, as in Kafka
+_STRAY: Final = "-stray"  # one that belongs to a log topic nobody knows
+
+logger = logging.getLogger(__name__)
+
+
+class LocalTopic:
+    """A log topic and its partitions."""
+
+    __slots__ = ("config", "entry", "partitions")
+
+    def __init__(self, entry: CatalogTopic, config: TopicConfig) -> None:
+        self.entry = entry
+        self.config = config
+        self.partitions: list[LocalPartition] = []
+
+    @property
+    def name(self) -> str:
+        """The name of the log topic."""
+        return self.entry.name
+
+    @property
+    def topic_id(self) -> bytes:
+        """16 bytes, never reused."""
+        return self.entry.topic_id
+
+    @property
+    def configs(self) -> Mapping[str, str]:
+        """The settings that were set."""
+        return self.entry.configs
+
+
+class LocalLog:
+    """All log topics of one server; constructing it opens the directory.
+
+    Raises ConfigError where the directory cannot be used, StorageError where a file cannot.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        runtime: Runtime,
+        files: Files | None = None,
+        settings: LocalSettings | None = None,
+    ) -> None:
+        self._files = files or Files()
+        self._runtime = runtime
+        self._settings = settings or LocalSettings()
+        self._shared = Shared(runtime, self._files, self._settings, directory)
+        self._topics: dict[str, LocalTopic] = {}
+        self._catalog = Catalog(self._files, directory)
+        self._directory = DataDirectory(self._files, directory)
+        self._directory.open(runtime, self._settings.node_id)
+        self._closed = False
+        try:
+            self._open()
+        except OSError as error:
+            self._abandon()
+            raise storage_error(error, f"{directory} was not opened") from error
+        except ConfigError:
+            self._abandon()
+            raise
+
+    @property
+    def cluster_id(self) -> str:
+        """The cluster that the data belongs to, as 22 characters."""
+        return self._directory.cluster_id
+
+    @property
+    def error(self) -> StorageError | None:
+        """Why no records are accepted any more."""
+        return self._shared.error
+
+    @property
+    def topics(self) -> Mapping[str, LocalTopic]:
+        """Log topics by name."""
+        return self._topics
+
+    def partition(self, name: str, index: int) -> LocalPartition | None:
+        """Return one partition, or None where it is not known."""
+        topic = self._topics.get(name)
+        if topic is None or not 0 <= index < len(topic.partitions):
+            return None
+        return topic.partitions[index]
+
+    def flush(self) -> None:
+        """Write what was appended since the last call and begin to sync it."""
+        touched, self._shared.touched = self._shared.touched, []
+        for partition in touched:
+            partition.commit()
+        self._shared.syncer.start()
+
+    # --- log topics ---------------------------------------------------------------------------
+
+    def create(self, name: str, partitions: int, configs: Mapping[str, str]) -> LocalTopic:
+        """Create a log topic; it is on the disk when this returns."""
+        self._check_open()
+        check_log_topic(name)
+        if name in self._topics:
+            raise TopicExists(f"log topic {name} exists")
+        if partitions < 1:
+            raise ConfigInvalid(f"a log topic has at least one partition, not {partitions}")
+        self._check_room(partitions)
+        config = TopicConfig(configs, self._settings.durability)
+        entry = CatalogTopic(name, self._new_id(), partitions, dict(configs))
+        topic = LocalTopic(entry, config)
+        self._catalog.topics[entry.topic_id] = entry
+        try:
+            self._catalog.save()
+            self._load_partitions(topic, recovering=None)
+        except OSError as error:
+            self._forget(entry)
+            raise storage_error(error, f"log topic {name} was not created") from error
+        self._topics[name] = topic
+        return topic
+
+    def add_partitions(self, name: str, count: int) -> None:
+        """Grow a log topic to `count` partitions."""
+        topic = self._topic(name)
+        before = topic.entry.partitions
+        if count <= before:
+            raise ConfigInvalid(f"{name} has {before} partitions, {count} asked")
+        self._check_room(count - before)
+        topic.entry.partitions = count
+        try:
+            self._catalog.save()
+            self._load_partitions(topic, recovering=None)
+        except OSError as error:
+            topic.entry.partitions = len(topic.partitions)
+            raise storage_error(error, f"{name} was not given more partitions") from error
+
+    def configure(self, name: str, configs: Mapping[str, str]) -> None:
+        """Replace the settings of a log topic."""
+        topic = self._topic(name)
+        config = TopicConfig(configs, self._settings.durability)
+        before = topic.entry.configs
+        topic.entry.configs = dict(configs)
+        try:
+            self._catalog.save()
+        except OSError as error:
+            topic.entry.configs = before
+            raise storage_error(error, f"the settings of {name} were not kept") from error
+        topic.config = config
+        for partition in topic.partitions:
+            partition.configure(config)
+
+    def delete(self, name: str) -> None:
+        """Delete a log topic; its files go in the background."""
+        topic = self._topic(name)
+        entry = topic.entry
+        entry.deleting = True
+        try:
+            self._catalog.save()
+        except OSError as error:
+            entry.deleting = False
+            raise storage_error(error, f"log topic {name} was not deleted") from error
+        del self._topics[name]
+        gone = TopicUnknown(f"log topic {name} was deleted")
+        for partition in topic.partitions:
+            self._shared.partitions.pop(partition, None)
+            partition.close(gone)
+        aside = [
+            self._set_aside(self._path(name, index), _DELETED)
+            for index in range(entry.partitions)
+        ]
+        self._runtime.offload(
+            lambda: self._remove_all(aside),
+            lambda _result, error: self._removed(entry, error),
+        )
+
+    def _set_aside(self, path: Path, suffix: str) -> Path:
+        """Give a directory a name that no partition has, so that its name is free."""
+        mark = f".{self._runtime.random_bytes(16).hex()}{suffix}"
+        target = path.with_name(path.name[: 255 - len(mark)] + mark)
+        try:
+            self._files.rename(path, target)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            logger.warning("%s was not set aside: %s", path, error)
+        return target
+
+    def _remove_all(self, paths: list[Path]) -> None:
+        for path in paths:
+            self._files.remove_tree(path)
+
+    def _removed(self, entry: CatalogTopic, error: BaseException | None) -> None:
+        if error is not None:
+            logger.warning("what is left of %s goes at the next start: %s", entry.name, error)
+        elif not self._closed:
+            self._forget(entry)
+
+    def _forget(self, entry: CatalogTopic) -> None:
+        """Take a log topic out of the catalog, at the next start if it cannot be now."""
+        entry.deleting = True
+        del self._catalog.topics[entry.topic_id]
+        try:
+            self._catalog.save()
+        except OSError as error:
+            logger.warning("%s stays in the catalog for now: %s", entry.name, error)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise LogClosed("the log is closed")
+
+    def _check_room(self, more: int) -> None:
+        limit = self._settings.partitions_max
+        if len(self._shared.partitions) + more > limit:
+            raise QuotaExceeded(f"the limit of {limit} partitions is reached")
+
+    def _topic(self, name: str) -> LocalTopic:
+        self._check_open()
+        topic = self._topics.get(name)
+        if topic is None:
+            raise TopicUnknown(f"no log topic {name}")
+        return topic
+
+    def _new_id(self) -> bytes:
+        """Return an id that was never used; none that begins with `-`, as Kafka wishes."""
+        while True:
+            topic_id = self._runtime.random_bytes(16)
+            if topic_id not in self._catalog.topics and not id_text(topic_id).startswith("-"):
+                return topic_id
+
+    # --- opening and closing ------------------------------------------------------------------
+
+    def _open(self) -> None:
+        """Load everything that the directory holds. Raises OSError, ConfigError."""
+        path = self._directory.path
+        known = self._catalog.load()
+        mark = path / CLEAN_SHUTDOWN_FILE
+        recovering: dict[tuple[str, int], int] | None = None
+        if not known:
+            self._catalog.save()
+        elif self._files.exists(mark):
+            self._files.remove(mark)
+            self._files.sync_directory(path)
+        else:
+            logger.warning("%s was not closed: what was written last is checked", path)
+            recovering = self._load_recovery_points()
+            self._catalog.leader_epoch += 1
+            self._catalog.save()
+            self._files.sync_directory(path)
+        self._finish_deletions()
+        for entry in self._catalog.topics.values():
+            try:
+                config = TopicConfig(entry.configs, self._settings.durability)
+            except ConfigInvalid as error:
+                raise ConfigError(
+                    f"log topic {entry.name} cannot be opened: {error}"
+                ) from error
+            topic = LocalTopic(entry, config)
+            self._load_partitions(topic, recovering)
+            self._topics[entry.name] = topic
+
+    def _load_recovery_points(self) -> dict[tuple[str, int], int]:
+        data = self._files.read_file(self._directory.path / RECOVERY_POINT_FILE)
+        try:
+            return {} if data is None else parse_recovery_points(data)
+        except ValueError as error:
+            logger.warning("%s is of no use (%s): all is checked", RECOVERY_POINT_FILE, error)
+            return {}
+
+    def _finish_deletions(self) -> None:
+        """Remove what the last server did not come to remove. Raises OSError."""
+        deleting = [entry for entry in self._catalog.topics.values() if entry.deleting]
+        for entry in deleting:
+            for index in range(entry.partitions):
+                path = self._path(entry.name, index)
+                if self._owner(path) == entry.topic_id:
+                    self._files.remove_tree(path)
+            del self._catalog.topics[entry.topic_id]
+        for name in self._files.names(self._directory.path):
+            if name.endswith(_DELETED):
+                self._files.remove_tree(self._directory.path / name)
+        if deleting:
+            self._catalog.save()
+
+    def _load_partitions(
+        self, topic: LocalTopic, recovering: dict[tuple[str, int], int] | None
+    ) -> None:
+        """Load the partitions that the catalog has and `topic` lacks. Raises OSError."""
+        entry = topic.entry
+        for index in range(len(topic.partitions), entry.partitions):
+            path = self._path(entry.name, index)
+            self._claim(path, entry.topic_id)
+            loaded = load_partition(
+                self._shared,
+                path,
+                topic.config,
+                leader_epoch=self._catalog.leader_epoch,
+                recovery_point=None
+                if recovering is None
+                else recovering.get((entry.name, index), 0),
+            )
+            partition = LocalPartition(self._shared, entry.name, index, topic.config, loaded)
+            topic.partitions.append(partition)
+            self._shared.partitions[partition] = None
+
+    def _claim(self, path: Path, topic_id: bytes) -> None:
+        """Make sure of a partition's directory. Raises OSError."""
+        if self._files.exists(path):
+            owner = self._owner(path)
+            if owner == topic_id:
+                return
+            if owner is not None:
+                stray = self._set_aside(path, _STRAY)
+                logger.warning("%s belongs to no log topic known: now %s", path, stray.name)
+        self._files.make_directory(path)
+        self._files.write_file(
+            path / PARTITION_METADATA_FILE, format_partition_metadata(topic_id), sync=False
+        )
+
+    def _owner(self, path: Path) -> bytes | None:
+        """Return the id of the log topic that a directory belongs to, None where unsaid."""
+        try:
+            data = self._files.read_file(path / PARTITION_METADATA_FILE)
+            return None if data is None else parse_partition_metadata(data)
+        except ValueError:
+            return None
+
+    def _path(self, name: str, index: int) -> Path:
+        assert len(name) <= LOG_TOPIC_BYTES_MAX
+        return self._directory.path / f"{name}-{index}"
+
+    def _abandon(self) -> None:
+        """Opening failed: let go of everything."""
+        for partition in self._shared.partitions:
+            partition.close(LogClosed("the log was not opened"))
+        self._directory.close()
+
+    def close(self) -> None:
+        """Make all durable, write the mark of a clean end, let go of the directory."""
+        if self._closed:
+            return
+        self.flush()
+        self._closed = True
+        partitions = list(self._shared.partitions)
+        for partition in partitions:
+            partition.ask_last_sync()
+        self._shared.syncer.finish()
+        clean = self.error is None and all(partition.is_settled for partition in partitions)
+        for partition in partitions:
+            partition.close(self.error or LogClosed("the log is closed"))
+        if clean:
+            self._mark_clean()
+        self._directory.close()
+
+    def _mark_clean(self) -> None:
+        mark = self._directory.path / CLEAN_SHUTDOWN_FILE
+        try:
+            self._files.replace(mark, CLEAN_SHUTDOWN)
+        except OSError as error:
+            logger.warning("the next start will check everything: %s", error)

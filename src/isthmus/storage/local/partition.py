@@ -1,0 +1,499 @@
+"""One partition on disk: from queued batches to written ones to durable ones.
+
+    append ──► queue ──commit──► segment file (pwritev) ──sync round──► disk
+                │                 │ end_offset, ticket.written            │ durable_offset,
+                │                 ▼ waiters woken                         ▼ ticket.durable
+             offsets given      tail in memory                          waiters woken
+
+Offsets are given when a batch is queued, so a failed write takes them back from all that was
+queued behind it. All this runs on the loop; only `SyncWork` leaves it. Loading a partition from
+its directory is recovery.py's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from isthmus.errors import CorruptBatch, IsthmusError, OffsetOutOfRange, TopicUnknown
+from isthmus.storage.local.checkpoints import LEADER_EPOCH_FILE
+from isthmus.storage.local.files import storage_error
+from isthmus.storage.local.sync import SyncWork
+from isthmus.storage.local.tail import Tail
+from isthmus.storage.log import ISOLATION_WRITTEN, Records
+from isthmus.storage.topic_configs import DURABILITY_MEMORY, DURABILITY_SYNCED
+from isthmus.storage.validation import check_batch
+from isthmus.storage.waiters import Waiters
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from isthmus.errors import StorageError
+    from isthmus.record.batch import RecordBatch
+    from isthmus.storage.local.recovery import Loaded
+    from isthmus.storage.local.shared import Shared
+    from isthmus.storage.log import Ticket
+    from isthmus.storage.topic_configs import TopicConfig
+
+SNAPSHOTS_KEPT: Final = 2
+
+Queued: TypeAlias = "tuple[RecordBatch | None, int, Ticket | None]"  # None: sent before
+
+logger = logging.getLogger(__name__)
+
+
+class LocalPartition:
+    """An ordered sequence of records, in one directory."""
+
+    __slots__ = (
+        "_bytes_unchecked",
+        "_closed",
+        "_cut_needed",
+        "_epochs",
+        "_epochs_saved",
+        "_queue",
+        "_queue_bytes",
+        "_queue_end",
+        "_queue_newest",
+        "_records_unsynced",
+        "_segments",
+        "_shared",
+        "_snapshots",
+        "_tail",
+        "_unsynced",
+        "_waiting_durable",
+        "_waiting_written",
+        "config",
+        "durable_offset",
+        "end_offset",
+        "index",
+        "leader_epoch",
+        "log_topic",
+        "producers",
+        "recovery_point",
+        "start_offset",
+    )
+
+    def __init__(
+        self,
+        shared: Shared,
+        log_topic: str,
+        index: int,
+        config: TopicConfig,
+        loaded: Loaded,
+    ) -> None:
+        self.log_topic = log_topic
+        self.index = index
+        self.config = config
+        self.start_offset = loaded.start_offset
+        self.end_offset = loaded.end_offset
+        self.durable_offset = loaded.end_offset
+        self.recovery_point = loaded.end_offset
+        self.leader_epoch = loaded.epochs.latest
+        self.producers = loaded.producers
+        self._shared = shared
+        self._segments = loaded.segments
+        self._epochs = loaded.epochs
+        self._epochs_saved = loaded.epochs_saved
+        self._snapshots = loaded.snapshots
+        self._tail = Tail(shared.tails, self.end_offset)
+        self._queue: list[Queued] = []
+        self._queue_end = self.end_offset  # one past the newest queued record
+        self._queue_bytes = 0
+        self._queue_newest = -1  # largest timestamp queued
+        self._unsynced: deque[tuple[int, list[Ticket]]] = deque()  # by end offset
+        self._waiting_written = Waiters()
+        self._waiting_durable = Waiters()
+        self._bytes_unchecked = 0  # written since the last checkpoint
+        self._records_unsynced = 0
+        self._cut_needed = False  # a failed write has left bytes behind the end
+        self._closed: IsthmusError | None = None
+
+    @property
+    def last_stable_offset(self) -> int:
+        """One past the last record that is durable and held back by no open transaction."""
+        first_open = self.producers.first_open_offset()
+        if first_open is None or first_open > self.durable_offset:
+            return self.durable_offset
+        return first_open
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all batches kept."""
+        return self._segments.size_bytes
+
+    # --- appending ----------------------------------------------------------------------------
+
+    def append(
+        self, batch: RecordBatch, ticket: Ticket | None, *, trusted: bool = False
+    ) -> None:
+        """Queue one batch until `LocalLog.flush`, see `storage.log.Partition.append`."""
+        base_offset = self._queue_end
+        error: IsthmusError | None = self._closed or self._shared.error
+        sent = None
+        if error is None:
+            try:
+                check_batch(batch, self.config, self._shared.runtime.now_ms(), trusted=trusted)
+                if batch.producer_id >= 0:
+                    sent = self.producers.admit(batch, base_offset)
+            except IsthmusError as refusal:
+                error = refusal
+        if error is not None:
+            if ticket is not None:
+                ticket.failed(error)
+            return
+        if not self._queue:
+            self._shared.touched.append(self)
+        if sent is not None:
+            self._queue.append((None, sent.base_offset, ticket))
+            return
+        batch.stamp(base_offset, self.leader_epoch)
+        self._queue.append((batch, base_offset, ticket))
+        self._queue_end = batch.next_offset
+        self._queue_bytes += batch.size
+        if batch.max_timestamp > self._queue_newest:
+            self._queue_newest = batch.max_timestamp
+
+    def commit(self) -> None:
+        """Write what is queued, answer the tickets and wake the readers."""
+        queue, self._queue = self._queue, []
+        failure: IsthmusError | None = self._closed or self._shared.error
+        batches = [batch for batch, _, _ in queue if batch is not None]
+        if failure is not None:
+            self._take_back()
+            end = -1  # not even what was sent before can be promised
+        else:
+            if batches:
+                failure = self._write(batches)
+            end = self.end_offset
+        self._queue_bytes = 0
+        self._queue_newest = -1
+        self._answer(queue, failure, end)
+
+    def _write(self, batches: list[RecordBatch]) -> StorageError | None:
+        """Write batches as far as they can be; return why the rest could not."""
+        written: list[RecordBatch] = []
+        failure = None
+        try:
+            self._prepare(batches[0].base_offset)
+            for chunk in self._chunks(batches):
+                views = [batch.data for batch in chunk]
+                self._segments.append(chunk, views)
+                self._tail.extend(views, [batch.next_offset for batch in chunk])
+                self.end_offset = chunk[-1].next_offset
+                written += chunk
+        except OSError as error:
+            failure = storage_error(error, f"{self._segments.directory} was not written")
+            logger.error("%s", failure)
+            self._cut_needed = True
+            self._cut_back()
+            self._take_back()
+            for batch in written:
+                self.producers.replay(batch)
+        self.producers.settle()
+        self._bytes_unchecked += self._queue_bytes
+        return failure
+
+    def _prepare(self, base_offset: int) -> None:
+        """Bring the directory to where the first append can go. Raises OSError."""
+        if self._cut_needed:
+            active = self._segments.active
+            if active is not None:
+                active.cut_back()
+            self._cut_needed = False
+        if not self._epochs_saved:
+            files, path = self._shared.files, self._segments.directory / LEADER_EPOCH_FILE
+            temporary = path.with_suffix(".tmp")
+            files.write_file(temporary, self._epochs.format(), sync=False)
+            files.rename(temporary, path)
+            self._epochs_saved = True
+            self._segments.names_changed = True
+        if self._segments.active is None:
+            self._segments.add(base_offset)
+
+    def _chunks(self, batches: list[RecordBatch]) -> Iterator[list[RecordBatch]]:
+        """Part the batches where a new segment begins, beginning it. Raises OSError."""
+        segments = self._segments
+        last = batches[-1]
+        if not segments.is_full(0, self._queue_bytes, last.last_offset, self._queue_newest):
+            yield batches
+            return
+        chunk: list[RecordBatch] = []
+        pending = 0
+        for batch in batches:
+            if segments.is_full(pending, batch.size, batch.last_offset, batch.max_timestamp):
+                if chunk:
+                    yield chunk
+                segments.roll(batch.base_offset)
+                self._bytes_unchecked = self._shared.settings.checkpoint_bytes
+                chunk, pending = [], 0
+            chunk.append(batch)
+            pending += batch.size
+        yield chunk
+
+    def _cut_back(self) -> None:
+        try:
+            active = self._segments.active
+            if active is not None:
+                active.cut_back()
+            self._cut_needed = False
+        except OSError as error:
+            logger.error("%s was not cut: %s", self._segments.directory, error)
+
+    def _take_back(self) -> None:
+        """Offsets and sequence numbers given to what was not written are free again."""
+        self.producers.roll_back()
+        self._queue_end = self.end_offset
+
+    def _answer(self, queue: list[Queued], failure: IsthmusError | None, end: int) -> None:
+        """Tell the tickets of one commit how it went; what begins before `end` is written."""
+        tickets = []
+        for batch, base_offset, ticket in queue:
+            if batch is not None:
+                self._records_unsynced += batch.count
+            if ticket is None:
+                continue
+            if failure is None or base_offset < end:
+                ticket.written(base_offset)
+                tickets.append(ticket)
+            else:
+                ticket.failed(failure)
+        if tickets:
+            self._unsynced.append((end, tickets))
+        if self.config.durability != DURABILITY_SYNCED:
+            self._advance_durable(end)
+        elif tickets and self.durable_offset >= end:
+            self._advance_durable(end)  # nothing but batches that were sent before
+        self._waiting_written.wake(end)
+        if self._wants_sync():
+            self._shared.syncer.ask(self)
+
+    def _wants_sync(self) -> bool:
+        if self.config.durability == DURABILITY_MEMORY or self._closed is not None:
+            return False
+        if (
+            self._bytes_unchecked >= self._shared.settings.checkpoint_bytes
+            or self._records_unsynced >= self.config.records_per_sync
+        ):
+            return True
+        return self.durable_offset < self.end_offset and (
+            bool(self._unsynced) or len(self._waiting_durable) > 0
+        )
+
+    # --- syncing ------------------------------------------------------------------------------
+
+    def begin_sync(self) -> SyncWork:
+        """Take what a round needs to make all durable that is written now."""
+        segments = self._segments
+        work = SyncWork(self.end_offset)
+        work.segments, segments.dirty = segments.dirty, []
+        for segment in work.segments:
+            segment.pins += 1
+            segment.dirty = False
+            work.descriptors.append(segment.descriptor())
+        if segments.names_changed:
+            work.directories = [segments.directory, segments.directory.parent]
+            segments.names_changed = False
+        self._records_unsynced = 0
+        if self._bytes_unchecked >= self._shared.settings.checkpoint_bytes:
+            self.begin_checkpoint(work)
+        return work
+
+    def begin_checkpoint(self, work: SyncWork) -> None:
+        """Add to a round what lets a restart after a crash begin at its end offset.
+
+        Not while batches are queued: the producers know of them already.
+        """
+        if self._queue:
+            return
+        try:
+            for segment in work.segments:
+                segment.save_indexes()
+                work.hints += [(path, None) for path in segment.saved_index_paths]
+        except OSError as error:
+            logger.warning(
+                "an index in %s was not written: %s", self._segments.directory, error
+            )
+            self._bytes_unchecked = 0  # tried again after as many bytes
+            return
+        directory = self._segments.directory
+        if self._epochs_saved:
+            work.hints.append((directory / LEADER_EPOCH_FILE, None))
+        snapshot = directory / f"{self.end_offset:020d}.snapshot"
+        work.hints.append((snapshot, self.producers.snapshot()))
+        work.recovery_point = self.end_offset
+        self._bytes_unchecked = 0
+
+    def end_sync(self, work: SyncWork) -> None:
+        """A round has made durable what was written when it began."""
+        self._unpin(work)
+        if work.recovery_point > self.recovery_point:
+            if work.hint_error is None:
+                self._end_checkpoint(work.recovery_point)
+            else:
+                logger.warning(
+                    "no checkpoint of %s: %s", self._segments.directory, work.hint_error
+                )
+        if self._closed is None:
+            self._advance_durable(work.end_offset)
+            if self._wants_sync():
+                self._shared.syncer.ask(self)
+
+    def fail_sync(self, work: SyncWork) -> None:
+        """A round has failed; `fail` tells those who wait."""
+        self._unpin(work)
+        for segment in work.segments:
+            segment.dirty = True
+
+    def _unpin(self, work: SyncWork) -> None:
+        for segment in work.segments:
+            segment.unpin()
+
+    def _end_checkpoint(self, offset: int) -> None:
+        self.recovery_point = offset
+        self._shared.syncer.ask(self._shared.recovery_points)
+        self._snapshots.append(offset)
+        while len(self._snapshots) > SNAPSHOTS_KEPT:
+            old = self._snapshots.pop(0)
+            if old not in self._snapshots:
+                self._remove_snapshot(old)
+
+    def _remove_snapshot(self, offset: int) -> None:
+        try:
+            self._shared.files.remove(self._segments.directory / f"{offset:020d}.snapshot")
+        except OSError as error:
+            logger.warning("an old snapshot was not removed: %s", error)
+
+    def _advance_durable(self, offset: int) -> None:
+        """Answer those who waited for `offset` to be durable."""
+        if offset > self.durable_offset:
+            self.durable_offset = offset
+        while self._unsynced and self._unsynced[0][0] <= self.durable_offset:
+            for ticket in self._unsynced.popleft()[1]:
+                ticket.durable()
+        self._waiting_durable.wake(self.last_stable_offset)
+
+    # --- reading ------------------------------------------------------------------------------
+
+    def read(self, offset: int, bytes_max: int, isolation: int = ISOLATION_WRITTEN) -> Records:
+        """Return whole batches from the one that holds `offset` on, from memory if it can."""
+        if isinstance(self._closed, TopicUnknown):
+            raise TopicUnknown(str(self._closed))
+        if not self.start_offset <= offset <= self.end_offset:
+            raise OffsetOutOfRange(
+                f"offset {offset} is not from {self.start_offset} to {self.end_offset}"
+            )
+        limit = self.end_offset if isolation == ISOLATION_WRITTEN else self.last_stable_offset
+        if offset >= limit:
+            return Records()
+        buffers = self._tail.read(offset, bytes_max, limit)
+        if buffers is None:
+            try:
+                buffers = self._segments.read(offset, bytes_max, limit)
+            except OSError as error:
+                raise storage_error(
+                    error, f"{self._segments.directory} was not read"
+                ) from error
+            if not buffers:
+                raise CorruptBatch(
+                    f"{self._segments.directory}: nothing is readable from {offset} to {limit}"
+                )
+        return Records(buffers)
+
+    def wait(
+        self, offset: int, wake: Callable[[], None], isolation: int = ISOLATION_WRITTEN
+    ) -> Callable[[], None]:
+        """Call `wake` once when there is more to read."""
+        if isolation == ISOLATION_WRITTEN:
+            cancel = self._waiting_written.park(offset, wake)
+            end = self.end_offset
+        else:
+            cancel = self._waiting_durable.park(offset, wake)
+            end = self.last_stable_offset
+            if self._wants_sync():
+                self._shared.syncer.ask(self)
+                self._shared.runtime.defer(self._shared.syncer.start)
+        if offset < end or self._closed is not None:
+            self._shared.runtime.defer(self._wake)
+        return cancel
+
+    def _wake(self) -> None:
+        if self._closed is not None:
+            self._waiting_written.wake_all()
+            self._waiting_durable.wake_all()
+            return
+        self._waiting_written.wake(self.end_offset)
+        self._waiting_durable.wake(self.last_stable_offset)
+
+    def offset_for_time(self, timestamp_ms: int) -> tuple[int, int] | None:
+        """Return (offset, timestamp) of the first record at or after `timestamp_ms`."""
+        try:
+            return self._segments.offset_for_time(timestamp_ms)
+        except OSError as error:
+            raise storage_error(error, f"{self._segments.directory} was not read") from error
+
+    def offset_for_max_time(self) -> tuple[int, int] | None:
+        """Return (offset, timestamp) of the first record with the largest timestamp."""
+        try:
+            newest = self._segments.newest_timestamp()
+        except OSError as error:
+            raise storage_error(error, f"{self._segments.directory} was not read") from error
+        return None if newest is None else self.offset_for_time(newest)
+
+    def epoch_end_offset(self, leader_epoch: int) -> tuple[int, int]:
+        """Return (epoch, end offset) of the newest epoch ≤ `leader_epoch`; (-1, -1) if none."""
+        return self._epochs.end_offset(leader_epoch, self.end_offset)
+
+    # --- the end ------------------------------------------------------------------------------
+
+    def configure(self, config: TopicConfig) -> None:
+        """Obey other settings from now on."""
+        self.config = config
+        self._segments.configure(config)
+        if config.durability != DURABILITY_SYNCED:
+            self._advance_durable(self.end_offset)
+
+    def fail(self, error: IsthmusError) -> None:
+        """Nothing will be written or become durable any more: tell all who wait for it."""
+        queue, self._queue = self._queue, []
+        self._take_back()
+        self._queue_bytes = 0
+        unsynced, self._unsynced = self._unsynced, deque()
+        for _, tickets in unsynced:
+            for ticket in tickets:
+                ticket.failed(error)
+        for _, _, queued in queue:
+            if queued is not None:
+                queued.failed(error)
+
+    def ask_last_sync(self) -> None:
+        """Ask for the round before a close: all durable, all written that a start needs."""
+        if self.recovery_point == self.end_offset and self._epochs_saved:
+            return
+        active = self._segments.active
+        if active is None:
+            self.recovery_point = self.end_offset
+            return
+        try:
+            active.save_indexes(complete=True)
+        except OSError as error:
+            logger.warning(
+                "an index in %s was not written: %s", self._segments.directory, error
+            )
+        self._bytes_unchecked = self._shared.settings.checkpoint_bytes
+        self._shared.syncer.ask(self)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether a restart need not check anything."""
+        return self.recovery_point == self.end_offset and not self._segments.dirty
+
+    def close(self, error: IsthmusError) -> None:
+        """Refuse with `error` what comes from here on, wake the readers, close the files."""
+        self._closed = error
+        self.fail(error)
+        self._wake()
+        self._tail.clear()
+        self._shared.syncer.forget(self)
+        self._segments.close()

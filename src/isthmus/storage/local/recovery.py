@@ -1,0 +1,212 @@
+"""Loads a partition from its directory, after a clean end or any other.
+
+After a clean end the files are as the indexes say, and only the last few kilobytes of the
+newest segment are looked at. After any other end, everything from the recovery point on (the
+offset up to which all was synced once) is read and its checksums are compared. Then:
+
+- **What is torn is cut.** Where nothing good follows a bad batch, the file ends before it. Only
+  records that were never acknowledged as durable can lie there.
+- **What is damaged in the middle stays.** Where good batches follow a bad one, we cannot know
+  whether those were acknowledged; so they are kept, the bad stretch is reported and readers
+  step over it. The alternative, Kafka's, is to cut away all that follows, and a flipped bit
+  would then cost every record after it. The price: after a power cut, unacknowledged records
+  may be readable behind a gap of other unacknowledged ones.
+- **The leader epoch grows,** because records that somebody has seen may be gone, so that
+  consumers notice (KIP-320). The epoch itself comes from the catalog, which is durable, so it
+  grows even when a power cut took every trace of a partition's last epoch.
+- **What is left is synced**, because it will be shown to readers as durable.
+
+The state of idempotent producers is the newest snapshot that can be read, and the batch headers
+since.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import TYPE_CHECKING, Final
+
+from isthmus.errors import CorruptBatch
+from isthmus.storage.local.checkpoints import LEADER_EPOCH_FILE, LeaderEpochs
+from isthmus.storage.local.scan import Damage
+from isthmus.storage.local.segments import SegmentList
+from isthmus.storage.producers import ProducerTable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from isthmus.record.batch import RecordBatch
+    from isthmus.storage.local.files import Files
+    from isthmus.storage.local.scan import Scan
+    from isthmus.storage.local.segment import Segment
+    from isthmus.storage.local.shared import Shared
+    from isthmus.storage.topic_configs import TopicConfig
+
+_SEGMENT: Final = re.compile(r"(\d{20})\.log")
+_SNAPSHOT: Final = re.compile(r"(\d{20})\.snapshot")
+_FAR: Final = 2**62  # an offset after all others
+
+logger = logging.getLogger(__name__)
+
+
+class Loaded:
+    """What a partition begins with."""
+
+    __slots__ = (
+        "end_offset",
+        "epochs",
+        "epochs_saved",
+        "producers",
+        "segments",
+        "snapshots",
+        "start_offset",
+    )
+
+    def __init__(self, segments: SegmentList, producers_max: int) -> None:
+        self.segments = segments
+        self.start_offset = 0
+        self.end_offset = 0
+        self.epochs = LeaderEpochs()
+        self.epochs_saved = False
+        self.producers = ProducerTable(producers_max)
+        self.snapshots: list[int] = []  # offsets, ascending
+
+
+def load_partition(
+    shared: Shared,
+    directory: Path,
+    config: TopicConfig,
+    *,
+    leader_epoch: int,
+    recovery_point: int | None,
+) -> Loaded:
+    """Load a partition; `recovery_point` is None after a clean end. Raises OSError.
+
+    Its leader epoch will be `leader_epoch`, or a larger one where the directory knows better.
+    """
+    files = shared.files
+    loaded = Loaded(
+        SegmentList(files, shared.open_segments, directory, config),
+        shared.settings.producers_max,
+    )
+    names = files.names(directory)
+    bases = _numbers(_SEGMENT, names)
+    for base in bases:
+        loaded.segments.restore(base, files.size(directory / f"{base:020d}.log"))
+    loaded.segments.names_changed = False
+    loaded.start_offset = loaded.end_offset = bases[0] if bases else 0
+    saved = _load_epochs(files, directory)
+    loaded.epochs = saved or LeaderEpochs()
+    clean = recovery_point is None and _load_clean(loaded)
+    if not clean:
+        _recover(loaded, recovery_point or 0, files)
+    if saved is None and bases:
+        logger.warning("%s in %s is missing or wrong: rebuilt", LEADER_EPOCH_FILE, directory)
+        loaded.epochs = LeaderEpochs()
+        loaded.segments.walk(0, lambda batch: _note_epoch(loaded.epochs, batch))
+    newest = loaded.epochs.latest
+    epoch = max(leader_epoch, newest if clean else newest + 1)
+    if epoch > newest:
+        loaded.epochs.begin(epoch, loaded.end_offset)
+    loaded.epochs_saved = saved is not None and epoch == newest
+    _load_producers(loaded, files, _numbers(_SNAPSHOT, names))
+    return loaded
+
+
+def _numbers(pattern: re.Pattern[str], names: list[str]) -> list[int]:
+    matches = map(pattern.fullmatch, names)
+    return sorted(int(match[1]) for match in matches if match is not None)
+
+
+def _load_epochs(files: Files, directory: Path) -> LeaderEpochs | None:
+    data = files.read_file(directory / LEADER_EPOCH_FILE)
+    try:
+        return None if data is None else LeaderEpochs.parse(data)
+    except ValueError:
+        return None
+
+
+def _note_epoch(epochs: LeaderEpochs, batch: RecordBatch) -> None:
+    if batch.leader_epoch > epochs.latest:
+        epochs.begin(batch.leader_epoch, batch.base_offset)
+
+
+# --- the log ----------------------------------------------------------------------------------
+
+
+def _load_clean(loaded: Loaded) -> bool:
+    """Find the end of the newest segment; False where the file is not what was left."""
+    active = loaded.segments.active
+    if active is None:
+        return True
+    scan = active.resume(_FAR, verify=False, contiguous=False)
+    if scan.damage or scan.position != active.size:
+        logger.warning("%s is not as a clean end leaves it", active.path)
+        return False
+    active.settle(scan.position, scan.next_offset)
+    loaded.end_offset = scan.next_offset
+    return True
+
+
+def _recover(loaded: Loaded, recovery_point: int, files: Files) -> None:
+    """Check all from the recovery point on; cut what is torn, keep what follows damage."""
+    segments = loaded.segments
+    walked: list[tuple[Segment, Scan]] = []
+    for segment in segments.since(recovery_point):
+        scan = segment.resume(
+            max(recovery_point, segment.base_offset), verify=True, contiguous=True
+        )
+        walked.append((segment, scan))
+    while len(walked) > 1 and walked[-1][1].next_offset == walked[-1][0].base_offset:
+        segment, _ = walked.pop()  # nothing good in it: it belongs to the torn tail
+        logger.warning("%s holds nothing that can be read: removed", segment.path)
+        segments.drop_active()
+        for path in (segment.path, *segment.index_paths):
+            files.remove(path)
+        segments.names_changed = True
+    for number, (segment, scan) in enumerate(walked):
+        if number + 1 < len(walked):
+            following = walked[number + 1][0].base_offset
+            if scan.position < segment.size or scan.next_offset < following:
+                scan.damage.append(
+                    Damage(scan.position, segment.size, scan.next_offset, following)
+                )
+        else:
+            if scan.position < segment.size:
+                logger.warning(
+                    "%s is torn: cut from %d to %d bytes",
+                    segment.path,
+                    segment.size,
+                    scan.position,
+                )
+            segment.settle(scan.position, scan.next_offset)
+            loaded.end_offset = scan.next_offset
+        segments.report(segment, scan.damage)
+        segment.sync()
+    files.sync_directory(segments.directory)
+    loaded.epochs.cut(loaded.end_offset)
+    segments.walk(recovery_point, lambda batch: _note_epoch(loaded.epochs, batch))
+
+
+# --- the producers ----------------------------------------------------------------------------
+
+
+def _load_producers(loaded: Loaded, files: Files, snapshots: list[int]) -> None:
+    directory = loaded.segments.directory
+    begin = loaded.start_offset
+    while snapshots:
+        offset = snapshots[-1]
+        path = directory / f"{offset:020d}.snapshot"
+        data = files.read_file(path) if offset <= loaded.end_offset else None
+        try:
+            if data is not None:
+                loaded.producers.restore(data)
+                begin = max(begin, offset)
+                break
+        except CorruptBatch as error:
+            logger.warning("%s is of no use: %s", path, error)
+        files.remove(path)
+        snapshots.pop()
+    loaded.snapshots = snapshots
+    if begin < loaded.end_offset:
+        loaded.segments.walk(begin, loaded.producers.replay)

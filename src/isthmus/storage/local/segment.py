@@ -1,0 +1,401 @@
+"""One file of a partition, with its two indexes.
+
+A segment holds consecutive batches from `base_offset` on, byte for byte as they were sent. Only
+the newest segment of a partition is appended to. A segment's file is opened when it is needed
+and closed when too many are open (`OpenSegments`); one with bytes that are not on the disk yet
+stays open, because only the descriptor that wrote is sure to hear of a failed write-back.
+
+Indexes are hints (index.py): what is read is checked against the file, and an index that turns
+out wrong is built again. Not here: choosing a segment (segments.py), cutting a torn tail
+(recovery.py), syncing (sync.py).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from isthmus.storage.local.index import OffsetIndex, TimeIndex
+from isthmus.storage.local.scan import CHUNK_BYTES, EPOCH_ANY, Scan
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from isthmus.record.batch import RecordBatch
+    from isthmus.storage.local.files import Files
+
+READ_AHEAD_BYTES: Final = 8 * 1024  # read beyond what is asked: the way from the index entry
+PROBE_BYTES: Final = 4096
+_NEVER: Final = -1  # a timestamp older than all
+_EVICTION_TRIES: Final = 8
+
+logger = logging.getLogger(__name__)
+
+
+class OpenSegments:
+    """The segments whose files are open, the longest unused first."""
+
+    __slots__ = ("_open", "limit")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._open: dict[Segment, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def use(self, segment: Segment) -> None:
+        """Note a use; close the longest unused when there are too many.
+
+        Those with unsynced bytes stay, so the limit may be passed while many wait for a sync.
+        """
+        self._open.pop(segment, None)
+        self._open[segment] = None
+        if len(self._open) <= self.limit:
+            return
+        for _ in range(_EVICTION_TRIES):
+            oldest = next(iter(self._open))
+            if oldest is not segment and oldest.idle:
+                oldest.close()
+                return
+            self._open[oldest] = self._open.pop(oldest)  # None, moved to the end
+
+    def forget(self, segment: Segment) -> None:
+        """The segment has closed its file."""
+        self._open.pop(segment, None)
+
+
+class Segment:
+    """One segment; `next_offset` and `size` tell where the next batch goes."""
+
+    __slots__ = (
+        "_closing",
+        "_descriptor",
+        "_files",
+        "_first_timestamp",
+        "_index_interval",
+        "_offset_index",
+        "_open",
+        "_since_entry",
+        "_time_index",
+        "base_offset",
+        "dirty",
+        "max_timestamp",
+        "max_timestamp_offset",
+        "next_offset",
+        "path",
+        "pins",
+        "size",
+    )
+
+    def __init__(
+        self,
+        files: Files,
+        open_segments: OpenSegments,
+        directory: Path,
+        base_offset: int,
+        index_interval: int,
+    ) -> None:
+        self.base_offset = base_offset
+        self.next_offset = base_offset
+        self.path = directory / f"{base_offset:020d}.log"
+        self.size = 0
+        self.max_timestamp = _NEVER
+        self.max_timestamp_offset = base_offset
+        self.dirty = False  # has bytes that no fdatasync has covered
+        self.pins = 0  # syncs that use the descriptor just now
+        self._files = files
+        self._open = open_segments
+        self._index_interval = index_interval
+        self._descriptor = -1
+        self._closing = False
+        self._first_timestamp: int | None = None
+        self._since_entry = 0
+        self._offset_index: OffsetIndex | None = None
+        self._time_index: TimeIndex | None = None
+
+    # --- the file -----------------------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        """Whether the file may be closed for now."""
+        return not self.dirty and self.pins == 0
+
+    @property
+    def entries(self) -> int:
+        """Entries of the offset index. Raises OSError."""
+        return len(self._indexes()[0])
+
+    @property
+    def index_paths(self) -> tuple[Path, Path]:
+        """Where the offset index and the time index lie."""
+        return self.path.with_suffix(".index"), self.path.with_suffix(".timeindex")
+
+    @property
+    def saved_index_paths(self) -> list[Path]:
+        """The index files that exist and belong to this segment."""
+        indexes = (self._offset_index, self._time_index)
+        return [
+            path
+            for index, path in zip(indexes, self.index_paths, strict=True)
+            if index is not None and index.saved
+        ]
+
+    def descriptor(self) -> int:
+        """Return the open file, opening it if need be. Raises OSError."""
+        if self._descriptor < 0:
+            self._descriptor = self._files.open(self.path, create=True)
+        self._open.use(self)
+        return self._descriptor
+
+    def close(self) -> None:
+        """Write the indexes and close the file; a sync that is under way keeps it open."""
+        if self._descriptor < 0:
+            return
+        if self.pins:
+            self._closing = True
+            return
+        try:
+            self.save_indexes()
+        except OSError as error:
+            logger.warning("an index of %s was not written: %s", self.path, error)
+        descriptor, self._descriptor = self._descriptor, -1
+        self._offset_index = self._time_index = None
+        self._open.forget(self)
+        self._files.close(descriptor)
+
+    def unpin(self) -> None:
+        """A sync that used the descriptor has ended."""
+        self.pins -= 1
+        if self._closing and self.pins == 0:
+            self._closing = False
+            self.close()
+
+    # --- writing ------------------------------------------------------------------------------
+
+    def append(self, batches: Sequence[RecordBatch], views: Sequence[memoryview]) -> None:
+        """Write batches that are stamped already. Raises OSError, then nothing has changed.
+
+        What an unsuccessful write left behind the end is the caller's to cut, see `cut_back`.
+        """
+        descriptor = self.descriptor()
+        offset_index, _ = self._indexes()
+        self._files.write(descriptor, views, self.size)
+        self.dirty = True
+        position = self.size
+        for batch in batches:
+            if batch.max_timestamp > self.max_timestamp:
+                self.max_timestamp = batch.max_timestamp
+                self.max_timestamp_offset = batch.last_offset
+            if self._since_entry > self._index_interval:
+                self._add_entries(offset_index, batch.last_offset, position)
+            self._since_entry += batch.size
+            position += batch.size
+        self.size = position
+        self.next_offset = batches[-1].next_offset
+
+    def cut_back(self) -> None:
+        """Cut the file to what is known of it. Raises OSError."""
+        self._files.truncate(self.descriptor(), self.size)
+
+    def save_indexes(self, *, complete: bool = False) -> None:
+        """Write what the index files lack. Raises OSError.
+
+        `complete`: the time index is to end with the newest timestamp, as Kafka leaves it when
+        it seals or closes a segment.
+        """
+        if complete:
+            self._indexes()[1].append(self.max_timestamp, self.max_timestamp_offset)
+        for index, path in zip(
+            (self._offset_index, self._time_index), self.index_paths, strict=True
+        ):
+            if index is None or index.saved == len(index):
+                continue
+            data, position = index.unsaved()
+            descriptor = self._files.open(path, create=True)
+            try:
+                self._files.write(descriptor, [data], position)
+                self._files.truncate(descriptor, position + len(data))
+            finally:
+                self._files.close(descriptor)
+            index.saved = len(index)
+
+    def _add_entries(self, offset_index: OffsetIndex, last_offset: int, position: int) -> None:
+        offset_index.append(last_offset, position)
+        assert self._time_index is not None
+        self._time_index.append(self.max_timestamp, self.max_timestamp_offset)
+        self._since_entry = 0
+
+    # --- indexes ------------------------------------------------------------------------------
+
+    def _indexes(self) -> tuple[OffsetIndex, TimeIndex]:
+        """Return both indexes, loaded, or built again where a file cannot be right."""
+        if self._offset_index is None or self._time_index is None:
+            offset_index, time_index = (
+                OffsetIndex(self.base_offset),
+                TimeIndex(self.base_offset),
+            )
+            offsets, times = map(self._files.read_file, self.index_paths)
+            usable = (offsets is not None or self.size <= self._index_interval) and (
+                times is not None or self.size == 0
+            )
+            usable = usable and offset_index.load(offsets or b"", self.size)
+            usable = usable and time_index.load(times or b"", self.next_offset)
+            self._offset_index, self._time_index = offset_index, time_index
+            last = time_index.last()
+            if not usable:
+                self.rebuild_indexes()
+            elif last is not None and last[0] > self.max_timestamp:
+                self.max_timestamp, self.max_timestamp_offset = last
+        return self._offset_index, self._time_index
+
+    def rebuild_indexes(self) -> None:
+        """Make both indexes from the file. Raises OSError."""
+        self._offset_index = OffsetIndex(self.base_offset)
+        self._time_index = TimeIndex(self.base_offset)
+        self.max_timestamp = _NEVER
+        self._walk(0, verify=False)
+        self._time_index.append(self.max_timestamp, self.max_timestamp_offset)
+
+    def resume(
+        self, offset: int, *, verify: bool, contiguous: bool, epoch_max: int = EPOCH_ANY
+    ) -> Scan:
+        """Go over the batches from `offset` or shortly before on, and index them anew.
+
+        Returns the finished scan; what it tells of the end is the caller's to act on.
+        """
+        offset_index, time_index = self._indexes()
+        entry = offset_index.entry_before(offset - 1)
+        if entry is not None and not self._holds(entry):
+            entry = None
+        start = 0 if entry is None else entry[1]
+        offset_index.cut(start + 1 if entry is not None else 0)
+        time_index.cut(offset if entry is not None else self.base_offset)
+        self.max_timestamp, self.max_timestamp_offset = time_index.last() or (
+            _NEVER,
+            self.base_offset,
+        )
+        return self._walk(start, verify=verify, contiguous=contiguous, epoch_max=epoch_max)
+
+    def settle(self, size: int, next_offset: int) -> None:
+        """Take `size` for the end of the segment, cutting the file. Raises OSError."""
+        if size < self.size:
+            self.size = size
+            self.cut_back()
+            offset_index, time_index = self._indexes()
+            offset_index.cut(size)
+            time_index.cut(next_offset)
+        self.next_offset = next_offset
+
+    def sync(self) -> None:
+        """Return once all that was found in the file is on the disk. Raises OSError."""
+        self._files.fdatasync(self.descriptor())
+
+    def _walk(
+        self,
+        start: int,
+        *,
+        verify: bool,
+        contiguous: bool = False,
+        epoch_max: int = EPOCH_ANY,
+    ) -> Scan:
+        scan = self._scan(
+            start,
+            self.base_offset,
+            verify=verify,
+            contiguous=contiguous,
+            epoch_max=epoch_max,
+        )
+        offset_index, _ = self._indexes()
+        self._since_entry = 0
+        for position, batch in scan:
+            if batch.max_timestamp > self.max_timestamp:
+                self.max_timestamp = batch.max_timestamp
+                self.max_timestamp_offset = batch.last_offset
+            if self._since_entry > self._index_interval:
+                self._add_entries(offset_index, batch.last_offset, position)
+            self._since_entry += batch.size
+        return scan
+
+    def _holds(self, entry: tuple[int, int]) -> bool:
+        """Whether the file has at the entry's position what the entry says."""
+        last_offset, position = entry
+        probe = self._scan(position, self.base_offset, verify=False, chunk_bytes=PROBE_BYTES)
+        found = next(iter(probe), None)
+        return (
+            found is not None and found[0] == position and found[1].last_offset == last_offset
+        )
+
+    # --- reading ------------------------------------------------------------------------------
+
+    def first_timestamp(self) -> int:
+        """Return the timestamp that the age of the segment counts from. Raises OSError."""
+        if self._first_timestamp is None:
+            for _, batch in self._scan(
+                0, self.base_offset, verify=False, chunk_bytes=PROBE_BYTES
+            ):
+                self._first_timestamp = batch.max_timestamp
+                break
+        return _NEVER if self._first_timestamp is None else self._first_timestamp
+
+    def newest_timestamp(self) -> int:
+        """Return the largest timestamp in the segment. Raises OSError."""
+        self._indexes()
+        return self.max_timestamp
+
+    def scan_from(
+        self, offset: int, chunk_bytes: int = CHUNK_BYTES, *, verify: bool = True
+    ) -> Scan:
+        """Return a scan that begins at or shortly before `offset`. Raises OSError."""
+        entry = self._indexes()[0].entry_before(offset)
+        if entry is not None and not self._holds(entry):
+            logger.warning("the index of %s is wrong and is built again", self.path)
+            self.rebuild_indexes()
+            entry = self._indexes()[0].entry_before(offset)
+        start = 0 if entry is None else entry[1]
+        return self._scan(start, self.base_offset, verify=verify, chunk_bytes=chunk_bytes)
+
+    def scan_from_time(self, timestamp_ms: int) -> Scan:
+        """Return a scan that begins before the first record at or after `timestamp_ms`."""
+        return self.scan_from(self._indexes()[1].offset_before(timestamp_ms))
+
+    def read(self, offset: int, bytes_max: int, limit: int) -> tuple[list[memoryview], Scan]:
+        """Return whole batches from the one that holds `offset` to before `limit`.
+
+        At least one where there is one. The scan tells of damage met on the way.
+        """
+        scan = self.scan_from(offset, min(bytes_max + READ_AHEAD_BYTES, CHUNK_BYTES))
+        buffers: list[memoryview] = []
+        for _, batch in scan:
+            if batch.next_offset <= offset:
+                continue
+            if batch.next_offset > limit or (buffers and batch.size > bytes_max):
+                break
+            buffers.append(batch.data)
+            bytes_max -= batch.size
+            if bytes_max <= 0:
+                break
+        return buffers, scan
+
+    def _scan(
+        self,
+        start: int,
+        next_offset: int,
+        *,
+        verify: bool,
+        contiguous: bool = False,
+        epoch_max: int = EPOCH_ANY,
+        chunk_bytes: int = CHUNK_BYTES,
+    ) -> Scan:
+        return Scan(
+            self._files,
+            self.descriptor(),
+            start,
+            self.size,
+            next_offset,
+            verify=verify,
+            contiguous=contiguous,
+            epoch_max=epoch_max,
+            chunk_bytes=chunk_bytes,
+        )

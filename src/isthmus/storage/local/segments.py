@@ -1,0 +1,219 @@
+"""The segments of one partition, oldest first: rolling to a new one, finding an old one.
+
+Everything before the newest segment is only read, found by binary search over base offsets. A
+directory is made with the partition, a segment file with the first batch. Rolling follows
+Kafka: by size, by age of the first record (in record time), when an index is full, and when an
+offset would not fit into the index any more.
+"""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_right
+from typing import TYPE_CHECKING, Final
+
+from isthmus.storage.local.index import OFFSET_ENTRY_BYTES
+from isthmus.storage.local.segment import OpenSegments, Segment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from isthmus.record.batch import RecordBatch
+    from isthmus.storage.local.files import Files
+    from isthmus.storage.local.scan import Damage
+    from isthmus.storage.topic_configs import TopicConfig
+
+RELATIVE_OFFSET_MAX: Final = 2**31 - 1
+
+logger = logging.getLogger(__name__)
+
+
+class SegmentList:
+    """The segments of one partition; the last one is the active one."""
+
+    __slots__ = (
+        "_bases",
+        "_config",
+        "_files",
+        "_open",
+        "_reported",
+        "_segments",
+        "directory",
+        "dirty",
+        "names_changed",
+        "sealed_bytes",
+    )
+
+    def __init__(
+        self, files: Files, open_segments: OpenSegments, directory: Path, config: TopicConfig
+    ) -> None:
+        self.directory = directory
+        self.dirty: list[Segment] = []  # have bytes that no sync has covered
+        self.names_changed = False  # so has the directory
+        self.sealed_bytes = 0
+        self._files = files
+        self._open = open_segments
+        self._config = config
+        self._segments: list[Segment] = []
+        self._bases: list[int] = []
+        self._reported: set[tuple[int, int]] = set()
+
+    def __len__(self) -> int:
+        return len(self._segments)
+
+    def __iter__(self) -> Iterator[Segment]:
+        return iter(self._segments)
+
+    @property
+    def active(self) -> Segment | None:
+        """The segment that is appended to, if there is one yet."""
+        return self._segments[-1] if self._segments else None
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all segment files."""
+        return self.sealed_bytes + (self._segments[-1].size if self._segments else 0)
+
+    def configure(self, config: TopicConfig) -> None:
+        """Obey other settings from the next segment on."""
+        self._config = config
+
+    # --- writing ------------------------------------------------------------------------------
+
+    def add(self, base_offset: int) -> Segment:
+        """Make the next segment the active one; its file comes with the first append."""
+        if self._segments:
+            self.sealed_bytes += self._segments[-1].size
+        segment = Segment(
+            self._files,
+            self._open,
+            self.directory,
+            base_offset,
+            self._config.index_interval_bytes,
+        )
+        self._segments.append(segment)
+        self._bases.append(base_offset)
+        self.names_changed = True
+        return segment
+
+    def roll(self, base_offset: int) -> None:
+        """Seal the active segment and begin the next one."""
+        segment = self._segments[-1]
+        try:
+            segment.save_indexes(complete=True)
+        except OSError as error:
+            logger.warning("an index of %s was not written: %s", segment.path, error)
+        self.add(base_offset)
+
+    def append(self, batches: list[RecordBatch], views: list[memoryview]) -> None:
+        """Append to the active segment. Raises OSError; see `Segment.append`."""
+        segment = self._segments[-1]
+        was_dirty = segment.dirty
+        try:
+            segment.append(batches, views)
+        finally:
+            if segment.dirty and not was_dirty:
+                self.dirty.append(segment)
+
+    def is_full(self, pending: int, size: int, last_offset: int, timestamp: int) -> bool:
+        """Whether a batch needs a new segment once `pending` bytes are in. Raises OSError."""
+        segment = self._segments[-1]
+        config = self._config
+        filled = segment.size + pending
+        if filled == 0:
+            return False
+        if (
+            filled + size > config.segment_bytes_max
+            or last_offset - segment.base_offset > RELATIVE_OFFSET_MAX
+            or segment.entries * OFFSET_ENTRY_BYTES >= config.index_bytes_max
+        ):
+            return True
+        return (
+            segment.size > 0 and timestamp - segment.first_timestamp() > config.segment_ms_max
+        )
+
+    # --- reading ------------------------------------------------------------------------------
+
+    def read(self, offset: int, bytes_max: int, limit: int) -> list[memoryview]:
+        """Return whole batches from the one that holds `offset` to before `limit`.
+
+        At least one where there is one that is not damaged. Raises OSError.
+        """
+        slot = max(0, bisect_right(self._bases, offset) - 1)
+        buffers: list[memoryview] = []
+        while not buffers and slot < len(self._segments):
+            segment = self._segments[slot]
+            if segment.base_offset >= limit:
+                break
+            buffers, scan = segment.read(offset, bytes_max, limit)
+            self.report(segment, scan.damage)
+            slot += 1
+        return buffers
+
+    def offset_for_time(self, timestamp_ms: int) -> tuple[int, int] | None:
+        """Return (offset, timestamp) of the first record at or after `timestamp_ms`."""
+        for segment in self._segments:
+            if segment.newest_timestamp() < timestamp_ms:
+                continue
+            scan = segment.scan_from_time(timestamp_ms)
+            for _, batch in scan:
+                found = batch.offset_for_time(timestamp_ms)
+                if found is not None:
+                    return found
+            self.report(segment, scan.damage)
+        return None
+
+    def newest_timestamp(self) -> int | None:
+        """Return the largest timestamp of the partition, None where it is empty."""
+        times = [segment.newest_timestamp() for segment in self._segments if segment.size]
+        return max(times, default=None)
+
+    def walk(self, offset: int, visit: Callable[[RecordBatch], None]) -> None:
+        """Call `visit` with every batch from `offset` on, unverified. Raises OSError."""
+        for segment in self.since(offset):
+            for _, batch in segment.scan_from(offset, verify=False):
+                if batch.base_offset >= offset:
+                    visit(batch)
+
+    def report(self, segment: Segment, damage: list[Damage]) -> None:
+        """Say once per place that records are lost."""
+        for lost in damage:
+            if (segment.base_offset, lost.position) not in self._reported:
+                self._reported.add((segment.base_offset, lost.position))
+                logger.error(
+                    "%s is damaged from byte %d to %d: offsets %d to %d are lost",
+                    segment.path,
+                    lost.position,
+                    lost.end,
+                    lost.offset,
+                    lost.next_offset - 1,
+                )
+
+    # --- loading ------------------------------------------------------------------------------
+
+    def restore(self, base_offset: int, size: int) -> Segment:
+        """Add a segment whose file was found, behind those already here."""
+        if self._segments:
+            self._segments[-1].next_offset = base_offset
+        segment = self.add(base_offset)
+        segment.size = size
+        if size:
+            segment.next_offset = base_offset + RELATIVE_OFFSET_MAX + 1  # at most; see settle
+        return segment
+
+    def since(self, offset: int) -> list[Segment]:
+        """Return the segments from the one that holds `offset` on."""
+        return self._segments[max(0, bisect_right(self._bases, offset) - 1) :]
+
+    def drop_active(self) -> None:
+        """Forget the newest segment; its files are the caller's."""
+        self._segments.pop().close()
+        self._bases.pop()
+        if self._segments:
+            self.sealed_bytes -= self._segments[-1].size
+
+    def close(self) -> None:
+        """Close all files."""
+        for segment in self._segments:
+            segment.close()

@@ -1,0 +1,25 @@
+"""What the local engine can be told, with its limits; `config` fills it from
+[storage.local]."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from isthmus.storage.producers import PRODUCERS_MAX
+from isthmus.storage.topic_configs import DURABILITY_SYNCED
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSettings:
+    """Settings of the local engine; every limit it has is here."""
+
+    durability: str = DURABILITY_SYNCED  # of log topics that do not say
+    node_id: int = 1  # written to meta.properties
+    tail_bytes_max: int = 4 * MIB  # newest batches in memory, per partition
+    tails_bytes_max: int = 64 * MIB  # and of all partitions together
+    open_segments_max: int = 512  # files kept open
+    checkpoint_bytes: int = 64 * MIB  # most bytes per partition to go over after a crash
+    partitions_max: int = 20_000  # of all log topics together
+    producers_max: int = PRODUCERS_MAX  # idempotent producers remembered per partition

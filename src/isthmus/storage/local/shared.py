@@ -1,0 +1,91 @@
+"""What the partitions of one log have in common: the disk, the rounds of syncing, the
+limits."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from isthmus.errors import SyncFailed
+from isthmus.storage.local.checkpoints import RECOVERY_POINT_FILE, format_recovery_points
+from isthmus.storage.local.segment import OpenSegments
+from isthmus.storage.local.sync import Syncer, SyncWork
+from isthmus.storage.local.tail import TailBudget
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from isthmus.errors import StorageError
+    from isthmus.runtime import Runtime
+    from isthmus.storage.local.files import Files
+    from isthmus.storage.local.partition import LocalPartition
+    from isthmus.storage.local.settings import LocalSettings
+
+logger = logging.getLogger(__name__)
+
+
+class Shared:
+    """Given to every partition of a log."""
+
+    __slots__ = (
+        "error",
+        "files",
+        "open_segments",
+        "partitions",
+        "recovery_points",
+        "runtime",
+        "settings",
+        "syncer",
+        "tails",
+        "touched",
+    )
+
+    def __init__(
+        self, runtime: Runtime, files: Files, settings: LocalSettings, directory: Path
+    ) -> None:
+        self.runtime = runtime
+        self.files = files
+        self.settings = settings
+        self.open_segments = OpenSegments(settings.open_segments_max)
+        self.tails = TailBudget(settings.tail_bytes_max, settings.tails_bytes_max)
+        self.syncer = Syncer(runtime, files, self._sync_failed)
+        self.touched: list[LocalPartition] = []  # have something queued
+        self.partitions: dict[LocalPartition, None] = {}
+        self.error: StorageError | None = None  # why nothing is accepted any more
+        self.recovery_points = RecoveryPoints(self, directory)
+
+    def _sync_failed(self, error: OSError) -> None:
+        """Stop for good: what is written cannot be promised, now or later."""
+        why = f"fdatasync failed ({error.strerror or error}); the log takes no more records"
+        logger.critical("%s. Reading goes on. Mend the disk, then start again", why)
+        self.error = SyncFailed(why)
+        for partition in list(self.partitions):
+            partition.fail(self.error)
+
+
+class RecoveryPoints:
+    """The file that says from where on each partition must be checked after a crash."""
+
+    __slots__ = ("_path", "_shared")
+
+    def __init__(self, shared: Shared, directory: Path) -> None:
+        self._shared = shared
+        self._path = directory / RECOVERY_POINT_FILE
+
+    def begin_sync(self) -> SyncWork:
+        """Take part in a round: write the file anew."""
+        work = SyncWork(0)
+        points = [
+            (partition.log_topic, partition.index, partition.recovery_point)
+            for partition in self._shared.partitions
+        ]
+        work.replacements = [(self._path, format_recovery_points(points))]
+        return work
+
+    def end_sync(self, work: SyncWork) -> None:
+        """The file is written, or the old one stands and more is checked after a crash."""
+        if work.hint_error is not None:
+            logger.warning("%s was not written: %s", self._path, work.hint_error)
+
+    def fail_sync(self, work: SyncWork) -> None:
+        """The old file stands."""

@@ -1,0 +1,264 @@
+"""A log engine that keeps everything in memory and nothing after that.
+
+For tests, for log topics nobody needs to keep, and as the shortest telling of the contract in
+log.py: read it first. There is nothing less safe than memory to wait for, so a record is
+durable as soon as it is written. Not here: limits on size. Retention is not part of this
+engine.
+"""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64encode
+from bisect import bisect_right
+from typing import TYPE_CHECKING
+
+from isthmus.errors import (
+    ConfigInvalid,
+    IsthmusError,
+    LogClosed,
+    OffsetOutOfRange,
+    StorageError,
+    TopicExists,
+    TopicUnknown,
+)
+from isthmus.storage.log import ISOLATION_DURABLE, ISOLATION_WRITTEN, Records
+from isthmus.storage.names import check_log_topic
+from isthmus.storage.producers import ProducerTable
+from isthmus.storage.topic_configs import TopicConfig
+from isthmus.storage.validation import check_batch
+from isthmus.storage.waiters import Waiters
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from isthmus.record.batch import RecordBatch
+    from isthmus.runtime import Runtime
+    from isthmus.storage.log import Ticket
+
+
+class MemoryPartition:
+    """One partition: a list of batches."""
+
+    def __init__(self, log: MemoryLog, log_topic: str, index: int, config: TopicConfig) -> None:
+        self.log_topic = log_topic
+        self.index = index
+        self.leader_epoch = 0
+        self.start_offset = 0
+        self.end_offset = 0
+        self.config = config
+        self.producers = ProducerTable()
+        self.size_bytes = 0
+        self._log = log
+        self._batches: list[RecordBatch] = []
+        self._ends: list[int] = []  # next offset of each batch
+        self._queue: list[tuple[RecordBatch | None, int, Ticket | None]] = []
+        self._queue_end = 0  # one past the newest queued record
+        self._waiters = {ISOLATION_WRITTEN: Waiters(), ISOLATION_DURABLE: Waiters()}
+        self._closed: IsthmusError | None = None
+
+    @property
+    def durable_offset(self) -> int:
+        """The same as `end_offset`."""
+        return self.end_offset
+
+    @property
+    def last_stable_offset(self) -> int:
+        """One past the last record that no open transaction holds back."""
+        first_open = self.producers.first_open_offset()
+        return self.end_offset if first_open is None else min(first_open, self.end_offset)
+
+    def append(
+        self, batch: RecordBatch, ticket: Ticket | None, *, trusted: bool = False
+    ) -> None:
+        """Queue one batch until `MemoryLog.flush`."""
+        base_offset = self._queue_end
+        try:
+            if self._closed is not None:
+                raise self._closed
+            check_batch(batch, self.config, self._log.runtime.now_ms(), trusted=trusted)
+            sent = None
+            if batch.producer_id >= 0:
+                sent = self.producers.admit(batch, base_offset)
+        except IsthmusError as error:
+            if ticket is not None:
+                ticket.failed(error)
+            return
+        if not self._queue:
+            self._log.touched.append(self)
+        if sent is not None:
+            self._queue.append((None, sent.base_offset, ticket))
+            return
+        batch.stamp(base_offset, self.leader_epoch)
+        self._queue.append((batch, base_offset, ticket))
+        self._queue_end = batch.next_offset
+
+    def commit(self) -> None:
+        """Make visible what was queued, then answer and wake."""
+        queue, self._queue = self._queue, []
+        for batch, _, _ in queue:
+            if batch is not None:
+                self._batches.append(batch)
+                self._ends.append(batch.next_offset)
+                self.size_bytes += batch.size
+                self.end_offset = batch.next_offset
+        self.producers.settle()
+        for _, base_offset, ticket in queue:
+            if ticket is not None:
+                ticket.written(base_offset)
+        for _, _, ticket in queue:
+            if ticket is not None:
+                ticket.durable()
+        self._wake()
+
+    def read(self, offset: int, bytes_max: int, isolation: int = ISOLATION_WRITTEN) -> Records:
+        """Return whole batches from the one that holds `offset` on."""
+        self._check_readable()
+        if not self.start_offset <= offset <= self.end_offset:
+            raise OffsetOutOfRange(
+                f"offset {offset} is not from {self.start_offset} to {self.end_offset}"
+            )
+        limit = self.end_offset if isolation == ISOLATION_WRITTEN else self.last_stable_offset
+        buffers: list[memoryview] = []
+        for batch in self._batches[bisect_right(self._ends, offset) :]:
+            if batch.next_offset > limit or (buffers and batch.size > bytes_max):
+                break
+            buffers.append(batch.data)
+            bytes_max -= batch.size
+        return Records(buffers)
+
+    def wait(
+        self, offset: int, wake: Callable[[], None], isolation: int = ISOLATION_WRITTEN
+    ) -> Callable[[], None]:
+        """Call `wake` once when there is more to read."""
+        cancel = self._waiters[isolation].park(offset, wake)
+        end = self.end_offset if isolation == ISOLATION_WRITTEN else self.last_stable_offset
+        if offset < end or self._closed is not None:
+            self._log.runtime.defer(self._wake)
+        return cancel
+
+    def _wake(self) -> None:
+        if self._closed is not None:
+            self._waiters[ISOLATION_WRITTEN].wake_all()
+            self._waiters[ISOLATION_DURABLE].wake_all()
+            return
+        self._waiters[ISOLATION_WRITTEN].wake(self.end_offset)
+        self._waiters[ISOLATION_DURABLE].wake(self.last_stable_offset)
+
+    def offset_for_time(self, timestamp_ms: int) -> tuple[int, int] | None:
+        """Return (offset, timestamp) of the first record at or after `timestamp_ms`."""
+        for batch in self._batches:
+            found = batch.offset_for_time(timestamp_ms)
+            if found is not None:
+                return found
+        return None
+
+    def offset_for_max_time(self) -> tuple[int, int] | None:
+        """Return (offset, timestamp) of the first record with the largest timestamp."""
+        newest = max((batch.max_timestamp for batch in self._batches), default=None)
+        return None if newest is None else self.offset_for_time(newest)
+
+    def epoch_end_offset(self, leader_epoch: int) -> tuple[int, int]:
+        """Return (epoch, end offset); there is only the epoch 0."""
+        return (0, self.end_offset) if leader_epoch >= 0 else (-1, -1)
+
+    def close(self, error: IsthmusError) -> None:
+        """Refuse all that comes from here on with `error` and wake who waits."""
+        self._closed = error
+        queue, self._queue = self._queue, []
+        for _, _, ticket in queue:
+            if ticket is not None:
+                ticket.failed(error)
+        self._wake()
+
+    def _check_readable(self) -> None:
+        if isinstance(self._closed, TopicUnknown):
+            raise self._closed
+
+
+class MemoryTopic:
+    """A log topic and its partitions."""
+
+    def __init__(self, name: str, topic_id: bytes, configs: Mapping[str, str]) -> None:
+        self.name = name
+        self.topic_id = topic_id
+        self.configs: dict[str, str] = dict(configs)
+        self.partitions: list[MemoryPartition] = []
+
+
+class MemoryLog:
+    """All log topics of one server, in memory."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.cluster_id = urlsafe_b64encode(runtime.random_bytes(16)).rstrip(b"=").decode()
+        self.error: StorageError | None = None
+        self.touched: list[MemoryPartition] = []
+        self._topics: dict[str, MemoryTopic] = {}
+
+    @property
+    def topics(self) -> Mapping[str, MemoryTopic]:
+        """Log topics by name."""
+        return self._topics
+
+    def create(self, name: str, partitions: int, configs: Mapping[str, str]) -> MemoryTopic:
+        """Create a log topic."""
+        check_log_topic(name)
+        if name in self._topics:
+            raise TopicExists(f"log topic {name} exists")
+        if partitions < 1:
+            raise ConfigInvalid(f"a log topic has at least one partition, not {partitions}")
+        TopicConfig(configs)
+        topic = MemoryTopic(name, self.runtime.random_bytes(16), configs)
+        self._topics[name] = topic
+        self.add_partitions(name, partitions)
+        return topic
+
+    def add_partitions(self, name: str, count: int) -> None:
+        """Grow a log topic to `count` partitions."""
+        topic = self._topic(name)
+        if count <= len(topic.partitions):
+            raise ConfigInvalid(f"{name} has {len(topic.partitions)} partitions, {count} asked")
+        config = TopicConfig(topic.configs)
+        for index in range(len(topic.partitions), count):
+            topic.partitions.append(MemoryPartition(self, name, index, config))
+
+    def configure(self, name: str, configs: Mapping[str, str]) -> None:
+        """Replace the settings of a log topic."""
+        topic = self._topic(name)
+        config = TopicConfig(configs)
+        topic.configs = dict(configs)
+        for partition in topic.partitions:
+            partition.config = config
+
+    def delete(self, name: str) -> None:
+        """Delete a log topic and its records."""
+        topic = self._topic(name)
+        del self._topics[name]
+        for partition in topic.partitions:
+            partition.close(TopicUnknown(f"log topic {name} was deleted"))
+
+    def partition(self, name: str, index: int) -> MemoryPartition | None:
+        """Return one partition, or None where it is not known."""
+        topic = self._topics.get(name)
+        if topic is None or not 0 <= index < len(topic.partitions):
+            return None
+        return topic.partitions[index]
+
+    def flush(self) -> None:
+        """Make visible what was appended since the last call."""
+        touched, self.touched = self.touched, []
+        for partition in touched:
+            partition.commit()
+
+    def close(self) -> None:
+        """Answer what is queued; refuse what comes after."""
+        self.flush()
+        for topic in self._topics.values():
+            for partition in topic.partitions:
+                partition.close(LogClosed("the log is closed"))
+
+    def _topic(self, name: str) -> MemoryTopic:
+        topic = self._topics.get(name)
+        if topic is None:
+            raise TopicUnknown(f"no log topic {name}")
+        return topic

@@ -1,0 +1,103 @@
+"""Whether a batch may be appended: the rules of its log topic, checked once, at the edge.
+
+The rules are those of Apache Kafka's `LogValidator`. Nearly all are answered by the header,
+so a batch is normally taken in without looking at its records; they are walked (and
+decompressed) only where the answer lies in them: keys, in a compacted log topic, and the
+exact records at fault where the header shows a timestamp out of bounds. So a header that
+states a smaller maximum timestamp than its records have is believed; only its own producer is
+misled by that.
+
+A batch that this server has built itself (`trusted`) may be a control batch, is not bound in
+time, and its checksum is not computed a second time. Sequence numbers are not looked at here,
+see producers.py.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from isthmus.errors import BatchRefused, BatchTooLarge, TimestampInvalid
+from isthmus.record.batch import RecordReader
+
+if TYPE_CHECKING:
+    from isthmus.record.batch import RecordBatch
+    from isthmus.storage.topic_configs import TopicConfig
+
+RECORD_ERRORS_MAX: Final = 100  # named in one refusal; the rest is left out
+_CONTROL: Final = 0x20
+_TRANSACTIONAL: Final = 0x10
+_LOG_APPEND_TIME: Final = 0x08
+_UNUSUAL: Final = _CONTROL | _TRANSACTIONAL | _LOG_APPEND_TIME
+
+
+def check_batch(
+    batch: RecordBatch, config: TopicConfig, now_ms: int, *, trusted: bool = False
+) -> None:
+    """Raise BatchRefused, BatchTooLarge, TimestampInvalid or CorruptBatch; else stamp the time.
+
+    The batch changes only where the log topic has LogAppendTime: then it gets `now_ms`.
+    """
+    if batch.size > config.batch_bytes_max:
+        raise BatchTooLarge(
+            f"a batch of {batch.size} bytes, max.message.bytes is {config.batch_bytes_max}"
+        )
+    if not trusted:
+        batch.verify()
+        if batch.count != batch.last_offset_delta + 1:
+            raise BatchRefused(
+                f"{batch.count} records but the last offset delta is {batch.last_offset_delta}"
+            )
+        if batch.attributes & _UNUSUAL or batch.producer_id >= 0:
+            _check_producer(batch)
+        if config.key_required:
+            _check_keys(batch)
+    if config.log_append_time:
+        batch.set_log_append_time(now_ms)
+    elif not trusted:
+        latest = now_ms + config.after_ms_max
+        if batch.max_timestamp > latest or (
+            min(batch.base_timestamp, batch.max_timestamp) < now_ms - config.before_ms_max
+        ):
+            _refuse_timestamps(batch, now_ms - config.before_ms_max, latest)
+
+
+def _check_producer(batch: RecordBatch) -> None:
+    if batch.attributes & _CONTROL:
+        raise BatchRefused("clients may not write control batches")
+    if batch.attributes & _LOG_APPEND_TIME:
+        raise BatchRefused("the time of arrival is not the client's to set")
+    if batch.producer_id >= 0:
+        if batch.base_sequence < 0 or batch.producer_epoch < 0:
+            raise BatchRefused(
+                f"producer {batch.producer_id} sent epoch {batch.producer_epoch} and "
+                f"sequence {batch.base_sequence}"
+            )
+    elif batch.attributes & _TRANSACTIONAL:
+        raise BatchRefused("a transactional batch without a producer id")
+
+
+def _check_keys(batch: RecordBatch) -> None:
+    """Every record of a compacted log topic needs a key: it says what it replaces."""
+    reader = RecordReader(batch)
+    faults = []
+    while reader.advance():
+        if reader.record().key is None:
+            faults.append((reader.offset - batch.base_offset, "a record without a key"))
+    if faults:
+        refusal = BatchRefused(f"{len(faults)} records without a key, in a compacted log topic")
+        refusal.record_errors = tuple(faults[:RECORD_ERRORS_MAX])
+        raise refusal
+
+
+def _refuse_timestamps(batch: RecordBatch, earliest: int, latest: int) -> None:
+    reader = RecordReader(batch)
+    faults = []
+    while reader.advance():
+        if not earliest <= reader.timestamp <= latest:
+            why = f"timestamp {reader.timestamp} is not from {earliest} to {latest}"
+            faults.append((reader.offset - batch.base_offset, why))
+    refusal = TimestampInvalid(
+        f"timestamps up to {batch.max_timestamp} are not all from {earliest} to {latest}"
+    )
+    refusal.record_errors = tuple(faults[:RECORD_ERRORS_MAX])
+    raise refusal

@@ -1,0 +1,80 @@
+"""Batches, tickets and readings for the tests of storage."""
+
+from __future__ import annotations
+
+from isthmus.record.batch import BatchBuilder, split_batches
+from isthmus.storage.log import ISOLATION_WRITTEN
+
+NOW_MS = 1_700_000_000_000
+
+
+def batch_of(
+    *values,
+    keys=None,
+    timestamp=NOW_MS,
+    timestamps=None,
+    compression=0,
+    producer_id=-1,
+    epoch=-1,
+    sequence=-1,
+    transactional=False,
+    control=False,
+    magic_crc=True,
+):
+    """Return a sealed batch of the values; `magic_crc=False` spoils the checksum."""
+    builder = BatchBuilder()
+    for number, value in enumerate(values):
+        when = timestamp if timestamps is None else timestamps[number]
+        builder.append(when, None if keys is None else keys[number], value)
+    batch = builder.seal(
+        compression, producer_id, epoch, sequence, transactional=transactional, control=control
+    )
+    if not magic_crc:
+        batch.data[batch.size - 1] ^= 1
+    return batch
+
+
+def contents(partition, isolation=ISOLATION_WRITTEN, start=None):
+    """Return the values of all records that a reader of the partition sees, in order."""
+    values = []
+    offset = partition.start_offset if start is None else start
+    while True:
+        records = partition.read(offset, 1 << 20, isolation)
+        if records.size == 0:
+            return values
+        for batch in split_batches(b"".join(records.buffers)):
+            assert batch.base_offset >= offset or batch.last_offset >= offset
+            batch.verify()
+            values += [record.value for record in batch.records() if record.offset >= offset]
+            offset = batch.next_offset
+
+
+class Answer:
+    """A ticket that writes down what it hears, and insists on the order of the contract."""
+
+    def __init__(self):
+        self.events = []
+        self.error = None
+
+    @property
+    def is_durable(self):
+        return "durable" in self.events
+
+    @property
+    def base_offset(self):
+        return next((event[1] for event in self.events if event[0] == "written"), None)
+
+    def written(self, base_offset):
+        assert self.events == []
+        self.events.append(("written", base_offset))
+
+    def durable(self):
+        assert len(self.events) == 1
+        assert self.error is None
+        self.events.append("durable")
+
+    def failed(self, error):
+        assert self.error is None
+        assert not self.is_durable
+        self.events.append("failed")
+        self.error = error

@@ -14,3 +14,6 @@ class Appends(Protocol):
 
     def append(self, partition: Partition, batch: RecordBatch, ticket: Ticket | None) -> None:
         """Append a batch; it is written, with all others, at the end of the turn."""
+
+    def forget_log_topic(self) -> None:
+        """A log topic came or went: what was resolved before may lead elsewhere now."""

@@ -1,0 +1,378 @@
+"""One Kafka connection: bytes in, requests to their handlers, responses out in order.
+
+A request is gathered into memory of its own, because the batches in it go to the log as they
+are. How much memory is decided by what has arrived, never by what the size prefix claims. Short
+requests are read through one buffer that all connections share.
+
+Responses leave in the order of their requests. A request begins when the one before is
+answered; only Produce requests may follow one another while earlier ones wait for the disk, so
+that a client's pipeline shares the syncs. Who sends ahead is no longer read from; who does not
+read its responses gets no further requests begun.
+
+The one `except` of this edge is `_guard`: a ProtocolError costs the connection and one line in
+the log; anything else is our bug, is logged with its traceback, and costs the connection too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Any, cast
+
+from isthmus.broker.fetch_sessions import FetchSessions
+from isthmus.broker.fetches import Fetches
+from isthmus.broker.groups import GroupTable
+from isthmus.broker.topic_ids import TopicIds
+from isthmus.errors import Malformed, ProtocolError, TooLarge
+from isthmus.kafka.api import ApiKey
+from isthmus.kafka.errors import RequestUnsupported
+from isthmus.kafka.frames import decode_request, encode_response_buffers, parse_request_header
+from isthmus.server.kafka_api.call import Call
+from isthmus.server.kafka_api.table import HANDLERS, unsupported_answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from isthmus.broker.appends import Appends
+    from isthmus.config import KafkaSettings
+    from isthmus.runtime import Runtime
+    from isthmus.storage.log import Log
+
+logger = logging.getLogger(__name__)
+
+SIZE_BYTES = 4
+RECEIVE_BYTES = 256 * 1024
+FRAME_BYTES_MIN = 64 * 1024  # what a request that is not all here yet gets at first
+FRAME_GROWTH = 4
+AHEAD_BYTES_MAX = 64 * 1024  # of requests that cannot begin yet
+PIPELINE_MAX = 64  # Produce requests of one connection under way
+PIPELINE_BYTES_MAX = 32 << 20
+WRITE_HIGH_BYTES = 1 << 20
+NODE_ID = 1
+
+Data = bytes | bytearray | memoryview
+
+
+class KafkaShore:
+    """What all Kafka connections of the server share, and what their handlers work on."""
+
+    def __init__(
+        self, runtime: Runtime, log: Log, broker: Appends, settings: KafkaSettings
+    ) -> None:
+        """Read back the groups; `broker` takes the batches."""
+        self.runtime = runtime
+        self.log = log
+        self.broker = broker
+        self.settings = settings
+        self.topic_ids = TopicIds(log)
+        self.fetches = Fetches(runtime, log, self.topic_ids)
+        self.fetch_sessions = FetchSessions(runtime, sessions_max=settings.fetch_sessions_max)
+        self.groups = GroupTable(
+            runtime,
+            log,
+            broker,
+            initial_delay_ms=settings.group_initial_rebalance_delay_ms,
+            retention_ms=settings.offsets_retention_minutes * 60_000,
+        )
+        self.node_id = NODE_ID
+        self.advertised: dict[int, tuple[str, int]] = {}  # local port → what clients are told
+        self.connections: set[KafkaConnection] = set()
+        self.receive_buffer = memoryview(bytearray(RECEIVE_BYTES))
+        self.accepted = 0
+        self.refused = 0
+        self.requests = 0
+
+    def connection(self) -> KafkaConnection:
+        """Return the protocol of a new connection."""
+        return KafkaConnection(self)
+
+    def forget_log_topic(self, name: str) -> None:
+        """A log topic was deleted: tell everybody who remembers it."""
+        self.broker.forget_log_topic()
+        self.groups.forget_log_topic(name)
+        self.fetches.recheck()
+
+    def close(self) -> None:
+        """Close all connections; a client that was not answered asks again elsewhere."""
+        for connection in [*self.connections]:
+            connection.drop()
+
+
+class KafkaConnection(asyncio.BufferedProtocol):
+    """One socket that speaks Kafka."""
+
+    __slots__ = (
+        "_advances",
+        "_can_write",
+        "_frame",
+        "_frame_have",
+        "_frame_size",
+        "_is_paused",
+        "_number",
+        "_queue",
+        "_queue_bytes",
+        "_rest",
+        "_shore",
+        "_transport",
+        "_under_way",
+        "_under_way_bytes",
+        "address",
+        "peer",
+    )
+
+    def __init__(self, shore: KafkaShore) -> None:
+        self.address = ("127.0.0.1", 0)  # what this client is told to connect to
+        self.peer = ""
+        self._shore = shore
+        self._transport: asyncio.Transport | None = None
+        self._number = 0
+        self._rest = b""  # less than a size prefix
+        self._frame: bytearray | None = None  # a request of which not all is here
+        self._frame_have = 0
+        self._frame_size = 0
+        self._queue: deque[bytearray] = deque()  # whole requests that have not begun
+        self._queue_bytes = 0
+        self._under_way: deque[Call] = deque()
+        self._under_way_bytes = 0
+        self._advances = False
+        self._can_write = True
+        self._is_paused = False
+
+    # --- asyncio calls these ------------------------------------------------------------------
+
+    def connection_made(self, base: asyncio.BaseTransport) -> None:
+        transport = cast("asyncio.Transport", base)  # uvloop's is one without saying so
+        shore = self._shore
+        shore.accepted += 1
+        self._number = shore.accepted
+        self.peer = _host_of(transport.get_extra_info("peername"))
+        if len(shore.connections) >= shore.settings.connections_max:
+            shore.refused += 1
+            logger.warning("connection refused peer=%s connections_max", self.peer)
+            transport.abort()
+            return
+        self._transport = transport
+        shore.connections.add(self)
+        local = transport.get_extra_info("sockname")
+        port = local[1] if isinstance(local, tuple) else 0
+        self.address = shore.advertised.get(port, (_host_of(local), port))
+        transport.set_write_buffer_limits(WRITE_HIGH_BYTES)
+        logger.debug("connected connection=%d peer=%s", self._number, self.peer)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        if self._frame is None:
+            return self._shore.receive_buffer
+        if self._frame_have == len(self._frame):
+            frame = bytearray(min(self._frame_size, FRAME_GROWTH * self._frame_have))
+            frame[: self._frame_have] = self._frame
+            self._frame = frame
+        return memoryview(self._frame)[self._frame_have :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._transport is not None:
+            self._guard(self._receive, nbytes)
+
+    def eof_received(self) -> bool:
+        return False  # close
+
+    def pause_writing(self) -> None:
+        self._can_write = False
+
+    def resume_writing(self) -> None:
+        self._can_write = True
+        self._advance()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._forget()
+        logger.debug("disconnected connection=%d error=%s", self._number, exc or "none")
+
+    # --- handlers call these ------------------------------------------------------------------
+
+    def answered(self, call: Call) -> None:
+        """Send what is answered, in the order of the requests, and begin what has waited."""
+        transport = self._transport
+        if transport is None:
+            return
+        under_way = self._under_way
+        while under_way and under_way[0].response is not None:
+            first = under_way.popleft()
+            self._under_way_bytes -= first.size
+            if first.response:
+                _send(transport, first.response)
+        if (self._queue or self._is_paused) and not self._advances:
+            # Not at once: the answer may come from deep within a group or a commit.
+            self._shore.runtime.defer(self._advance)
+
+    def encode(self, call: Call, body: dict[str, Any]) -> list[Data]:
+        """Return the response to a call; where that fails the connection ends."""
+        found: list[Data] = []
+
+        def make() -> None:
+            found[:] = encode_response_buffers(
+                call.api_key, call.version, call.correlation_id, body
+            )
+
+        self._guard(make)
+        return found
+
+    def drop(self, reason: str = "") -> None:
+        """Close once what was written is sent."""
+        transport = self._transport
+        if transport is None:
+            return
+        if reason:
+            logger.warning(
+                "connection closed connection=%d peer=%s reason=%s",
+                self._number,
+                self.peer,
+                reason,
+            )
+        self._forget()
+        transport.close()
+
+    # --- receiving ----------------------------------------------------------------------------
+
+    def _receive(self, nbytes: int) -> None:
+        if self._frame is None:
+            self._split(self._shore.receive_buffer[:nbytes])
+        else:
+            self._frame_have += nbytes
+            if self._frame_have == self._frame_size:
+                frame, self._frame = self._frame, None
+                self._enqueue(frame)
+        self._advance()
+
+    def _split(self, data: memoryview) -> None:
+        """Take requests out of what arrived; the start of one goes into memory of its own."""
+        position = 0
+        if self._rest:
+            position = SIZE_BYTES - len(self._rest)
+            self._rest += data[:position]
+            if len(self._rest) < SIZE_BYTES:
+                return
+        while self._rest or len(data) - position >= SIZE_BYTES:
+            if self._rest:
+                prefix, self._rest = self._rest, b""
+            else:
+                prefix = bytes(data[position : position + SIZE_BYTES])
+                position += SIZE_BYTES
+            size = int.from_bytes(prefix, "big", signed=True)
+            self._check_size(size)
+            have = min(size, len(data) - position)
+            if have == size:
+                self._enqueue(bytearray(data[position : position + size]))
+            else:
+                room = min(size, max(FRAME_BYTES_MIN, FRAME_GROWTH * have))
+                self._frame = bytearray(room)
+                self._frame[:have] = data[position : position + have]
+                self._frame_have, self._frame_size = have, size
+                return
+            position += size
+        self._rest = bytes(data[position:])
+
+    def _check_size(self, size: int) -> None:
+        if size < 0:
+            raise Malformed(f"a request of {size} bytes")
+        if size > self._shore.settings.request_size_max:
+            limit = self._shore.settings.request_size_max
+            raise TooLarge(f"a request of {size} bytes, request_size_max is {limit}")
+
+    def _enqueue(self, frame: bytearray) -> None:
+        self._queue.append(frame)
+        self._queue_bytes += len(frame)
+
+    # --- one request after the other ----------------------------------------------------------
+
+    def _advance(self) -> None:
+        """Begin the requests that may begin; read on, or do not."""
+        if self._advances or self._transport is None:
+            return
+        self._advances = True
+        while self._queue and self._may_begin(self._queue[0]):
+            frame = self._queue.popleft()
+            self._queue_bytes -= len(frame)
+            self._guard(self._begin, frame)
+        self._advances = False
+        self._steer_reading()
+
+    def _may_begin(self, frame: bytearray) -> bool:
+        if self._transport is None or not self._can_write:
+            return False
+        if not self._under_way:
+            return True
+        return (
+            frame[:2] == b"\x00\x00"
+            and self._under_way[-1].api_key == ApiKey.PRODUCE
+            and len(self._under_way) < PIPELINE_MAX
+            and self._under_way_bytes < PIPELINE_BYTES_MAX
+        )
+
+    def _begin(self, frame: bytearray) -> None:
+        self._shore.requests += 1
+        try:
+            api_key, version, correlation_id, client_id, start = parse_request_header(frame)
+            handler = HANDLERS.get(api_key)
+            if handler is None:
+                raise RequestUnsupported(api_key, version, correlation_id)
+        except RequestUnsupported as error:
+            if error.api_key != ApiKey.API_VERSIONS:
+                raise
+            # It gets an answer in the version that every client understands [KIP-511].
+            call = Call(self._shore, self, error.api_key, 0, error.correlation_id, None, 0)
+            self._under_way.append(call)
+            call.answer(unsupported_answer())
+            return
+        call = Call(self._shore, self, api_key, version, correlation_id, client_id, len(frame))
+        call.request = decode_request(api_key, version, frame, start)
+        self._under_way.append(call)
+        self._under_way_bytes += call.size
+        handler(call)
+
+    def _steer_reading(self) -> None:
+        """Read no further while much has come that cannot begin yet."""
+        transport = self._transport
+        if transport is None:
+            return
+        ahead = self._queue_bytes
+        frame = self._frame
+        if frame is not None and (self._queue or not self._may_begin(frame)):
+            ahead += self._frame_have
+        is_ahead = ahead > AHEAD_BYTES_MAX
+        if is_ahead != self._is_paused:
+            self._is_paused = is_ahead
+            if is_ahead:
+                transport.pause_reading()
+            else:
+                transport.resume_reading()
+
+    def _guard(self, call: Callable[..., None], *arguments: Any) -> None:
+        try:
+            call(*arguments)
+        except ProtocolError as error:
+            self.drop(f"{type(error).__name__}: {error}")
+        except Exception:
+            logger.exception("connection failed connection=%d peer=%s", self._number, self.peer)
+            self.drop()
+
+    def _forget(self) -> None:
+        self._transport = None
+        self._shore.connections.discard(self)
+        self._queue.clear()
+        self._frame = None
+        under_way, self._under_way = self._under_way, deque()
+        for call in under_way:
+            call.abandon()
+
+
+def _send(transport: asyncio.Transport, buffers: Sequence[Data]) -> None:
+    if len(buffers) == 1:
+        transport.write(buffers[0])
+    else:
+        transport.writelines(buffers)
+
+
+def _host_of(address: Any) -> str:
+    """Return the host of a socket's address, IPv4 as IPv4."""
+    host = str(address[0]) if isinstance(address, tuple) else "127.0.0.1"
+    return host.removeprefix("::ffff:") if "." in host else host

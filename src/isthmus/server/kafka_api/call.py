@@ -1,0 +1,77 @@
+"""One request on its way to its answer.
+
+A handler gets a Call, reads `request` (a dict as `kafka/schema.txt` names the fields) and calls
+`answer` once: now, or from whatever callback it waits for. A connection that is lost meanwhile
+makes the answer a no-op; what should stop then is told through `on_abandon`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from isthmus.server.kafka import Data, KafkaConnection, KafkaShore
+
+
+class Call:
+    """A request, and the way to answer it."""
+
+    __slots__ = (
+        "api_key",
+        "client_id",
+        "connection",
+        "correlation_id",
+        "is_abandoned",
+        "on_abandon",
+        "request",
+        "response",
+        "shore",
+        "size",
+        "version",
+    )
+
+    def __init__(
+        self,
+        shore: KafkaShore,
+        connection: KafkaConnection,
+        api_key: int,
+        version: int,
+        correlation_id: int,
+        client_id: str | None,
+        size: int,
+    ) -> None:
+        self.shore = shore
+        self.connection = connection
+        self.api_key = api_key
+        self.version = version
+        self.correlation_id = correlation_id
+        self.client_id = client_id
+        self.size = size
+        self.request: dict[str, Any] = {}
+        self.response: list[Data] | None = None  # None: not answered yet
+        self.is_abandoned = False
+        self.on_abandon: Callable[[], None] | None = None
+
+    def answer(self, body: dict[str, Any]) -> None:
+        """Answer with this response."""
+        if self.is_abandoned:
+            return
+        assert self.response is None, "a request is answered once"
+        self.on_abandon = None
+        self.response = self.connection.encode(self, body)
+        self.connection.answered(self)
+
+    def answer_nothing(self) -> None:
+        """End a request that has no response: Produce with acks=0."""
+        if not self.is_abandoned:
+            self.response = []
+            self.connection.answered(self)
+
+    def abandon(self) -> None:
+        """The client is gone."""
+        self.is_abandoned = True
+        cancel, self.on_abandon = self.on_abandon, None
+        if cancel is not None:
+            cancel()

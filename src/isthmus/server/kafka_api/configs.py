@@ -1,0 +1,223 @@
+"""DescribeConfigs: every setting of a log topic and of the server, and where it comes from.
+
+The settings of log topics are the table in storage/topic_configs.py. Those of the server are
+told under the names that Apache Kafka gives them, because tools look for these.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from isthmus.errors import IsthmusError, TopicUnknown
+from isthmus.kafka.errors import ErrorCode
+from isthmus.server.kafka_api.log_topics import RequestRefused, refusal_of
+from isthmus.storage.topic_configs import SETTINGS, TopicConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from isthmus.server.kafka import KafkaShore
+    from isthmus.server.kafka_api.call import Call
+
+TOPIC_RESOURCE: Final = 2
+BROKER_RESOURCE: Final = 4
+
+SOURCE_TOPIC: Final = 1
+SOURCE_SERVER: Final = 4
+SOURCE_DEFAULT: Final = 5
+
+KINDS: Final = {
+    "boolean": 1,
+    "string": 2,
+    "int": 3,
+    "short": 4,
+    "long": 5,
+    "double": 6,
+    "list": 7,
+}
+DURABILITY: Final = "isthmus.durability"
+
+
+class Config(NamedTuple):
+    """One setting in force; of its `synonyms` (name, value, source) the first decides."""
+
+    name: str
+    value: str
+    source: int
+    kind: str
+    doc: str
+    synonyms: tuple[tuple[str, str, int], ...]
+
+
+def effective(configs: Mapping[str, str], durability: str | None = None) -> list[Config]:
+    """Return all settings of a log topic for which `configs` were set.
+
+    `durability` is the server's default for it, where that is known.
+    """
+    found = []
+    for setting in SETTINGS.values():
+        if setting.hidden:
+            continue
+        default, below = setting.default, SOURCE_DEFAULT
+        if setting.name == DURABILITY and durability is not None:
+            default, below = durability, SOURCE_SERVER
+        synonyms = []
+        if setting.name in configs:
+            synonyms.append((setting.name, configs[setting.name], SOURCE_TOPIC))
+        if setting.server_default is not None:
+            synonyms.append((setting.server_default, default, below))
+        value = configs.get(setting.name, default)
+        source = SOURCE_TOPIC if setting.name in configs else below
+        found.append(
+            Config(setting.name, value, source, setting.kind, setting.doc, tuple(synonyms))
+        )
+    return found
+
+
+def server_configs(shore: KafkaShore, address: tuple[str, int]) -> list[Config]:
+    """Return the settings of the server, by Kafka's names."""
+    settings = shore.settings
+    listener = f"PLAINTEXT://{address[0]}:{address[1]}"
+    configured: list[tuple[str, str, str, str]] = [
+        ("node.id", str(shore.node_id), "int", "The id of this broker; there is one."),
+        ("broker.id", str(shore.node_id), "int", "The same as node.id."),
+        ("listeners", listener, "list", "The address that this client connected to."),
+        ("advertised.listeners", listener, "list", "The address that clients are told."),
+        (
+            "num.partitions",
+            str(settings.partitions_default),
+            "int",
+            "Partitions of a log topic created without their number.",
+        ),
+        (
+            "auto.create.topics.enable",
+            str(settings.auto_create_topics).lower(),
+            "boolean",
+            "Create a log topic when a client that asks for it allows that.",
+        ),
+        (
+            "socket.request.max.bytes",
+            str(settings.request_size_max),
+            "int",
+            "Bytes of the largest request taken.",
+        ),
+        (
+            "max.connections",
+            str(settings.connections_max),
+            "int",
+            "Connections open at one time.",
+        ),
+        (
+            "offsets.retention.minutes",
+            str(settings.offsets_retention_minutes),
+            "int",
+            "Time that an empty group's offsets are kept.",
+        ),
+        (
+            "group.initial.rebalance.delay.ms",
+            str(settings.group_initial_rebalance_delay_ms),
+            "int",
+            "Time that an empty group waits for more members.",
+        ),
+        (
+            "group.min.session.timeout.ms",
+            str(settings.group_session_timeout_min_ms),
+            "int",
+            "The shortest session timeout that a member may ask for.",
+        ),
+        (
+            "group.max.session.timeout.ms",
+            str(settings.group_session_timeout_max_ms),
+            "int",
+            "The longest session timeout that a member may ask for.",
+        ),
+        (
+            "max.incremental.fetch.session.cache.slots",
+            str(settings.fetch_sessions_max),
+            "int",
+            "Incremental fetch sessions kept at one time.",
+        ),
+        ("default.replication.factor", "1", "int", "There is one copy of everything."),
+        ("offsets.topic.replication.factor", "1", "short", "There is one copy of everything."),
+        ("delete.topic.enable", "true", "boolean", "Log topics can be deleted."),
+    ]
+    found = [
+        Config(name, value, SOURCE_SERVER, kind, doc, ((name, value, SOURCE_SERVER),))
+        for name, value, kind, doc in configured
+    ]
+    for setting in SETTINGS.values():
+        name = setting.server_default
+        if name is not None:
+            synonyms = ((name, setting.default, SOURCE_DEFAULT),)
+            found.append(
+                Config(
+                    name, setting.default, SOURCE_DEFAULT, setting.kind, setting.doc, synonyms
+                )
+            )
+    return sorted(found)
+
+
+def describe_configs(call: Call) -> None:
+    """Answer with all settings of each resource, or with those asked for."""
+    results = []
+    for resource in call.request["resources"]:
+        row: dict[str, Any] = {
+            "resource_type": resource["resource_type"],
+            "resource_name": resource["resource_name"],
+            "error_message": None,
+        }
+        try:
+            configs = _described(call, resource["resource_type"], resource["resource_name"])
+            asked = resource["configuration_keys"]
+            is_read_only = resource["resource_type"] == BROKER_RESOURCE
+            row["configs"] = [
+                _config_row(call, config, is_read_only=is_read_only)
+                for config in configs
+                if asked is None or config.name in asked
+            ]
+        except IsthmusError as error:
+            row["error_code"] = refusal_of(error)
+            row["error_message"] = str(error)
+        results.append(row)
+    call.answer({"results": results})
+
+
+def _described(call: Call, kind: int, name: str) -> list[Config]:
+    shore = call.shore
+    if kind == TOPIC_RESOURCE:
+        log_topic = shore.log.topics.get(name)
+        if log_topic is None:
+            raise TopicUnknown(f"no log topic {name}")
+        config: TopicConfig = log_topic.partitions[0].config
+        return effective(log_topic.configs, config.durability)
+    if kind == BROKER_RESOURCE:
+        if name == "":
+            return []  # what is set for all brokers at once: nothing can be
+        if name != str(shore.node_id):
+            raise RequestRefused(
+                ErrorCode.INVALID_REQUEST, f"broker {name!r}, and there is {shore.node_id}"
+            )
+        return server_configs(shore, call.connection.address)
+    raise RequestRefused(
+        ErrorCode.INVALID_REQUEST, f"resources of type {kind} have no settings"
+    )
+
+
+def _config_row(call: Call, config: Config, *, is_read_only: bool) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "name": config.name,
+        "value": config.value,
+        "read_only": is_read_only,
+        "config_source": config.source,
+        "is_sensitive": False,
+        "config_type": KINDS[config.kind],
+        "documentation": None,
+    }
+    if call.request["include_synonyms"]:
+        row["synonyms"] = [
+            {"name": name, "value": value, "source": source}
+            for name, value, source in config.synonyms
+        ]
+    if call.request["include_documentation"]:
+        row["documentation"] = config.doc
+    return row

@@ -1,0 +1,94 @@
+"""What Metadata, CreateTopics and DeleteTopics share: which log topics may be made, and how.
+
+Kafka's rules about names, replication and collisions, and ours about the log topics that the
+server keeps its own state in.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from isthmus.errors import Refused, TopicInvalid
+from isthmus.kafka.errors import ErrorCode, code_of
+from isthmus.storage.names import check_log_topic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from isthmus.errors import IsthmusError
+    from isthmus.server.kafka import KafkaShore
+    from isthmus.storage.log import LogTopic
+
+INTERNAL: Final = frozenset(
+    {"__consumer_offsets", "__transaction_state", "__share_group_state", "__cluster_metadata"}
+)
+INTERNAL_PREFIXES: Final = ("__mqtt_", "__isthmus_")
+
+# Kafka's numbers of operations, as bits of `authorized_operations` [KIP-430].
+READ, WRITE, CREATE, DELETE, ALTER, DESCRIBE = 3, 4, 5, 6, 7, 8
+CLUSTER_ACTION, DESCRIBE_CONFIGS, ALTER_CONFIGS, IDEMPOTENT_WRITE = 9, 10, 11, 12
+
+
+class RequestRefused(Refused):
+    """One item of a request is refused with a code of Kafka's and a sentence."""
+
+    def __init__(self, code: ErrorCode, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def refusal_of(error: IsthmusError) -> ErrorCode:
+    """Return the code that a client gets for `error`."""
+    return error.code if isinstance(error, RequestRefused) else code_of(error)
+
+
+def is_internal(name: str) -> bool:
+    """Whether the server keeps its own state in this log topic."""
+    return name in INTERNAL or name.startswith(INTERNAL_PREFIXES)
+
+
+def bits(operations: Iterable[int]) -> int:
+    """Return operations as Kafka's bit field."""
+    return sum(1 << operation for operation in operations)
+
+
+TOPIC_OPERATIONS: Final = bits(
+    (READ, WRITE, CREATE, DELETE, ALTER, DESCRIBE, DESCRIBE_CONFIGS, ALTER_CONFIGS)
+)
+CLUSTER_OPERATIONS: Final = bits(
+    (
+        CREATE,
+        ALTER,
+        DESCRIBE,
+        CLUSTER_ACTION,
+        DESCRIBE_CONFIGS,
+        ALTER_CONFIGS,
+        IDEMPOTENT_WRITE,
+    )
+)
+GROUP_OPERATIONS: Final = bits((READ, DELETE, DESCRIBE))
+
+
+def check_new_name(shore: KafkaShore, name: str) -> None:
+    """Raise TopicInvalid where a client may not make a log topic of this name."""
+    check_log_topic(name)
+    if is_internal(name):
+        raise TopicInvalid(f"{name} is kept by the server itself")
+    # Kafka's metrics write '.' as '_', so it lets only one of two such names live.
+    flat = name.replace(".", "_")
+    if "_" in flat and name not in shore.log.topics:
+        for other in shore.log.topics:
+            if other.replace(".", "_") == flat:
+                raise TopicInvalid(
+                    f"{name} collides with {other}: '.' and '_' count as the same"
+                )
+
+
+def create(
+    shore: KafkaShore, name: str, partitions: int, configs: Mapping[str, str]
+) -> LogTopic:
+    """Make a log topic that a client asked for. Raises what `Log.create` raises."""
+    check_new_name(shore, name)
+    log_topic = shore.log.create(name, partitions, configs)
+    shore.broker.forget_log_topic()
+    return log_topic

@@ -1,0 +1,78 @@
+"""Which requests are served: this table decides, and ApiVersions tells.
+
+What is advertised is exactly what has a handler, in the ranges of Apache Kafka 4.3. No
+finalized feature is claimed: `transaction.version` and `group.version` would make clients use
+what is not here.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+from isthmus.kafka.api import ApiKey, advertised
+from isthmus.kafka.errors import ErrorCode
+from isthmus.server.kafka_api.configs import describe_configs
+from isthmus.server.kafka_api.fetch import fetch
+from isthmus.server.kafka_api.group_admin import delete_groups, describe_groups, list_groups
+from isthmus.server.kafka_api.group_offsets import offset_commit, offset_fetch
+from isthmus.server.kafka_api.groups import heartbeat, join_group, leave_group, sync_group
+from isthmus.server.kafka_api.list_offsets import list_offsets, offset_for_leader_epoch
+from isthmus.server.kafka_api.metadata import find_coordinator, metadata
+from isthmus.server.kafka_api.produce import init_producer_id, produce
+from isthmus.server.kafka_api.topics import create_topics, delete_topics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from isthmus.server.kafka_api.call import Call
+
+# What a client may call itself [KIP-511].
+SOFTWARE: Final = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?")
+NAMED_FIRST_VERSION: Final = 3
+
+
+def api_versions(call: Call) -> None:
+    """Answer with the table of what is served [KIP-35, KIP-511]."""
+    request = call.request
+    if call.version >= NAMED_FIRST_VERSION:
+        names = (request["client_software_name"], request["client_software_version"])
+        if not all(SOFTWARE.fullmatch(name) for name in names):
+            call.answer({"error_code": ErrorCode.INVALID_REQUEST})
+            return
+    call.answer({"api_keys": advertised(HANDLERS), "finalized_features_epoch": 0})
+
+
+def unsupported_answer() -> dict[str, Any]:
+    """Return the answer to an ApiVersions request of a version that is not spoken here.
+
+    It still says which versions of ApiVersions are, so that the client can ask again.
+    """
+    return {
+        "error_code": ErrorCode.UNSUPPORTED_VERSION,
+        "api_keys": advertised([ApiKey.API_VERSIONS]),
+    }
+
+
+HANDLERS: Final[Mapping[int, Callable[[Call], None]]] = {
+    ApiKey.PRODUCE: produce,
+    ApiKey.FETCH: fetch,
+    ApiKey.LIST_OFFSETS: list_offsets,
+    ApiKey.METADATA: metadata,
+    ApiKey.OFFSET_COMMIT: offset_commit,
+    ApiKey.OFFSET_FETCH: offset_fetch,
+    ApiKey.FIND_COORDINATOR: find_coordinator,
+    ApiKey.JOIN_GROUP: join_group,
+    ApiKey.HEARTBEAT: heartbeat,
+    ApiKey.LEAVE_GROUP: leave_group,
+    ApiKey.SYNC_GROUP: sync_group,
+    ApiKey.DESCRIBE_GROUPS: describe_groups,
+    ApiKey.LIST_GROUPS: list_groups,
+    ApiKey.API_VERSIONS: api_versions,
+    ApiKey.CREATE_TOPICS: create_topics,
+    ApiKey.DELETE_TOPICS: delete_topics,
+    ApiKey.INIT_PRODUCER_ID: init_producer_id,
+    ApiKey.OFFSET_FOR_LEADER_EPOCH: offset_for_leader_epoch,
+    ApiKey.DESCRIBE_CONFIGS: describe_configs,
+    ApiKey.DELETE_GROUPS: delete_groups,
+}

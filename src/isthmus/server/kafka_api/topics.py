@@ -1,0 +1,161 @@
+"""CreateTopics and DeleteTopics.
+
+Each log topic of a request succeeds or fails alone, with a code and a sentence. There is one
+copy of everything: a replication factor above one is refused, or taken as one where the server
+is configured to accept what deploy scripts ask for.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from isthmus.errors import IsthmusError, TopicExists, TopicInvalid, TopicUnknown
+from isthmus.kafka.errors import ErrorCode
+from isthmus.server.kafka_api.configs import effective
+from isthmus.server.kafka_api.log_topics import (
+    RequestRefused,
+    check_new_name,
+    create,
+    is_internal,
+    refusal_of,
+)
+from isthmus.storage.topic_configs import check_configs
+
+if TYPE_CHECKING:
+    from isthmus.server.kafka import KafkaShore
+    from isthmus.server.kafka_api.call import Call
+
+BY_ID_FIRST_VERSION = 6
+BY_SERVER = -1  # partitions or replicas: as the server sees fit [KIP-464]
+
+
+def create_topics(call: Call) -> None:
+    """Make log topics, or only say whether that would go."""
+    request = call.request
+    times = Counter(wanted["name"] for wanted in request["topics"])
+    answered: dict[str, dict[str, Any]] = {}
+    for wanted in request["topics"]:
+        name = wanted["name"]
+        try:
+            if times[name] > 1:
+                raise RequestRefused(ErrorCode.INVALID_REQUEST, f"{name} is named twice")
+            answered[name] = _create(call.shore, wanted, is_dry=request["validate_only"])
+        except IsthmusError as error:
+            answered[name] = {
+                "name": name,
+                "error_code": refusal_of(error),
+                "error_message": str(error),
+            }
+    call.answer({"topics": [*answered.values()]})
+
+
+def _create(shore: KafkaShore, wanted: dict[str, Any], *, is_dry: bool) -> dict[str, Any]:
+    name = wanted["name"]
+    check_new_name(shore, name)
+    if name in shore.log.topics:
+        raise TopicExists(f"log topic {name} exists")
+    partitions = _partitions_of(shore, wanted)
+    configs: dict[str, str] = {}
+    for config in wanted["configs"]:
+        if config["value"] is None:
+            raise RequestRefused(ErrorCode.INVALID_CONFIG, f"{config['name']} has no value")
+        configs[config["name"]] = config["value"]
+    check_configs(configs)
+    row: dict[str, Any] = {
+        "name": name,
+        "num_partitions": partitions,
+        "replication_factor": 1,
+    }
+    if not is_dry:
+        log_topic = create(shore, name, partitions, configs)
+        row["topic_id"] = log_topic.topic_id
+    row["configs"] = [
+        {
+            "name": one.name,
+            "value": one.value,
+            "read_only": False,
+            "config_source": one.source,
+            "is_sensitive": False,
+        }
+        for one in effective(configs)
+    ]
+    return row
+
+
+def _partitions_of(shore: KafkaShore, wanted: dict[str, Any]) -> int:
+    """Return how many partitions are wanted; check what is said about replicas."""
+    partitions, replicas = wanted["num_partitions"], wanted["replication_factor"]
+    clamps = shore.settings.replication_factor_policy == "accept"
+    if wanted["assignments"]:
+        if (partitions, replicas) != (BY_SERVER, BY_SERVER):
+            raise RequestRefused(
+                ErrorCode.INVALID_REQUEST,
+                "an assignment goes without number of partitions and replication factor",
+            )
+        return _assigned_partitions(shore, wanted["assignments"], clamps=clamps)
+    if replicas != BY_SERVER and replicas < 1:
+        raise RequestRefused(
+            ErrorCode.INVALID_REPLICATION_FACTOR, f"replication factor {replicas}"
+        )
+    if replicas > 1 and not clamps:
+        raise RequestRefused(
+            ErrorCode.INVALID_REPLICATION_FACTOR,
+            f"replication factor {replicas}, and there is 1 broker",
+        )
+    if partitions == BY_SERVER:
+        return shore.settings.partitions_default
+    if partitions < 1:
+        raise RequestRefused(ErrorCode.INVALID_PARTITIONS, f"{partitions} partitions")
+    return int(partitions)
+
+
+def _assigned_partitions(
+    shore: KafkaShore, assignments: list[dict[str, Any]], *, clamps: bool
+) -> int:
+    indexes = sorted(one["partition_index"] for one in assignments)
+    if indexes != list(range(len(indexes))):
+        raise RequestRefused(
+            ErrorCode.INVALID_REPLICA_ASSIGNMENT, "partitions are numbered from 0 on"
+        )
+    for one in assignments:
+        brokers = one["broker_ids"]
+        if brokers != [shore.node_id] and not (clamps and shore.node_id in brokers):
+            raise RequestRefused(
+                ErrorCode.INVALID_REPLICA_ASSIGNMENT,
+                f"brokers {brokers}, and there is only {shore.node_id}",
+            )
+    return len(indexes)
+
+
+def delete_topics(call: Call) -> None:
+    """Delete log topics, by name or by id."""
+    request = call.request
+    if call.version >= BY_ID_FIRST_VERSION:
+        asked = [(one["name"], one["topic_id"]) for one in request["topics"]]
+    else:
+        asked = [(name, bytes(16)) for name in request["topic_names"]]
+    call.answer({"responses": [_delete(call, name, topic_id) for name, topic_id in asked]})
+
+
+def _delete(call: Call, name: str | None, topic_id: bytes) -> dict[str, Any]:
+    shore = call.shore
+    row: dict[str, Any] = {"name": name, "topic_id": topic_id}
+    try:
+        if (name is not None) == any(topic_id):
+            raise RequestRefused(ErrorCode.INVALID_REQUEST, "either a name or an id")
+        found = shore.topic_ids.name_of(topic_id) if name is None else name
+        if found is None:
+            raise RequestRefused(ErrorCode.UNKNOWN_TOPIC_ID, "no log topic has this id")
+        log_topic = shore.log.topics.get(found)
+        if log_topic is None:
+            raise TopicUnknown(f"no log topic {found}")
+        if is_internal(found):
+            raise TopicInvalid(f"{found} is kept by the server itself")
+        row["name"], row["topic_id"] = found, log_topic.topic_id
+        shore.log.delete(found)
+        shore.forget_log_topic(found)
+    except IsthmusError as error:
+        row["error_code"] = refusal_of(error)
+        row["error_message"] = str(error)
+    return row

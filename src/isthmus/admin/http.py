@@ -28,14 +28,16 @@ SHUTDOWN_S: Final = 2
 
 
 async def serve_http(
-    sockets: Sequence[socket.socket], unready: Callable[[], str | None]
+    sockets: Sequence[socket.socket], unready: Callable[[], str | None], stop: asyncio.Event
 ) -> None:
-    """Answer on bound sockets until cancelled; then finish what is under way, and close them.
+    """Answer on bound sockets until `stop` is set (or this is cancelled); then close them.
+
+    Requests under way are finished first, if they take no longer than `SHUTDOWN_S`.
 
     `unready` says why the server should get no traffic now, or None where it should.
     """
     try:
-        server = await asyncio.to_thread(make_server, unready)
+        server = await asyncio.to_thread(make_server, unready, stop)
         try:
             await server.serve(sockets=list(sockets))
         except asyncio.CancelledError:
@@ -46,7 +48,7 @@ async def serve_http(
             bound.close()
 
 
-def make_server(unready: Callable[[], str | None]) -> Server:
+def make_server(unready: Callable[[], str | None], stop: asyncio.Event) -> Server:
     """Import what HTTP needs and put it together; slow, so not on the loop."""
     from uvicorn import Config, Server
 
@@ -58,7 +60,7 @@ def make_server(unready: Callable[[], str | None]) -> Server:
             yield
 
         async def main_loop(self) -> None:
-            await asyncio.get_running_loop().create_future()  # until cancelled
+            await stop.wait()
 
     config = Config(
         application(unready),

@@ -128,7 +128,10 @@ def ready_line(server: subprocess.Popen[str]) -> str:
 def create_route_topic(kafka: Listener) -> None:
     """Create the route's log topic beforehand, so that the office reads it from the start."""
     from confluent_kafka import KafkaException
-    from confluent_kafka.admin import AdminClient, NewTopic
+    from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported, not said so
+        AdminClient,
+        NewTopic,
+    )
 
     from isthmus.cli.demo_factory import ANSWER_S_MAX, ROUTE_LOG_TOPIC
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import (
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported, but not said so
     AdminClient,
     ConfigResource,
     ConfigSource,
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from confluent_kafka import Message
-    from confluent_kafka.admin import ClusterMetadata, TopicMetadata
+    from confluent_kafka.admin import (  # type: ignore[attr-defined]  # as above
+        ClusterMetadata,
+        TopicMetadata,
+    )
 
     from isthmus.config import Listener
 
@@ -93,16 +96,15 @@ class RecordWriter:
         partition: int | None = None,
     ) -> None:
         """Hand one record over; waits while librdkafka's queue is full."""
-        where = {} if partition is None else {"partition": partition}
         while True:
             try:
                 self._producer.produce(
                     log_topic,
                     value,
                     key,
+                    -1 if partition is None else partition,
                     headers=list(headers),
                     on_delivery=self._on_delivery,
-                    **where,
                 )
                 break
             except BufferError:

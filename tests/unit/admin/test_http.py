@@ -29,7 +29,10 @@ def test_alive_ready_not_ready_and_the_end() -> None:
         handlers = [signal.getsignal(each) for each in watched]
         bound = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
         port, other = (each.getsockname()[1] for each in bound)
-        serving = asyncio.ensure_future(serve_http(bound, lambda: next(iter(reasons), None)))
+        stop = asyncio.Event()
+        serving = asyncio.ensure_future(
+            serve_http(bound, lambda: next(iter(reasons), None), stop)
+        )
         assert await ask(port, "/healthz") == (200, b'{"status":"alive"}')
         assert await ask(other, "/readyz") == (200, b'{"status":"ready"}')
         reasons.append("the disk is full")
@@ -38,20 +41,22 @@ def test_alive_ready_not_ready_and_the_end() -> None:
         assert (await ask(port, "/healthz"))[0] == 200
         assert (await ask(port, "/"))[0] == 404
         assert handlers == [signal.getsignal(each) for each in watched]
-        serving.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await serving
+        stop.set()
+        await serving
         with pytest.raises(OSError):
             await asyncio.open_connection("127.0.0.1", port)
 
     asyncio.run(scene())
 
 
-def test_cancelled_while_it_gets_ready() -> None:
+@pytest.mark.parametrize("in_service", [False, True])
+def test_cancelling_closes_the_sockets(in_service: bool) -> None:
     async def scene() -> None:
         bound = socket.create_server(("127.0.0.1", 0))
-        serving = asyncio.ensure_future(serve_http([bound], lambda: None))
+        serving = asyncio.ensure_future(serve_http([bound], lambda: None, asyncio.Event()))
         await asyncio.sleep(0)
+        if in_service:
+            assert (await ask(bound.getsockname()[1], "/healthz"))[0] == 200
         serving.cancel()
         with pytest.raises(asyncio.CancelledError):
             await serving

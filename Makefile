@@ -1,0 +1,106 @@
+# The words a developer types; CONTRIBUTING.md has the table. From a fresh clone `make run` and
+# `make test` need Python 3.11 or newer, a C compiler and the Python package index, nothing else.
+# Everything is set up in .venv; what was done leaves a stamp in .venv/stamps, so it is done once.
+
+PYTHON ?= python3
+ROUNDS ?= 20
+BENCH ?=
+DEMO ?= --mqtt 127.0.0.1:1883 --kafka 127.0.0.1:9092 --http 127.0.0.1:8080 --data isthmus-data
+
+BIN := .venv/bin
+STAMPS := .venv/stamps
+LINTED := src tests tools bench setup.py
+COMPILED := setup.py $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pxd')
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+# The requirements of the tables named, as pip older than 25.1 takes them (it has no --group).
+WANTED = $(BIN)/python -c 'import sys, tomllib; p = tomllib.load(open("pyproject.toml", "rb")); \
+	print(*(r for t in sys.argv[1:] for r in {"build": p["build-system"]["requires"], \
+	"run": p["project"]["dependencies"], **p["dependency-groups"]}[t]), sep="\n")'
+
+.PHONY: build run test unit pure e2e bench soak lint fix docs clean
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+build: $(STAMPS)/compiled
+
+run: build
+	$(BIN)/isthmus demo $(DEMO)
+
+test: lint unit pure e2e
+
+unit: build $(STAMPS)/tools
+	ISTHMUS_COMPILED=1 $(BIN)/python -m pytest -q -m "not e2e"
+
+# The .py files are the truth: the core's tests once more without the compiled modules.
+pure: build $(STAMPS)/tools
+	@rm -rf build/pure && mkdir -p build/pure
+	@(cd src && find isthmus -type f ! -name '*.so' ! -name '*.pyc' | tar -cf - -T -) | tar -xf - -C build/pure
+	ISTHMUS_COMPILED=0 PYTHONPATH=build/pure $(BIN)/python -m pytest -q -m "not slow" \
+		tests/test_tidy.py $(wildcard tests/wire tests/property tests/unit/wire tests/unit/record \
+		tests/unit/topics tests/unit/mqtt tests/unit/kafka tests/unit/broker)
+
+e2e: build $(STAMPS)/tools
+	$(BIN)/python -m pytest -q -m e2e tests/e2e
+
+bench: build $(STAMPS)/tools
+	$(BIN)/python -m bench $(BENCH)
+
+# New seeds each round; a seed that fails is printed and repeats the failure.
+soak: build $(STAMPS)/tools
+	@for round in $$(seq $(ROUNDS)); do \
+		seed=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' '); \
+		echo "round $$round of $(ROUNDS), seed $$seed"; \
+		ISTHMUS_KILL_SEED=$$seed $(BIN)/python -m pytest -q -x tests/e2e/test_kill.py || exit 1; \
+		$(BIN)/python -m pytest -q -x --hypothesis-seed=$$seed tests/property $(wildcard tests/faults) || exit 1; \
+	done
+
+# E301, E302: declarations in a .pxd stand one below the other, without the blank lines of code.
+lint: build $(STAMPS)/tools
+	$(BIN)/ruff check --quiet $(LINTED)
+	$(BIN)/ruff format --quiet --check $(LINTED)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	PATH="$(abspath $(BIN)):$$PATH" cython-lint src --max-line-length 96 --ignore E301,E302
+
+fix: $(STAMPS)/tools
+	$(BIN)/ruff check --fix $(LINTED)
+	$(BIN)/ruff format $(LINTED)
+
+docs: build
+	$(BIN)/python tools/generate_docs_tables.py
+
+clean:
+	rm -rf .venv build dist src/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find src tests bench tools -name __pycache__ -prune -exec rm -rf {} +
+	find src -name '*.so' -delete
+
+# --- set-up -----------------------------------------------------------------------------------
+
+$(STAMPS)/venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "isthmus: needs Python 3.11 or newer, and $(PYTHON) is not one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -m venv --clear .venv || { \
+		echo "isthmus: $(PYTHON) cannot make a virtual environment (Debian: apt-get install python3-venv)" >&2; exit 1; }
+	@mkdir -p $(STAMPS) && touch $@
+
+# An editable install, so the code that is edited is the code that runs; compiled in its own step.
+$(STAMPS)/installed: $(STAMPS)/venv pyproject.toml
+	@echo "installing what Isthmus needs into .venv"
+	@mkdir -p $(STAMPS) && $(WANTED) build run > $(STAMPS)/requirements
+	@$(PIP) -r $(STAMPS)/requirements
+	@ISTHMUS_SKIP_COMPILE=1 $(PIP) --no-build-isolation --no-deps --editable .
+	@touch $@
+
+$(STAMPS)/tools: $(STAMPS)/installed
+	@echo "installing what the tests and linters need into .venv"
+	@$(WANTED) test lint > $(STAMPS)/requirements-tools
+	@$(PIP) -r $(STAMPS)/requirements-tools
+	@touch $@
+
+$(STAMPS)/compiled: $(STAMPS)/installed $(COMPILED)
+	@echo "compiling"
+	@$(BIN)/python setup.py --quiet build_ext --inplace --parallel 2 > .venv/compile.log 2>&1 || { \
+		cat .venv/compile.log >&2; \
+		echo "isthmus: the compilation failed, see above. Is there a C compiler, with Python's headers?" \
+			"(Debian: apt-get install build-essential python3-dev)" >&2; exit 1; }
+	@touch $@

@@ -125,12 +125,25 @@ cdef class BatchBuilder:
     cdef readonly Py_ssize_t size
 
     @cython.locals(
-        buffer=WriteBuffer, delta=int, base="long long", since="long long", size=Py_ssize_t, named=list
+        buffer=WriteBuffer,
+        delta=int,
+        base="long long",
+        since="long long",
+        size=Py_ssize_t,
+        named=list,
     )
-    cpdef int append(self, long long timestamp_ms, object key, object value, object headers=*) except -1
+    cpdef int append(
+        self, long long timestamp_ms, object key, object value, object headers=*
+    ) except -1
 
 
-@cython.locals(buffer=ReadBuffer, batches=list, position=Py_ssize_t, bytes_left=Py_ssize_t, size="long long")
+@cython.locals(
+    buffer=ReadBuffer,
+    batches=list,
+    position=Py_ssize_t,
+    bytes_left=Py_ssize_t,
+    size="long long",
+)
 cpdef list split_batches(object data)
 
 @cython.locals(size=Py_ssize_t)

@@ -125,10 +125,10 @@ class RecordBatch:
     )
 
     def __init__(self, data: Data) -> None:
-        """Read the header.
+        """Read the header; nothing else is checked, see `verify`.
 
         Raises Malformed where not even a header is there, CorruptBatch where it is of another
-        version or of another length than `data`. Nothing else is checked, see `verify`.
+        version or of another length than `data`.
         """
         buffer = ReadBuffer()
         buffer.attach(data)
@@ -309,8 +309,8 @@ class RecordReader:
         if codec == 0:
             self._buffer.attach(batch.data, _HEADER_BYTES)
         else:
-            body = decompress(codec, batch.data[_HEADER_BYTES:], RECORDS_BYTES_MAX)
-            self._buffer.attach(body)
+            packed = batch.data[_HEADER_BYTES:]
+            self._buffer.attach(decompress(codec, packed, RECORDS_BYTES_MAX))
         bytes_left = self._buffer.end - self._buffer.position
         if batch.count < 0 or batch.count > bytes_left // _RECORD_BYTES_MIN:
             raise CorruptBatch(f"{batch.count} records claimed in {bytes_left} bytes")

@@ -1,5 +1,5 @@
-# C types of wire/buffer. Only `buffer.pyx` touches the pointers; other compiled modules call the
-# cpdef methods (a C call, since the classes are final) and may read size, position and end.
+# C types of wire/buffer. Only `buffer.pyx` touches the pointers; other compiled modules call
+# the cpdef methods (a C call, since the classes are final) and may read size, position and end.
 # `remaining` is a Python property: where it is hot, write `end - position`.
 
 cimport cython

@@ -1,9 +1,9 @@
 """Bytes without meaning: one buffer to write into, one cursor to read with.
 
-`buffer.py` beside this file is the readable twin and says what is promised; a property test holds
-the two equal operation by operation. This is the only place where the message path touches
+`buffer.py` beside this file is the readable twin and says what is promised; a property test
+holds the two equal operation by operation. This is the only place where the message path touches
 pointers, so every bound is checked here and nowhere else: each write goes through `_next` or
-`_at`, each read through `ReadBuffer._next`.
+`_at`, each read is compared with `end` before a byte is touched.
 
 While a view of a WriteBuffer lives, its memory must not move. `_capacity` is then lowered to
 `size`, so the next put leaves the fast path and meets the check in `_grow`.
@@ -39,7 +39,7 @@ cdef Py_ssize_t _SSIZE_MAX = <Py_ssize_t>(<size_t>-1 >> 1)
 cdef unsigned char _nothing = 0  # what an empty buffer without memory points to
 
 
-# --- integers in memory -------------------------------------------------------------------------
+# --- integers in memory -----------------------------------------------------------------------
 
 
 cdef inline void _write16(unsigned char* at, unsigned int value) noexcept nogil:
@@ -110,7 +110,7 @@ cpdef Py_ssize_t varint_bytes_size(object data) except -1:
     return _size_of(_zigzag(size)) + size
 
 
-# --- overwrite in place -------------------------------------------------------------------------
+# --- overwrite in place -----------------------------------------------------------------------
 
 
 cdef unsigned char* _open(
@@ -152,7 +152,7 @@ cpdef object store_i64(object data, Py_ssize_t position, long long value):
     PyBuffer_Release(&target)
 
 
-# --- write --------------------------------------------------------------------------------------
+# --- write ------------------------------------------------------------------------------------
 
 
 @cython.final
@@ -363,7 +363,7 @@ cdef class WriteBuffer:
         return 0
 
 
-# --- read ---------------------------------------------------------------------------------------
+# --- read -------------------------------------------------------------------------------------
 
 
 @cython.final

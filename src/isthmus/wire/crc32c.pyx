@@ -1,13 +1,13 @@
 """CRC-32C, the checksum of Kafka's record batches and of our own files (RFC 3720, B.4).
 
-`crc32c.py` beside this file is the readable twin. Here the work is done by the instruction that
-x86-64 processors have for it since SSE 4.2, chosen at run time; elsewhere by eight tables, eight
-bytes a step (Kounavis and Berry's slicing).
+`crc32c.py` beside this file is the readable twin. Here the work is done by the instruction
+that x86-64 processors have for it since SSE 4.2, chosen at run time; elsewhere by eight tables,
+eight bytes a step (Kounavis and Berry's slicing).
 
 The instruction takes one turn of the clock but answers after three, so long inputs are cut into
-three lanes that are computed side by side. A checksum is linear: the checksum of A followed by B
-is the checksum of A pushed through as many zero bytes as B has, xor the checksum of B begun at 0.
-What a whole lane of zero bytes does to a checksum is known beforehand, one table per byte of it.
+three lanes that are computed side by side. A checksum is linear: that of A followed by B is the
+checksum of A pushed through as many zero bytes as B has, xor the checksum of B begun at 0. What
+a whole lane of zero bytes does to a checksum is known beforehand, one table per byte of it.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
@@ -113,7 +113,9 @@ cdef extern from *:
     """
     void crc_fill_tables() noexcept nogil
     bint crc_has_instruction() noexcept nogil
-    unsigned int crc_by_slices(unsigned int crc, const unsigned char* at, size_t left) noexcept nogil
+    unsigned int crc_by_slices(
+        unsigned int crc, const unsigned char* at, size_t left
+    ) noexcept nogil
     unsigned int crc_by_instruction(
         unsigned int crc, const unsigned char* at, size_t left
     ) noexcept nogil
@@ -151,7 +153,9 @@ cpdef unsigned int crc32c(object data, unsigned int value=0, Py_ssize_t start=0)
         PyBuffer_Release(&view)
 
 
-cpdef unsigned int crc32c_by_table(object data, unsigned int value=0, Py_ssize_t start=0) except? 0:
+cpdef unsigned int crc32c_by_table(
+    object data, unsigned int value=0, Py_ssize_t start=0
+) except? 0:
     """Return the same without the processor's instruction; public so that tests may compare."""
     cdef Py_buffer view
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)

@@ -21,7 +21,7 @@ class Runtime(Protocol):
     def monotonic_ms(self) -> int:
         """Return a clock that never goes back, in milliseconds."""
 
-    def defer(self, call: Callable[[], object]) -> None:
+    def defer(self, call: Callable[[], object], /) -> object:
         """Run `call` once, after the sockets of this turn of the loop, before the next wait."""
 
     def later(self, delay_ms: int, call: Callable[[], object]) -> Callable[[], None]:
@@ -32,7 +32,7 @@ class Runtime(Protocol):
     ) -> None:
         """Run `work` on another thread, then `done(result, error)` on the loop."""
 
-    def post(self, call: Callable[[], object]) -> None:
+    def post(self, call: Callable[[], object], /) -> object:
         """Run `call` on the loop; the only method that other threads may use."""
 
     def random_bytes(self, count: int) -> bytes:

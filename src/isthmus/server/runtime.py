@@ -21,8 +21,8 @@ class LoopRuntime:
         self._loop = loop
         self._threads = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="isthmus")
         # Deferred calls run after the sockets of this turn and before the next wait.
-        self.defer = loop.call_soon
-        self.post = loop.call_soon_threadsafe
+        self.defer: Callable[[Callable[[], object]], object] = loop.call_soon
+        self.post: Callable[[Callable[[], object]], object] = loop.call_soon_threadsafe
 
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000

@@ -1,0 +1,202 @@
+"""The whole system, wired in one place: read this to see what there is and who knows whom.
+
+`run` builds everything from the settings, serves until it is told to stop, and puts it away in
+order. Start: open every port, lock and recover the log, accept, then say `ready`. End (SIGTERM,
+SIGINT): stop accepting, let what is under way become durable and acknowledged, close the
+connections, close the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from isthmus.admin.http import serve_http
+from isthmus.broker.broker import Broker
+from isthmus.broker.clients import Clients
+from isthmus.broker.routes import Route, RouteTable
+from isthmus.errors import ServerShuttingDown
+from isthmus.mqtt.handshake import Offer
+from isthmus.server.kafka import KafkaShore
+from isthmus.server.listener import address_of, open_socket
+from isthmus.server.mqtt import MqttShore
+from isthmus.server.runtime import LoopRuntime
+from isthmus.storage.local.log import LocalLog
+from isthmus.storage.local.settings import LocalSettings
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from isthmus.config import KafkaSettings, MqttSettings, Settings
+
+logger = logging.getLogger(__name__)
+
+DRAIN_S_MAX = 5.0  # for what is under way when the server is told to stop
+RECORD_OVERHEAD_MAX = 1 << 20  # headers, key and batch header beside the largest packet
+
+
+def run(settings: Settings) -> int:
+    """Serve until told to stop; return the exit status.
+
+    Raises ConfigError before anything is accepted: a port in use, a directory that is not ours.
+    """
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(serve(settings))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """Return uvloop's, or asyncio's own where there is no uvloop for the platform."""
+    try:
+        from uvloop import new_event_loop
+    except ImportError:
+        return asyncio.new_event_loop
+    factory: Callable[[], asyncio.AbstractEventLoop] = new_event_loop
+    return factory
+
+
+async def serve(settings: Settings) -> int:
+    """Start, serve until a signal comes, stop in order."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, _reload)
+    sockets = _open_sockets(settings)
+    runtime = LoopRuntime(loop)
+    log = open_log(settings, runtime)
+    broker = Broker(
+        runtime,
+        log,
+        route_table(settings),
+        partitions_default=settings.kafka.partitions_default,
+        message_bytes_max=settings.mqtt.packet_size_max + RECORD_OVERHEAD_MAX,
+        retained_max=settings.mqtt.retained_max,
+    )
+    mqtt = mqtt_shore(broker, settings.mqtt)
+    kafka = kafka_shore(broker, settings.kafka, sockets["kafka"])
+    servers = [
+        *[await loop.create_server(mqtt.connection, sock=at) for at in sockets["mqtt"]],
+        *[await loop.create_server(kafka.connection, sock=at) for at in sockets["kafka"]],
+    ]
+    async with asyncio.TaskGroup() as group:
+        group.create_task(serve_http(sockets["http"], lambda: _unready(log, stop), stop))
+        addresses = " ".join(
+            f"{section}={address_of(at)}" for section, ats in sockets.items() for at in ats
+        )
+        print(f"ready {addresses}", flush=True)  # what `serve` promises on stdout
+        logger.info("ready")
+        await stop.wait()
+        logger.info("stopping")
+        for server in servers:
+            server.close()
+        await drain(broker)
+        mqtt.close(ServerShuttingDown("the server is shutting down"))
+        kafka.close()
+        await asyncio.sleep(0)  # the loop writes out what the connections were told
+    log.close()
+    runtime.close()
+    logger.info("stopped")
+    return 0
+
+
+def open_log(settings: Settings, runtime: LoopRuntime) -> LocalLog:
+    """Open the log engine that is configured."""
+    local = settings.storage.local
+    return LocalLog(
+        Path(local.directory), runtime, settings=LocalSettings(durability=local.durability)
+    )
+
+
+def route_table(settings: Settings) -> RouteTable:
+    """Return the routes; raises ConfigError where one has no way back or two collide."""
+    return RouteTable(
+        Route(
+            route.mqtt,
+            route.log,
+            route.key,
+            route.partitions,
+            to_log_only=route.direction == "to-log",
+        )
+        for route in settings.routes
+    )
+
+
+def mqtt_shore(broker: Broker, settings: MqttSettings) -> MqttShore:
+    """Wire the MQTT side."""
+    offer = Offer(
+        session_expiry_max_s=settings.session_expiry_max_s,
+        receive_maximum=settings.receive_maximum,
+        inflight_max=settings.inflight_max,
+        packet_size_max=settings.packet_size_max,
+        topic_alias_max=settings.topic_alias_max,
+        keep_alive_max_s=settings.keep_alive_max_s,
+    )
+    clients = Clients(
+        broker,
+        offer,
+        queue_length_max=settings.queue_length_max,
+        output_bytes_max=settings.output_bytes_max,
+        subscriptions_max=settings.subscriptions_per_session_max,
+    )
+    return MqttShore(
+        clients,
+        packet_size_max=settings.packet_size_max,
+        connections_max=settings.connections_max,
+        connect_timeout_s=settings.connect_timeout_s,
+    )
+
+
+def kafka_shore(
+    broker: Broker, settings: KafkaSettings, sockets: list[socket.socket]
+) -> KafkaShore:
+    """Wire the Kafka side; each listener advertises its own address, if one is configured."""
+    shore = KafkaShore(broker.runtime, broker.log, broker, settings)
+    for at, advertised in zip(sockets, settings.advertised_listeners, strict=False):
+        shore.advertised[at.getsockname()[1]] = (advertised.host, advertised.port)
+    return shore
+
+
+async def drain(broker: Broker) -> None:
+    """Wait, for a while at most, until what was published is durable and acknowledged."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + DRAIN_S_MAX
+    broker.commit()
+    while broker.backlog_bytes and loop.time() < deadline:  # noqa: ASYNC110  # at the end only
+        await asyncio.sleep(0.005)
+    broker.turn()
+
+
+def _open_sockets(settings: Settings) -> dict[str, list[socket.socket]]:
+    """Open every port, or none; the order is that of the `ready` line."""
+    opened: dict[str, list[socket.socket]] = {}
+    sections = {
+        "mqtt": settings.mqtt.listeners,
+        "kafka": settings.kafka.listeners,
+        "http": settings.http.listeners,
+    }
+    try:
+        for section, listeners in sections.items():
+            opened[section] = []
+            for listener in listeners:
+                opened[section].append(open_socket(listener, section))
+    except BaseException:
+        for sockets in opened.values():
+            for at in sockets:
+                at.close()
+        raise
+    return opened
+
+
+def _unready(log: LocalLog, stop: asyncio.Event) -> str | None:
+    """Return why no traffic should come here now, or None."""
+    if stop.is_set():
+        return "the server is shutting down"
+    return None if log.error is None else f"the log accepts no records: {log.error}"
+
+
+def _reload() -> None:
+    logger.info("reload asked for: nothing in this configuration can change while running")

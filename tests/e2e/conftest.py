@@ -54,23 +54,36 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.e2e)
 
 
-@pytest.fixture(scope="module")
-def shores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shores]:
-    """Return a server shared by the tests of a module."""
+@pytest.fixture(scope="session")
+def own_process() -> None:
+    """Skip where another server was given and the test needs an Isthmus process."""
     if IS_GIVEN:
-        yield GIVEN
-        return
+        pytest.skip("needs an Isthmus process of its own, and another server was given")
+
+
+@pytest.fixture(scope="module")
+def own_server(
+    own_process: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    """Return a running server shared by the tests of a module."""
     server = ServerProcess(tmp_path_factory.mktemp("server"))
     server.start()
-    yield Shores(server.mqtt, server.kafka)
+    yield server
     server.stop()
 
 
-@pytest.fixture
-def start_server(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
-    """Return a way to start servers of one's own, each in a directory of its own."""
+@pytest.fixture(scope="module")
+def shores(request: pytest.FixtureRequest) -> Shores:
+    """Return where the module's server listens, or the server that was given."""
     if IS_GIVEN:
-        pytest.skip("needs an Isthmus process of its own, and another server was given")
+        return GIVEN
+    server = request.getfixturevalue("own_server")
+    return Shores(server.mqtt, server.kafka)
+
+
+@pytest.fixture
+def start_server(own_process: None, tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
+    """Return a way to start servers of one's own, each in a directory of its own."""
     servers: list[ServerProcess] = []
 
     def start(**arguments: object) -> ServerProcess:

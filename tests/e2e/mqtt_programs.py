@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_S: Final = 30.0
 CLIENTS: Final = Path(__file__).parent / "clients"
+PACKET_IDS_AT_ONCE: Final = 20_000  # of 65,535; more on their way than that paho refuses
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -159,19 +160,20 @@ def paho_subscribe(client: Client, topic_filter: str, qos: int = 1, **options: A
 
 def paho_publish(client: Client, messages: Sequence[Message]) -> None:
     """Publish in order with a connected client; return when the last is acknowledged."""
-    sent = [
-        client.publish(
-            message.topic_name,
-            message.payload,
-            message.qos,
-            message.retain,
-            user_property_of(message.user_properties),
-        )
-        for message in messages
-    ]
-    for number, info in enumerate(sent):
-        info.wait_for_publish(TIMEOUT_S)
-        assert info.is_published(), f"publish {number} of {len(sent)} is not acknowledged"
+    for start in range(0, len(messages), PACKET_IDS_AT_ONCE):
+        sent = [
+            client.publish(
+                message.topic_name,
+                message.payload,
+                message.qos,
+                message.retain,
+                user_property_of(message.user_properties),
+            )
+            for message in messages[start : start + PACKET_IDS_AT_ONCE]
+        ]
+        for number, info in enumerate(sent, start):
+            info.wait_for_publish(TIMEOUT_S)
+            assert info.is_published(), f"publish {number} is not acknowledged"
 
 
 class Paho:

@@ -17,12 +17,11 @@ import pytest
 from tests.e2e import raw_kafka, raw_mqtt
 from tests.e2e.mqtt_programs import wait_until
 from tests.e2e.raw_mqtt import RawMqtt
-from tests.e2e.server_process import ServerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.e2e.server_process import Address
+    from tests.e2e.server_process import Address, ServerProcess
 
 MEMORY_BYTES_MORE: Final = 8 << 20
 PATIENCE_S: Final = 1.0
@@ -122,11 +121,8 @@ class Bystanders:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    server = ServerProcess(tmp_path_factory.mktemp("attacked"))
-    server.start()
-    yield server
-    server.stop()
+def server(own_server: ServerProcess) -> ServerProcess:
+    return own_server
 
 
 @pytest.fixture(scope="module")

@@ -18,11 +18,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    server = ServerProcess(tmp_path_factory.mktemp("commanded"))
-    server.start()
-    yield server
-    server.stop()
+def server(own_server: ServerProcess) -> ServerProcess:
+    return own_server
 
 
 def on_mqtt(server: ServerProcess, command: str, *arguments: str) -> list[str]:
@@ -139,7 +136,8 @@ def test_config_show_names_the_origin_of_each_value(tmp_path: Path) -> None:
     assert "isthmus.toml" in listeners
     [level] = [line for line in lines if "debug" in line]
     assert "--set" in level
-    [receive] = [line for line in lines if "77" in line]
+    [receive] = [line for line in lines if "receive_maximum" in line]
+    assert "77" in receive
     assert "ISTHMUS_MQTT__RECEIVE_MAXIMUM" in receive
 
 

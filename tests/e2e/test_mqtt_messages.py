@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +20,8 @@ from tests.e2e.mqtt_programs import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from paho.mqtt.client import Client
     from tests.e2e.conftest import Shores
     from tests.e2e.server_process import Address
@@ -143,17 +147,21 @@ def test_an_empty_retained_payload_clears(shores: Shores, unique: str) -> None:
 # --- will -----------------------------------------------------------------------------------
 
 
-def will_on(topic_name: str, retain: bool = False, delay_s: int | None = None):
-    """Return a preparation that gives a paho client a will."""
+@contextlib.contextmanager
+def client_with_will(
+    server: Address, client_id: str, topic_name: str, delay_s: int
+) -> Iterator[Client]:
+    """Hold a paho client whose will waits for a while [MQTT 3.1.3.2.2]."""
+    will, session = Properties(PacketTypes.WILLMESSAGE), Properties(PacketTypes.CONNECT)
+    will.WillDelayInterval = delay_s
+    session.SessionExpiryInterval = 30
 
     def prepare(client: Client) -> None:
-        properties = None
-        if delay_s is not None:
-            properties = Properties(PacketTypes.WILLMESSAGE)
-            properties.WillDelayInterval = delay_s
-        client.will_set(topic_name, b"gone", 1, retain, properties)
+        client.will_set(topic_name, b"gone", 1, properties=will)
 
-    return prepare
+    options = {"clean_start": False, "properties": session}
+    with paho_client(server, client_id, prepare=prepare, **options) as client:
+        yield client
 
 
 def test_a_broken_connection_publishes_the_will(shores: Shores, unique: str) -> None:
@@ -180,9 +188,31 @@ def test_disconnect_discards_the_will(shores: Shores, unique: str) -> None:
     """[MQTT-3.14.4-3]"""
     with paho_client(shores.mqtt) as watcher:
         inbox = paho_subscribe(watcher, f"{unique}/will")
-        with paho_client(shores.mqtt, prepare=will_on(f"{unique}/will")):
+        with client_with_will(shores.mqtt, unique, f"{unique}/will", 0):
             pass
         inbox.stays_at(0)
+
+
+def test_a_will_waits_for_its_delay(shores: Shores, unique: str) -> None:
+    with paho_client(shores.mqtt) as watcher:
+        inbox = paho_subscribe(watcher, f"{unique}/will")
+        with client_with_will(shores.mqtt, unique, f"{unique}/will", 1) as client:
+            client.socket().shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+            client.loop_stop()
+            inbox.stays_at(0, 0.6)
+            inbox.wait(1, 5)
+
+
+def test_who_comes_back_in_time_leaves_no_will(shores: Shores, unique: str) -> None:
+    """[MQTT-3.1.3-9]"""
+    with paho_client(shores.mqtt) as watcher:
+        inbox = paho_subscribe(watcher, f"{unique}/will")
+        with client_with_will(shores.mqtt, unique, f"{unique}/will", 1) as client:
+            client.socket().shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+            client.loop_stop()
+            with client_with_will(shores.mqtt, unique, f"{unique}/will", 1):
+                inbox.stays_at(0, 2)
+        inbox.stays_at(0, 0.2)
 
 
 def test_disconnect_with_will_message_publishes_it(shores: Shores, unique: str) -> None:

@@ -49,7 +49,9 @@ def server(start_server: Callable[..., ServerProcess]) -> ServerProcess:
 
 
 @pytest.fixture(scope="module")
-def loaded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def loaded_server(
+    own_process: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
     """Return a server whose log holds 100,000 messages of ten keys from MQTT."""
     server = ServerProcess(tmp_path_factory.mktemp("loaded"), config=ROUTE)
     server.start()

@@ -81,7 +81,8 @@ class MemoryPartition:
                 sent = self.producers.admit(batch, base_offset)
         except IsthmusError as error:
             if ticket is not None:
-                ticket.failed(error)
+                # An answer, not an accident: its traceback would hold on to the batch.
+                ticket.failed(error.with_traceback(None))
             return
         if not self._queue:
             self._log.touched.append(self)

@@ -84,9 +84,8 @@ def _check_keys(batch: RecordBatch) -> None:
         if reader.record().key is None:
             faults.append((reader.offset - batch.base_offset, "a record without a key"))
     if faults:
-        refusal = BatchRefused(f"{len(faults)} records without a key, in a compacted log topic")
-        refusal.record_errors = tuple(faults[:RECORD_ERRORS_MAX])
-        raise refusal
+        message = f"{len(faults)} records without a key, in a compacted log topic"
+        raise _naming(BatchRefused(message), faults)
 
 
 def _refuse_timestamps(batch: RecordBatch, earliest: int, latest: int) -> None:
@@ -96,8 +95,10 @@ def _refuse_timestamps(batch: RecordBatch, earliest: int, latest: int) -> None:
         if not earliest <= reader.timestamp <= latest:
             why = f"timestamp {reader.timestamp} is not from {earliest} to {latest}"
             faults.append((reader.offset - batch.base_offset, why))
-    refusal = TimestampInvalid(
-        f"timestamps up to {batch.max_timestamp} are not all from {earliest} to {latest}"
-    )
+    message = f"timestamps up to {batch.max_timestamp} are not all from {earliest} to {latest}"
+    raise _naming(TimestampInvalid(message), faults)
+
+
+def _naming(refusal: BatchRefused, faults: list[tuple[int, str]]) -> BatchRefused:
     refusal.record_errors = tuple(faults[:RECORD_ERRORS_MAX])
-    raise refusal
+    return refusal

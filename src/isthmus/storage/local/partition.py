@@ -130,18 +130,18 @@ class LocalPartition:
     ) -> None:
         """Queue one batch until `LocalLog.flush`, see `storage.log.Partition.append`."""
         base_offset = self._queue_end
-        error: IsthmusError | None = self._closed or self._shared.error
         sent = None
-        if error is None:
-            try:
-                check_batch(batch, self.config, self._shared.runtime.now_ms(), trusted=trusted)
-                if batch.producer_id >= 0:
-                    sent = self.producers.admit(batch, base_offset)
-            except IsthmusError as refusal:
-                error = refusal
-        if error is not None:
+        try:
+            stopped: IsthmusError | None = self._closed or self._shared.error
+            if stopped is not None:
+                raise stopped
+            check_batch(batch, self.config, self._shared.runtime.now_ms(), trusted=trusted)
+            if batch.producer_id >= 0:
+                sent = self.producers.admit(batch, base_offset)
+        except IsthmusError as error:
             if ticket is not None:
-                ticket.failed(error)
+                # An answer, not an accident: its traceback would hold on to the batch.
+                ticket.failed(error.with_traceback(None))
             return
         if not self._queue:
             self._shared.touched.append(self)

@@ -29,7 +29,6 @@ from isthmus.mqtt.control import (
     READ_OF_CLIENT,
     READ_OF_SERVER,
     WRITE,
-    read_ack,
     read_connect,
 )
 from isthmus.mqtt.packets import NAMES, VERSION_3_1, VERSION_5, Ack, AnyPacket, Publish
@@ -42,6 +41,7 @@ from isthmus.mqtt.properties import (
     read_binary,
     read_properties,
 )
+from isthmus.mqtt.reasons import REASONS
 from isthmus.wire.buffer import ReadBuffer, WriteBuffer, uvarint_size
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Decoder:
                 if start < size:
                     self._partial += memoryview(data)[start:]
         except ProtocolError as error:
-            self.error = error
+            self.error = error.with_traceback(None)  # its frames would hold on to `data`
             self._partial = bytearray()
         finally:
             self._buffer.detach()
@@ -219,10 +219,9 @@ class Decoder:
                 raise ProtocolError("packet identifier 0 [MQTT-2.2.1-3]")
         properties = None
         if self.version == _VERSION_5:
-            if buffer.position < end and buffer.peek() == 0:
-                buffer.skip(1)
-            else:
-                properties = self._publish_properties(data, end)
+            properties = self._read_properties(data, _PUBLISH, end)
+            if properties is not None and SUBSCRIPTION_ID in properties and not self._of_server:
+                raise ProtocolError("a subscription identifier from a client [MQTT-3.3.4-6]")
         if not topic and (properties is None or TOPIC_ALIAS not in properties):
             raise ProtocolError("a PUBLISH without topic name and alias [MQTT 5.0, 3.3.2.1]")
         publish: Publish = Publish.__new__(Publish)
@@ -253,36 +252,40 @@ class Decoder:
             self._topic = topic
         return topic
 
-    def _publish_properties(self, data: Any, end: int) -> Properties | None:
+    def _read_properties(self, data: Any, packet_type: int, end: int) -> Properties | None:
+        """Read the properties of a packet that ends at `end`; most have none."""
+        buffer = self._buffer
+        if buffer.position < end and buffer.peek() == 0:
+            buffer.skip(1)
+            return None
         body = self._body
-        body.attach(data, self._buffer.position, end)
-        properties = read_properties(body, _PUBLISH)
-        if properties is not None and SUBSCRIPTION_ID in properties and not self._of_server:
-            raise ProtocolError("a subscription identifier from a client [MQTT-3.3.4-6]")
-        self._buffer.seek(body.position)
+        body.attach(data, buffer.position, end)
+        properties = read_properties(body, packet_type)
+        buffer.seek(body.position)
         return properties
 
     def _ack(self, data: Any, first: int, end: int) -> Ack:
+        """Read an acknowledgement; reason and properties may be left out [MQTT 5.0, 3.4.2]."""
         buffer = self._buffer
         packet_type = first >> 4
         self._check_flags(first)
         size = end - buffer.position
-        if size > 2 and self.version == _VERSION_5:
-            body = self._body
-            body.attach(data, buffer.position, end)
-            long_form = read_ack(body, packet_type)
-            self._check_end(packet_type)
-            buffer.seek(end)
-            return long_form
-        if size != 2:
+        if size < 2 or (size > 2 and self.version != _VERSION_5):
             raise Malformed(f"{NAMES[packet_type]} with a body of {size} bytes")
         ack: Ack = Ack.__new__(Ack)
         ack.type = packet_type
         ack.packet_id = buffer.u16()
-        ack.reason = 0
-        ack.properties = None
         if ack.packet_id == 0:
             raise ProtocolError("packet identifier 0 [MQTT-2.2.1-3]")
+        ack.reason = 0
+        ack.properties = None
+        if size > 2:
+            ack.reason = buffer.u8()
+            if ack.reason not in REASONS[packet_type]:
+                raise ProtocolError(f"{NAMES[packet_type]} with the reason 0x{ack.reason:02x}")
+        if size > 3:
+            ack.properties = self._read_properties(data, packet_type, end)
+            self._check_end(packet_type, end - buffer.position)
         return ack
 
     def _control(self, data: Any, first: int, end: int) -> AnyPacket:
@@ -295,7 +298,7 @@ class Decoder:
             packet = read_connect(body, self._read_version(body))
         else:
             packet = self._readers[packet_type](body, self.version)
-        self._check_end(packet_type)
+        self._check_end(packet_type, body.end - body.position)
         self._buffer.seek(end)
         return packet
 
@@ -315,8 +318,7 @@ class Decoder:
         if (first ^ _FLAGS[first >> 4]) & used:
             raise Malformed(f"{NAMES[first >> 4]} with the flags 0x{first & 0x0F:x}")
 
-    def _check_end(self, packet_type: int) -> None:
-        left = self._body.end - self._body.position
+    def _check_end(self, packet_type: int, left: int) -> None:
         if left:
             raise Malformed(f"{left} bytes after the end of {NAMES[packet_type]}")
 

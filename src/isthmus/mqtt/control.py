@@ -269,15 +269,6 @@ def _read_auth(body: ReadBuffer, version: int, allowed: frozenset[int]) -> Auth:
     return Auth(reason, properties)
 
 
-def read_ack(body: ReadBuffer, packet_type: int) -> Ack:
-    """Read an acknowledgement of 5.0 in its long form [MQTT 5.0, 3.4.2]."""
-    packet_id = read_packet_id(body)
-    reason = body.u8()
-    _check_reasons((reason,), REASONS[packet_type], packet_type)
-    properties = read_properties(body, packet_type) if body.remaining else None
-    return Ack(packet_type, packet_id, reason, properties)
-
-
 def read_packet_id(body: ReadBuffer) -> int:
     """Read a packet identifier, which is never 0 [MQTT-2.2.1-3]."""
     packet_id: int = body.u16()

@@ -194,13 +194,12 @@ def read_varint(body: ReadBuffer) -> int:
 def read_text(body: ReadBuffer) -> str:
     """Read a UTF-8 Encoded String [MQTT-1.5.4-1 to MQTT-1.5.4-3]."""
     raw: bytes = body.bytes(body.u16())
+    if 0 in raw:
+        raise Malformed("U+0000 in a text [MQTT-1.5.4-2]")
     try:
-        text = raw.decode("utf-8")
+        return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise Malformed(f"not UTF-8: {error.reason} at byte {error.start}") from None
-    if "\0" in text:
-        raise Malformed("U+0000 in a text [MQTT-1.5.4-2]")
-    return text
 
 
 def read_binary(body: ReadBuffer) -> bytes:

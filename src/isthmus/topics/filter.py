@@ -22,7 +22,7 @@ SHARED_PREFIX: Final = "$share/"
 
 
 def check_topic_name(name: str) -> None:
-    """Raise TopicInvalid unless a message can be published under `name` [MQTT-4.7.1-1]."""
+    """Raise TopicInvalid unless a message can be published under `name` [MQTT-4.7.0-1]."""
     _check_text(name, "topic name")
     if "+" in name or "#" in name:
         raise TopicInvalid(f"a wildcard in the topic name {_shown(name)}")
@@ -31,7 +31,7 @@ def check_topic_name(name: str) -> None:
 def check_topic_filter(topic_filter: str) -> None:
     """Raise TopicInvalid unless one can subscribe to `topic_filter`, shared or not.
 
-    `#` stands alone in the last level [MQTT-4.7.1-2], `+` alone in any [MQTT-4.7.1-3].
+    `#` stands alone in the last level [MQTT-4.7.1-1], `+` alone in any [MQTT-4.7.1-2].
     """
     _check_text(topic_filter, "topic filter")
     if topic_filter.startswith(SHARED_PREFIX):

@@ -113,7 +113,7 @@ class TopicTree:
         pending: list[TopicNode] = []
         count = len(levels)
         while node is not None:
-            if node.rest is not None:  # "#" matches the parent as well [MQTT-4.7.1-2]
+            if node.rest is not None:  # "#" matches the parent as well [MQTT 5.0, 4.7.1.2]
                 found.extend(node.rest)
             following = None
             if node.depth < count:

@@ -52,7 +52,7 @@ def test_a_filter_may_hold_wildcards_where_a_name_may_not(topic_filter: str) -> 
     "topic_filter", ["a#", "#a", "#/a", "a/#/b", "##", "a+", "+a", "a/b+/c", "++", "a/+#", "#/"]
 )
 def test_a_wildcard_has_its_level_to_itself(topic_filter: str) -> None:
-    """[MQTT-4.7.1-2] and [MQTT-4.7.1-3]."""
+    """[MQTT-4.7.1-1] and [MQTT-4.7.1-2]."""
     with pytest.raises(TopicInvalid):
         check_topic_filter(topic_filter)
 
@@ -112,7 +112,7 @@ def test_the_filter_inside_a_shared_one_is_checked() -> None:
 def test_matching_follows_the_specification(
     topic_filter: str, matching: list[str], other: list[str]
 ) -> None:
-    """[MQTT-4.7.1-1] to [MQTT-4.7.3-4]."""
+    """[MQTT-4.7.0-1] to [MQTT-4.7.3-4]."""
     assert [name for name in matching + other if filter_matches(topic_filter, name)] == matching
 
 

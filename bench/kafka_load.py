@@ -138,7 +138,8 @@ def stock_consume(address: Address, count: int) -> tuple[int, Interval]:
     try:
         consumer.assign([TopicPartition(LOG_TOPIC, number, 0) for number in range(PARTITIONS)])
         while received < count and time.perf_counter() < last + QUIET_SECONDS_MAX:
-            messages = consumer.consume(CONSUME_CALL, timeout=0.5)
+            # consume() waits until it has as many as it is asked for: ask for no more than come
+            messages = consumer.consume(min(CONSUME_CALL, count - received), timeout=0.5)
             for message in messages:
                 if message.error() is not None:
                     raise BenchError(f"consume: {message.error()}")

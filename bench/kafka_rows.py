@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 STORED_BYTES_PER_SECOND = 128 * 1024 * 1024
 ACROSS_PER_S = 1000
 ACROSS_LOG_TOPIC = "mqtt"
-CONSUME_ACROSS = 100
 ACROSS_TOPIC_NAME = "bench/across"
 MIB = 2**20
 
@@ -174,7 +173,7 @@ def _consumer_at_end(address: Address) -> Consumer:
     for place in places:
         _, place.offset = consumer.get_watermark_offsets(place, timeout=PATIENCE_SECONDS)
     consumer.assign(places)
-    consumer.consume(1, timeout=0.5)
+    consumer.poll(0.5)
     return consumer
 
 
@@ -197,13 +196,14 @@ def measure_across(system: System, directory: Path, seconds: float) -> Measureme
         try:
             deadline = start_ns + count * interval_ns + 2_000_000_000
             while len(arrivals) < count and time.perf_counter_ns() < deadline:
-                messages = consumer.consume(CONSUME_ACROSS, timeout=0.5)
+                message = consumer.poll(0.5)
                 now = time.perf_counter_ns()
-                for message in messages:
-                    value = message.value()
-                    if message.error() is not None or value is None:
-                        raise BenchError(f"consume: {message.error()}")
-                    arrivals[struct.unpack_from(">Q", value)[0]] = now
+                if message is None:
+                    continue
+                value = message.value()
+                if message.error() is not None or value is None:
+                    raise BenchError(f"consume: {message.error()}")
+                arrivals[struct.unpack_from(">Q", value)[0]] = now
         finally:
             gc.enable()
             pacer.join()

@@ -20,7 +20,7 @@ from isthmus.mqtt.properties import (
     SHARED_AVAILABLE,
     TOPIC_ALIAS_MAXIMUM,
 )
-from isthmus.mqtt.reasons import ConnackCode, ReasonCode
+from isthmus.mqtt.reasons import ReasonCode
 
 if TYPE_CHECKING:
     from isthmus.mqtt.packets import Connect, Will
@@ -102,7 +102,7 @@ def agree(connect: Connect, offer: Offer, spare_client_id: str) -> Terms | Conna
     """
     version: int = connect.protocol_version
     if not connect.client_id and version < 5 and (version == 3 or not connect.clean_start):
-        return Connack(False, ConnackCode.IDENTIFIER_REJECTED, None)  # [MQTT-3.1.3-8 of 3.1.1]
+        return Connack(False, ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, None)  # [MQTT-3.1.3-8 of 3.1.1]
     terms = Terms(connect, connect.client_id or spare_client_id)
     if version == 5:
         asked: dict[int, Any] = connect.properties or {}

@@ -241,10 +241,9 @@ class MqttConnection(asyncio.BufferedProtocol):
         """Return the CONNACK for a CONNECT that could not be read, if one can be sent."""
         version = self._decoder.version
         reason = reason_in(CONNACK, error)
-        if version == 5:
-            return Connack(False, reason, None)
-        code = connack_code(reason)
-        return Connack(False, code, None) if version and code is not None else None
+        if not version or (version < 5 and connack_code(reason) is None):
+            return None
+        return Connack(False, reason, None)
 
     def _connect_timed_out(self) -> None:
         self.close(KeepAliveTimeout("no CONNECT within the time allowed"))

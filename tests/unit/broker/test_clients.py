@@ -105,7 +105,7 @@ def test_a_client_without_an_id_is_given_one(shore: Shore) -> None:
 def test_before_mqtt_5_a_session_to_keep_needs_an_id(shore: Shore, version: int) -> None:
     client = Client(shore, "", version)
     refusal = client.connect(clean_start=version == 3)
-    assert (refusal.session_present, refusal.reason) == (False, 2)
+    assert (refusal.session_present, refusal.reason) == (False, 0x85)
 
 
 def test_what_is_not_offered_is_said(shore: Shore) -> None:

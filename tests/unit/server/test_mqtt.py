@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.unit.broker.shore import Shore
 
 from isthmus.errors import ServerShuttingDown
 from isthmus.mqtt.codec import Decoder, encode
@@ -20,7 +21,6 @@ from isthmus.mqtt.packets import (
 )
 from isthmus.server.mqtt import MqttShore
 from isthmus.wire.buffer import WriteBuffer
-from tests.unit.broker.shore import Shore
 
 if TYPE_CHECKING:
     from isthmus.server.mqtt import MqttConnection
@@ -184,7 +184,7 @@ def test_a_packet_above_the_limit_is_refused_by_its_length(shore: MqttShore) -> 
 
 
 @pytest.mark.parametrize(
-    ("level", "answer"), [(6, b"\x20\x02\x00\x01"), (2, b"\x20\x02\x00\x01")]
+    ("level", "answer"), [(6, b"\x20\x03\x00\x84\x00"), (2, b"\x20\x02\x00\x01")]
 )
 def test_an_unknown_protocol_level_is_answered(
     shore: MqttShore, level: int, answer: bytes
@@ -192,8 +192,14 @@ def test_an_unknown_protocol_level_is_answered(
     wire = Wire(shore)
     wire.send_bytes(b"\x10\x0c\x00\x04MQTT" + bytes([level]) + b"\x02\x00\x00\x00\x00")
     assert wire.transport.closed
-    sent = bytes(wire.transport.sent)
-    assert sent == answer or sent[3:4] == b"\x84"
+    assert bytes(wire.transport.sent) == answer
+
+
+def test_before_mqtt_5_a_refused_client_id_has_its_return_code(shore: MqttShore) -> None:
+    wire = Wire(shore, 4)
+    wire.send_bytes(b"\x10\x0c\x00\x04MQTT\x04\x00\x00\x00\x00\x00")
+    assert bytes(wire.transport.sent) == b"\x20\x02\x00\x02"
+    assert wire.transport.closed
 
 
 def test_what_came_before_a_bad_packet_is_done(shore: MqttShore) -> None:

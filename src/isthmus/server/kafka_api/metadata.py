@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 NULL_NAME_FIRST_VERSION = 12
 GROUP_KEY_TYPE = 0
+TRANSACTION_KEY_TYPE = 1
+MANY_KEYS_FIRST_VERSION = 4  # FindCoordinator [KIP-699]
 
 
 def metadata(call: Call) -> None:
@@ -106,21 +108,28 @@ def _row(call: Call, log_topic: LogTopic) -> dict[str, Any]:
 
 
 def find_coordinator(call: Call) -> None:
-    """Answer with this broker; there is no coordinator of transactions or share groups here."""
+    """Answer with this broker; there is no coordinator of transactions or share groups here.
+
+    A producer with a transactional id is told that it may not: of all codes this is the one
+    that clients do not answer by trying again for a minute.
+    """
     request = call.request
     host, port = call.connection.address
-    if request["key_type"] == GROUP_KEY_TYPE:
+    kind = request["key_type"]
+    if kind == GROUP_KEY_TYPE:
         found: dict[str, Any] = {"node_id": call.shore.node_id, "host": host, "port": port}
     else:
+        is_transaction = kind == TRANSACTION_KEY_TYPE
+        denied = ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
         found = {
-            "error_code": ErrorCode.INVALID_REQUEST,
+            "error_code": denied if is_transaction else ErrorCode.INVALID_REQUEST,
             "error_message": "only groups have a coordinator here: transactions and share "
             "groups are not served by this version",
             "node_id": -1,
             "host": "",
             "port": -1,
         }
-    if call.version >= 4:  # many at once [KIP-699]
+    if call.version >= MANY_KEYS_FIRST_VERSION:
         keys = request["coordinator_keys"]
         call.answer({"coordinators": [{"key": key, **found} for key in keys]})
     else:

@@ -127,7 +127,8 @@ def _refusal(request: dict[str, Any]) -> RequestRefused | None:
         return RequestRefused(ErrorCode.INVALID_REQUIRED_ACKS, f"acks={acks}: 0, 1 or all")
     if request["transactional_id"] is not None:
         return RequestRefused(
-            ErrorCode.INVALID_TXN_STATE, "transactions are not served by this version"
+            ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+            "transactions are not served by this version",
         )
     return None
 
@@ -199,7 +200,9 @@ def init_producer_id(call: Call) -> None:
     """
     request = call.request
     if request["transactional_id"] is not None:
-        call.answer({"error_code": ErrorCode.INVALID_REQUEST, "producer_epoch": -1})
+        # What clients take for final, unlike most codes; see also FindCoordinator.
+        denied = ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+        call.answer({"error_code": denied, "producer_epoch": -1})
         return
     producer_id = int.from_bytes(call.shore.runtime.random_bytes(8), "big") >> 1
     call.answer({"producer_id": producer_id, "producer_epoch": 0})

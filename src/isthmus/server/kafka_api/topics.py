@@ -64,6 +64,7 @@ def _create(shore: KafkaShore, wanted: dict[str, Any], *, is_dry: bool) -> dict[
     check_configs(configs)
     row: dict[str, Any] = {
         "name": name,
+        "error_message": None,
         "num_partitions": partitions,
         "replication_factor": 1,
     }

@@ -139,6 +139,11 @@ def running(system: System, directory: Path) -> Iterator[Server]:
     try:
         yield server
         server.check()
+    except (BenchError, OSError) as error:
+        said = server.last_words()
+        if not said or said in str(error):
+            raise
+        raise BenchError(f"{error}; the server's last words: {said}") from error
     finally:
         server.stop()
 

@@ -59,10 +59,6 @@ BACKLOG_BYTES_MAX = 64 << 20  # published and not yet acknowledged, over all pub
 DESTINATIONS_MAX = 65_536  # topic names resolved at one time; then all are forgotten
 RECALL_BYTES = 1 << 16
 
-_QOS_1_HEADERS = (("mqtt.qos", b"1"),)
-_QOS_2_HEADERS = (("mqtt.qos", b"2"),)
-_NO_HEADERS = ()
-
 
 class Broker:
     """The MQTT shore's messages, and every record's way to MQTT subscribers."""
@@ -143,13 +139,9 @@ class Broker:
             ticket = open_batch.ticket = PublishTicket(self, open_batch.partition)
             self._open.append(open_batch)
             self._now_ms = self.runtime.now_ms()
-        headers: Any
-        if publish.properties or publish.retain or destination.topic_header is not None:
+        headers: Any = destination.headers[publish.qos]
+        if publish.properties or publish.retain:
             headers = headers_of(publish, destination.topic_header, self._now_ms)
-        elif publish.qos == 0:
-            headers = _NO_HEADERS
-        else:
-            headers = _QOS_1_HEADERS if publish.qos == 1 else _QOS_2_HEADERS
         open_batch.builder.append(self._now_ms, destination.key, publish.payload, headers)
         ticket.publishes.append(publish)
         ticket.destinations.append(destination)

@@ -18,11 +18,13 @@ cdef class Destination:
     cdef readonly bytes key
     cdef readonly bytes topic_header
     cdef readonly OpenBatch open
+    cdef readonly list headers
     cdef public long long generation
     cdef public list receivers
 
 
 @cython.final
+@cython.no_gc  # nothing leads back to it; made and dropped with every QoS 1 message
 @cython.freelist(256)
 cdef class Acknowledgement:
     cdef readonly Session session

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from isthmus.record.batch import BatchBuilder
+from isthmus.broker.mapping import headers_of
+from isthmus.mqtt.packets import Publish
+from isthmus.record.batch import BatchBuilder, encode_headers
 
 if TYPE_CHECKING:
     from isthmus.broker.broker import Broker
     from isthmus.broker.subscriptions import Receiver
     from isthmus.errors import IsthmusError
-    from isthmus.mqtt.packets import Publish
     from isthmus.mqtt.session import Session
     from isthmus.storage.log import Partition, Ticket
 
@@ -38,7 +39,15 @@ class OpenBatch:
 class Destination:
     """All that is known about one topic name: where it is stored and who gets it."""
 
-    __slots__ = ("generation", "key", "open", "receivers", "topic_header", "topic_name")
+    __slots__ = (
+        "generation",
+        "headers",
+        "key",
+        "open",
+        "receivers",
+        "topic_header",
+        "topic_name",
+    )
 
     def __init__(
         self, topic_name: bytes, key: bytes, topic_header: bytes | None, open_batch: OpenBatch
@@ -47,6 +56,11 @@ class Destination:
         self.key = key
         self.topic_header = topic_header  # the topic name, where the key does not hold it
         self.open = open_batch
+        # what a PUBLISH without properties has as encoded headers, by its QoS
+        self.headers = [
+            encode_headers(headers_of(Publish(topic_name, b"", qos), topic_header, 0))
+            for qos in range(3)
+        ]
         self.generation = -1  # of the subscriptions that `receivers` was made from
         self.receivers: list[Receiver] = []
 

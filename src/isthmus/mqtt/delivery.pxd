@@ -3,6 +3,7 @@ cimport cython
 
 
 @cython.final
+@cython.no_gc  # holds nothing that leads back to it; made and dropped with every QoS 1 message
 @cython.freelist(256)
 cdef class Delivery:
     cdef public object partition

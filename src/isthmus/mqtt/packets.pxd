@@ -6,6 +6,7 @@ cdef class Packet:
 
 
 @cython.final
+@cython.no_gc
 @cython.freelist(256)
 cdef class Publish:
     cdef public int type
@@ -19,6 +20,7 @@ cdef class Publish:
 
 
 @cython.final
+@cython.no_gc
 @cython.freelist(256)
 cdef class Ack:
     cdef public int type

@@ -39,6 +39,7 @@ cdef int _HEADER_PAIR_BYTES_MIN
 cdef int _I32_VARINT_BYTES
 cdef long long _SANE_MAX
 cdef bytes _BLANK_HEADER
+cdef bytes _NO_HEADERS
 
 
 @cython.final
@@ -130,7 +131,7 @@ cdef class BatchBuilder:
         base="long long",
         since="long long",
         size=Py_ssize_t,
-        named=list,
+        encoded=bytes,
     )
     cpdef int append(
         self, long long timestamp_ms, object key, object value, object headers=*
@@ -147,5 +148,6 @@ cdef class BatchBuilder:
 cpdef list split_batches(object data)
 
 @cython.locals(size=Py_ssize_t)
-cdef Py_ssize_t _headers_size(list named) except -1
-cdef int _put_headers(WriteBuffer buffer, list named) except -1
+
+@cython.locals(buffer=WriteBuffer)
+cpdef bytes encode_headers(object headers)

@@ -75,6 +75,8 @@ _I32_VARINT_BYTES: Final = 5
 _SANE_MAX: Final = 2**62  # sums of two numbers below this cannot leave 64 bits
 _BLANK_HEADER: Final = bytes(12) + b"\xff\xff\xff\xff\x02" + bytes(44)  # no epoch, version 2
 
+_NO_HEADERS: Final = b"\x00"
+
 
 class Record:
     """One record, taken out of its batch."""
@@ -393,16 +395,25 @@ class BatchBuilder:
         self.size = _HEADER_BYTES
 
     def append(
-        self, timestamp_ms: int, key: bytes | None, value: bytes | None, headers: Headers = ()
+        self,
+        timestamp_ms: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers | bytes = (),
     ) -> int:
-        """Add one record and return its number within the batch, the offset delta."""
+        """Add one record and return its number within the batch, the offset delta.
+
+        `headers` may come as `encode_headers` has written them, for those that recur.
+        """
         delta = self.count
         base = timestamp_ms if delta == 0 else self._base_timestamp
         since = timestamp_ms - base
         size = 1 + varint_size(since) + varint_size(delta)
         size += varint_bytes_size(key) + varint_bytes_size(value)
-        named = [(name.encode(), content) for name, content in headers] if headers else None
-        size += 1 if named is None else _headers_size(named)
+        encoded = _NO_HEADERS
+        if headers:
+            encoded = headers if type(headers) is bytes else encode_headers(headers)
+        size += len(encoded)
         buffer = self._buffer
         buffer.put_varint(size)
         buffer.put_u8(0)
@@ -410,10 +421,7 @@ class BatchBuilder:
         buffer.put_varint(delta)
         buffer.put_varint_bytes(key)
         buffer.put_varint_bytes(value)
-        if named is None:
-            buffer.put_u8(0)
-        else:
-            _put_headers(buffer, named)
+        buffer.put_bytes(encoded)
         if delta == 0 or timestamp_ms > self._max_timestamp:
             self._max_timestamp = timestamp_ms
         self._base_timestamp = base
@@ -487,15 +495,11 @@ def split_batches(data: Data) -> list[RecordBatch]:
     return batches
 
 
-def _headers_size(named: list[tuple[bytes, bytes | None]]) -> int:
-    size = varint_size(len(named))
-    for name, content in named:
-        size += varint_bytes_size(name) + varint_bytes_size(content)
-    return size
-
-
-def _put_headers(buffer: WriteBuffer, named: list[tuple[bytes, bytes | None]]) -> None:
-    buffer.put_varint(len(named))
-    for name, content in named:
-        buffer.put_varint_bytes(name)
+def encode_headers(headers: Headers) -> bytes:
+    """Return a record's headers as they stand at its end: their count, then name and value."""
+    buffer = WriteBuffer()
+    buffer.put_varint(len(headers))
+    for name, content in headers:
+        buffer.put_varint_bytes(name.encode())
         buffer.put_varint_bytes(content)
+    return buffer.take()

@@ -100,7 +100,7 @@ def running_server(serve: dict[str, str | None]) -> Iterator[dict[str, Listener]
                 ready = ready_line(server)
                 if not ready.startswith("ready "):
                     log.seek(0)
-                    said = log.read().strip() or "it says nothing"
+                    said = log.read().strip().removeprefix("Error: ") or "it says nothing"
                     raise click.ClickException(f"the server did not start: {said}")
                 click.echo(ready)
                 yield addresses_of(ready.split()[1:])

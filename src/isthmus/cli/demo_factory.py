@@ -55,11 +55,13 @@ class Line:
         self._number = number
         self._figures = figures
         self._connected = threading.Event()
+        self._lost = ""
         self._client = Client(
             CallbackAPIVersion.VERSION2, f"demo-{run}-{name}", protocol=MQTTv5
         )
         self._client.will_set(self._topic_name("state"), b"lost", qos=1, retain=True)
         self._client.on_connect = self._on_connect
+        self._client.on_disconnect = self._on_disconnect
         self._client.on_message = self._on_command
 
     def start(self, address: Listener) -> None:
@@ -76,6 +78,8 @@ class Line:
 
     def measure(self, seconds: float) -> None:
         """Publish what the sensors show `seconds` after the start."""
+        if self._lost:
+            raise click.ClickException(f"{self.name} lost its connection: {self._lost}")
         celsius = 60 + 4 * math.sin(seconds / 7 + self._number)
         vibration = 1.2 + 0.3 * math.sin(seconds * 3 + self._number)
         self._publish("temperature", 1, {"celsius": round(celsius, 2)})
@@ -83,9 +87,10 @@ class Line:
 
     def stop(self) -> None:
         """Say that the line is off, and disconnect in good order, so the will stays unsaid."""
-        last = self._client.publish(self._topic_name("state"), b"off", 1, True)
-        with contextlib.suppress(RuntimeError, ValueError):  # no server: the will has spoken
-            last.wait_for_publish(1.0)
+        if self._client.is_connected():  # else the server has ended first, as after Ctrl-C
+            last = self._client.publish(self._topic_name("state"), b"off", 1, True)
+            with contextlib.suppress(RuntimeError, ValueError):
+                last.wait_for_publish(0.5)
         self._client.disconnect()
         self._client.loop_stop()
 
@@ -103,14 +108,16 @@ class Line:
             self._client.publish(self._topic_name("state"), b"running", 1, True)
             self._connected.set()
 
+    def _on_disconnect(self, _c: Client, _u: Any, _f: Any, reason: Any, _p: Any) -> None:
+        self._lost = str(reason)
+
     def _on_command(self, _c: Client, _u: Any, command: MQTTMessage) -> None:
         """Answer where the command says, with its correlation data [MQTT-4.10]."""
         self._figures.received += 1
-        properties = Properties(PacketTypes.PUBLISH)
-        properties.CorrelationData = command.properties.CorrelationData
-        self._client.publish(
-            command.properties.ResponseTopic, b"done", 1, properties=properties
-        )
+        asked: Any = command.properties
+        told: Any = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        told.CorrelationData = asked.CorrelationData
+        self._client.publish(asked.ResponseTopic, b"done", 1, properties=told)
 
 
 class Office:
@@ -180,9 +187,9 @@ class Office:
 
     def _work(self) -> None:
         while not self._stopping.is_set():
-            for record in self._consumer.consume(500, timeout=0.05):
-                if record.error() is None:
-                    self._look_at(record)
+            record = self._consumer.poll(0.1)
+            if record is not None and record.error() is None:
+                self._look_at(record)
 
     def _look_at(self, record: Any) -> None:
         key = (record.key() or b"").decode()

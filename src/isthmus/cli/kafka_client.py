@@ -208,11 +208,13 @@ class LogView:
                 raise click.ClickException(f"log topic {each.topic}: {each.error.str()}")
         return found
 
-    def ranges(self, found: TopicMetadata) -> dict[int, tuple[int, int]]:
+    def ranges(self, log_topic: str, found: TopicMetadata) -> dict[int, tuple[int, int]]:
         """Return each partition's first offset and the one past its last."""
-        places = [TopicPartition(found.topic, partition) for partition in found.partitions]
-        starts = self._admin.list_offsets(dict.fromkeys(places, OffsetSpec.earliest()))
-        ends = self._admin.list_offsets(dict.fromkeys(places, OffsetSpec.latest()))
+        places = [TopicPartition(log_topic, partition) for partition in found.partitions]
+        first: Any = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+        last: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        starts = self._admin.list_offsets(dict.fromkeys(places, first))
+        ends = self._admin.list_offsets(dict.fromkeys(places, last))
         return {
             place.partition: (
                 self._result(starts[place]).offset,

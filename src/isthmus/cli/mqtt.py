@@ -123,6 +123,7 @@ def in_json(message: MQTTMessage) -> str:
     except UnicodeDecodeError:
         line["payload_base64"] = base64.b64encode(message.payload).decode()
     line |= {"qos": message.qos, "retain": message.retain}
-    if message.properties is not None and not message.properties.isEmpty():
-        line["properties"] = message.properties.json()
+    properties: Any = message.properties
+    if properties is not None and not properties.isEmpty():
+        line["properties"] = properties.json()
     return json.dumps(line, ensure_ascii=False, default=str)

@@ -13,7 +13,14 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-from paho.mqtt.client import Client, MQTTMessage, MQTTMessageInfo, MQTTv5, MQTTv311
+from paho.mqtt.client import (
+    MQTT_CLEAN_START_FIRST_ONLY,
+    Client,
+    MQTTMessage,
+    MQTTMessageInfo,
+    MQTTv5,
+    MQTTv311,
+)
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -72,7 +79,7 @@ class MqttConnection:
         """Send one publish; waits while `WINDOW` of them are not acknowledged yet."""
         carried = None
         if not self._v311 and properties:
-            carried = Properties(PacketTypes.PUBLISH)
+            carried = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
             for name, value in properties.items():
                 setattr(carried, name, value)
         try:
@@ -124,16 +131,17 @@ class MqttConnection:
         self._client.loop_stop()
 
     def _connect(self, address: Listener, expiry_s: int) -> None:
-        wanted = None
+        wanted: Any = None
         if not self._v311:
-            wanted = Properties(PacketTypes.CONNECT)
+            wanted = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             wanted.SessionExpiryInterval = expiry_s
         try:
             self._client.connect(
                 address.host,
                 address.port,
                 KEEP_ALIVE_S,
-                **({} if self._v311 else {"clean_start": expiry_s == 0, "properties": wanted}),
+                clean_start=MQTT_CLEAN_START_FIRST_ONLY if self._v311 else expiry_s == 0,
+                properties=wanted,
             )
         except OSError as error:
             raise click.ClickException(

@@ -34,7 +34,7 @@ def list_topics(kafka: Listener, **flags: bool) -> None:
     rows = []
     for name, found in sorted(view.topics().items()):
         if flags["with_internal"] or not name.startswith("__"):
-            ranges = view.ranges(found)
+            ranges = view.ranges(name, found)
             records = sum(end - start for start, end in ranges.values())
             rows.append({"log_topic": name, "partitions": len(ranges), "records": records})
     show(rows, as_json=flags["as_json"])
@@ -52,7 +52,7 @@ def describe(kafka: Listener, log_topic: str, as_json: bool) -> None:
     found = view.topics(log_topic)[log_topic]
     rows = [
         {"partition": partition, "start_offset": start, "end_offset": end}
-        for partition, (start, end) in sorted(view.ranges(found).items())
+        for partition, (start, end) in sorted(view.ranges(log_topic, found).items())
     ]
     configs = view.configs(log_topic)
     if as_json:

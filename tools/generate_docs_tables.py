@@ -1,0 +1,175 @@
+"""Writes docs/reference/ from the code: settings, errors, Kafka requests.
+
+    tools/generate_docs_tables.py           write what has changed
+    tools/generate_docs_tables.py --check   write nothing; status 1 where something would change
+
+The tables are what the code says: names, ranges, defaults and the line below each field in
+`config.py`; the two code tables of the error tree; the table of handlers. `tests/test_tidy.py`
+holds that the pages are up to date.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msgspec import NODEFAULT
+
+from isthmus import config, errors
+from isthmus.config_sources import (
+    FIELDS,
+    ROUTE_FIELDS,
+    described,
+    shown,
+    variable_of,
+)
+from isthmus.kafka.api import ApiKey, advertised
+from isthmus.kafka.errors import code_of
+from isthmus.mqtt.reasons import name_of, reason_of
+from isthmus.server.kafka_api.table import HANDLERS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from isthmus.config_sources import Field
+
+REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
+NOTE = "<!-- Made by tools/generate_docs_tables.py; do not edit. -->\n"
+SECTION_CLASSES: dict[str, type[Any]] = {
+    "mqtt": config.MqttSettings,
+    "kafka": config.KafkaSettings,
+    "http": config.HttpSettings,
+    "storage": config.StorageSettings,
+    "storage.local": config.LocalStorageSettings,
+    "log": config.LogSettings,
+    "routes": config.Route,
+}
+
+
+def field_lines(kind: type[Any]) -> dict[str, str]:
+    """Return the line below each field of a section, as it stands in the source."""
+    (body,) = ast.parse(inspect.getsource(kind)).body
+    assert isinstance(body, ast.ClassDef)
+    lines: dict[str, str] = {}
+    for statement, following in zip(body.body, [*body.body[1:], None], strict=True):
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            match following:
+                case ast.Expr(value=ast.Constant(value=str(text))):
+                    lines[statement.target.id] = text
+    return lines
+
+
+def settings_page() -> Iterator[str]:
+    """Say what can be set."""
+    yield "# Settings\n"
+    yield NOTE
+    yield (
+        "One TOML file (`--config`), above it the environment, above that `--set` and the other"
+        " flags.\n`isthmus config show` prints what is in force and where it comes from."
+        " A size without a unit in its name is in bytes.\n"
+    )
+    for section, kind in SECTION_CLASSES.items():
+        yield f"## {'[[routes]]' if kind is config.Route else f'[{section}]'}\n"
+        yield f"{inspect.getdoc(kind)}\n"
+        lines = field_lines(kind)
+        fields = ROUTE_FIELDS if kind is config.Route else FIELDS
+        rows = [
+            setting_row(field, name.rpartition(".")[2], lines)
+            for name, field in fields.items()
+            if kind is config.Route or name.rpartition(".")[0] == section
+        ]
+        yield table(("setting", "default", "what it is", "takes"), rows)
+        if kind is not config.Route:
+            first = next(name for name in FIELDS if name.rpartition(".")[0] == section)
+            yield f"By environment: `{variable_of(first)}` and so on.\n"
+
+
+def setting_row(field: Field, key: str, lines: dict[str, str]) -> tuple[str, ...]:
+    """Return one setting's row; a default that is None or missing shows as a dash."""
+    absent = field.default is NODEFAULT or field.default is None or field.default == ""
+    default = "-" if absent else f"`{shown(field.default)}`"
+    return f"`{key}`", default, lines[key], described(field.kind, field.meta)
+
+
+def errors_page() -> Iterator[str]:
+    """Say which code each error becomes on either side."""
+    yield "# Errors\n"
+    yield NOTE
+    yield "What can go wrong, and the code that a client gets for it on either side.\n"
+    for kind in errors.IsthmusError.__subclasses__():
+        if kind is errors.ConfigError:  # before anything listens
+            continue
+        yield f"## {kind.__name__}\n"
+        yield f"{inspect.getdoc(kind)}\n"
+        rows = [error_row(each) for each in family(kind)]
+        yield table(("error", "meaning", "MQTT 5 reason", "Kafka error"), rows)
+
+
+def family(kind: type[errors.IsthmusError]) -> Iterator[type[errors.IsthmusError]]:
+    """List the classes below `kind`, each before its own children."""
+    for child in kind.__subclasses__():
+        if child.__module__ == errors.__name__:  # the codecs refine some for themselves
+            yield child
+            yield from family(child)
+
+
+def error_row(kind: type[errors.IsthmusError]) -> tuple[str, ...]:
+    """Return one error's row."""
+    error = kind("")
+    meaning = (inspect.getdoc(kind) or "").partition("\n\n")[0].replace("\n", " ")
+    code = code_of(error)
+    return kind.__name__, meaning, name_of(reason_of(error)), f"{code.value} {code.name}"
+
+
+def kafka_page() -> Iterator[str]:
+    """Say which requests of the Kafka protocol are served."""
+    yield "# Kafka requests\n"
+    yield NOTE
+    yield "What is advertised is exactly what is served, in the ranges of Apache Kafka 4.3.\n"
+    rows = []
+    for served in advertised(HANDLERS):
+        key, first, last = served["api_key"], served["min_version"], served["max_version"]
+        rows.append((str(key), ApiKey(key).name, f"{first} to {last}"))
+    yield table(("key", "request", "versions"), rows)
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """Return a Markdown table."""
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+PAGES = {
+    "settings.md": settings_page,
+    "errors.md": errors_page,
+    "kafka-requests.md": kafka_page,
+}
+
+
+def outdated() -> dict[Path, str]:
+    """Return the pages whose text is not what the code says, with the text they should have."""
+    texts = {REFERENCE / name: "\n".join(page()) for name, page in PAGES.items()}
+    return {
+        file: text
+        for file, text in texts.items()
+        if not file.exists() or file.read_text("utf-8") != text
+    }
+
+
+def main() -> int:
+    """Write the pages, or only look."""
+    changed = outdated()
+    for file, text in changed.items():
+        if "--check" in sys.argv[1:]:
+            print(f"{file.relative_to(Path.cwd())} is not what the code says: make docs")
+        else:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, "utf-8")
+    return int(bool(changed) and "--check" in sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -13,7 +13,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from isthmus.errors import ConfigError
+from isthmus.errors import ConfigError, SyncFailed
 from isthmus.storage.local.checkpoints import id_text, parse_id
 from isthmus.wire.crc32c import crc32c
 
@@ -67,7 +67,10 @@ class Catalog:
         return True
 
     def save(self) -> None:
-        """Replace the file; it is on the disk when this returns. Raises OSError."""
+        """Replace the file; it is on the disk when this returns.
+
+        Raises OSError, then the old content stands; or SyncFailed, then nobody knows.
+        """
         topics = [
             {
                 "name": topic.name,
@@ -81,7 +84,11 @@ class Catalog:
         content = {"leader_epoch": self.leader_epoch, "topics": topics}
         body = (json.dumps(content, indent=1) + "\n").encode()
         head = f"{CATALOG_FILE} {_VERSION} {crc32c(body):08x}\n".encode()
-        self._files.replace(self._path, head + body)
+        self._files.exchange(self._path, head + body)
+        try:
+            self._files.sync_directory(self._path.parent)
+        except OSError as error:
+            raise SyncFailed(f"{self._path} was not synced: {error.strerror}") from error
 
     def _parse(self, content: dict[str, Any]) -> None:
         self.leader_epoch = int(content["leader_epoch"])

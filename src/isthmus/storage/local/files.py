@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from isthmus.errors import NoSpace, StorageError
@@ -41,8 +42,9 @@ class Files:
         return os.open(path, flags, 0o644)
 
     def close(self, descriptor: int) -> None:
-        """Let go of a descriptor."""
-        os.close(descriptor)
+        """Let go of a descriptor; what was to be kept has been synced before, or was not."""
+        with suppress(OSError):
+            os.close(descriptor)
 
     def size(self, path: Path) -> int:
         """Return a file's length in bytes."""
@@ -176,11 +178,18 @@ class Files:
         finally:
             self.close(descriptor)
 
-    def replace(self, path: Path, data: bytes) -> None:
-        """Give a file new content so that a crash leaves either the old or the new one."""
+    def exchange(self, path: Path, data: bytes) -> None:
+        """Give a file new content so that a crash leaves either the old or the new one.
+
+        Which one is settled by the next `sync_directory`. After an error it is the old one.
+        """
         temporary = path.with_name(path.name + ".tmp")
         self.write_file(temporary, data, sync=True)
         self.rename(temporary, path)
+
+    def replace(self, path: Path, data: bytes) -> None:
+        """Do the same and return once the new content is on the disk."""
+        self.exchange(path, data)
         self.sync_directory(path.parent)
 
     def remove_tree(self, path: Path) -> None:

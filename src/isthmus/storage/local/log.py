@@ -21,6 +21,7 @@ from isthmus.errors import (
     LogClosed,
     QuotaExceeded,
     StorageError,
+    SyncFailed,
     TopicExists,
     TopicUnknown,
 )
@@ -158,7 +159,7 @@ class LocalLog:
         topic = LocalTopic(entry, config)
         self._catalog.topics[entry.topic_id] = entry
         try:
-            self._catalog.save()
+            self._save_catalog()
             self._load_partitions(topic, recovering=None)
         except OSError as error:
             self._forget(entry)
@@ -175,7 +176,7 @@ class LocalLog:
         self._check_room(count - before)
         topic.entry.partitions = count
         try:
-            self._catalog.save()
+            self._save_catalog()
             self._load_partitions(topic, recovering=None)
         except OSError as error:
             topic.entry.partitions = len(topic.partitions)
@@ -188,7 +189,7 @@ class LocalLog:
         before = topic.entry.configs
         topic.entry.configs = dict(configs)
         try:
-            self._catalog.save()
+            self._save_catalog()
         except OSError as error:
             topic.entry.configs = before
             raise storage_error(error, f"the settings of {name} were not kept") from error
@@ -202,7 +203,7 @@ class LocalLog:
         entry = topic.entry
         entry.deleting = True
         try:
-            self._catalog.save()
+            self._save_catalog()
         except OSError as error:
             entry.deleting = False
             raise storage_error(error, f"log topic {name} was not deleted") from error
@@ -247,13 +248,23 @@ class LocalLog:
         entry.deleting = True
         del self._catalog.topics[entry.topic_id]
         try:
-            self._catalog.save()
-        except OSError as error:
+            self._save_catalog()
+        except (OSError, SyncFailed) as error:
             logger.warning("%s stays in the catalog for now: %s", entry.name, error)
+
+    def _save_catalog(self) -> None:
+        """Keep the catalog. Raises OSError; or SyncFailed, and that is the end of writing."""
+        try:
+            self._catalog.save()
+        except SyncFailed as error:
+            self._shared.fail(error)
+            raise
 
     def _check_open(self) -> None:
         if self._closed:
             raise LogClosed("the log is closed")
+        if self.error is not None:
+            raise self.error.with_traceback(None)
 
     def _check_room(self, more: int) -> None:
         limit = self._settings.partitions_max

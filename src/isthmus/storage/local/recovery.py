@@ -93,7 +93,6 @@ def load_partition(
     bases = _numbers(_SEGMENT, names)
     for base in bases:
         loaded.segments.restore(base, files.size(directory / f"{base:020d}.log"))
-    loaded.segments.names_changed = False
     loaded.start_offset = loaded.end_offset = bases[0] if bases else 0
     saved = _load_epochs(files, directory)
     loaded.epochs = saved or LeaderEpochs()

@@ -94,7 +94,6 @@ class SegmentList:
         )
         self._segments.append(segment)
         self._bases.append(base_offset)
-        self.names_changed = True
         return segment
 
     def roll(self, base_offset: int) -> None:
@@ -110,6 +109,8 @@ class SegmentList:
         """Append to the active segment. Raises OSError; see `Segment.append`."""
         segment = self._segments[-1]
         was_dirty = segment.dirty
+        if segment.size == 0:
+            self.names_changed = True  # the file comes with the first bytes
         try:
             segment.append(batches, views)
         finally:

@@ -55,12 +55,20 @@ class Shared:
         self.recovery_points = RecoveryPoints(self, directory)
 
     def _sync_failed(self, error: OSError) -> None:
+        self.fail(SyncFailed(f"fdatasync failed: {error.strerror or error}"))
+
+    def fail(self, error: SyncFailed) -> None:
         """Stop for good: what is written cannot be promised, now or later."""
-        why = f"fdatasync failed ({error.strerror or error}); the log takes no more records"
-        logger.critical("%s. Reading goes on. Mend the disk, then start again", why)
-        self.error = SyncFailed(why)
+        if self.error is not None:
+            return
+        logger.critical(
+            "%s. The log takes no more records, reading goes on. "
+            "Mend the disk, then start the server again",
+            error,
+        )
+        self.error = error
         for partition in list(self.partitions):
-            partition.fail(self.error)
+            partition.fail(error)
 
 
 class RecoveryPoints:

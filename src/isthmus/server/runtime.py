@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-THREADS_MAX = 4  # blocking work is fdatasync and cold reads: few at a time
+THREADS = 2  # blocking work is fdatasync and what surrounds it: little at a time
+
+Work = tuple["Callable[[], Any]", "Callable[[Any, BaseException | None], object]"]
 
 
 class LoopRuntime:
@@ -19,7 +22,14 @@ class LoopRuntime:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._threads = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="isthmus")
+        # An executor would make a future for each piece of work, and nobody looks at it.
+        self._work: SimpleQueue[Work | None] = SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._run, name=f"isthmus-{number}", daemon=True)
+            for number in range(THREADS)
+        ]
+        for thread in self._threads:
+            thread.start()
         # Deferred calls run after the sockets of this turn and before the next wait.
         self.defer: Callable[[Callable[[], object]], object] = loop.call_soon
         self.post: Callable[[Callable[[], object]], object] = loop.call_soon_threadsafe
@@ -36,22 +46,25 @@ class LoopRuntime:
     def offload(
         self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], object]
     ) -> None:
-        self._threads.submit(self._run, work, done)
+        self._work.put((work, done))
 
     def random_bytes(self, count: int) -> bytes:
         return os.urandom(count)
 
     def close(self) -> None:
-        """Wait for the work that is under way, and let the threads go."""
-        self._threads.shutdown(wait=True)
+        """Wait for the work that was given, and let the threads go."""
+        for _ in self._threads:
+            self._work.put(None)
+        for thread in self._threads:
+            thread.join()
 
-    def _run(
-        self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], object]
-    ) -> None:
-        result: Any = None
-        failure: BaseException | None = None
-        try:
-            result = work()
-        except BaseException as error:  # handed to the caller, whatever it is
-            failure = error
-        self._loop.call_soon_threadsafe(done, result, failure)
+    def _run(self) -> None:
+        while (piece := self._work.get()) is not None:
+            work, done = piece
+            result: Any = None
+            failure: BaseException | None = None
+            try:
+                result = work()
+            except BaseException as error:  # handed to the caller, whatever it is
+                failure = error
+            self._loop.call_soon_threadsafe(done, result, failure)

@@ -34,6 +34,9 @@ class TurnAppends:
             self._runtime.defer(self._turn)
         partition.append(batch, ticket)
 
+    def forget_log_topic(self) -> None:
+        """Nothing is remembered here."""
+
     def _turn(self) -> None:
         self._scheduled = False
         self._log.flush()

@@ -60,7 +60,8 @@ def effective(configs: Mapping[str, str], durability: str | None = None) -> list
             continue
         default, below = setting.default, SOURCE_DEFAULT
         if setting.name == DURABILITY and durability is not None:
-            default, below = durability, SOURCE_SERVER
+            below = SOURCE_DEFAULT if durability == default else SOURCE_SERVER
+            default = durability
         synonyms = []
         if setting.name in configs:
             synonyms.append((setting.name, configs[setting.name], SOURCE_TOPIC))

@@ -91,7 +91,7 @@ async def serve(settings: Settings) -> int:
         addresses = " ".join(
             f"{section}={address_of(at)}" for section, ats in sockets.items() for at in ats
         )
-        print(f"ready {addresses}", flush=True)  # what `serve` promises on stdout
+        print(f"ready {addresses}", flush=True)  # noqa: T201  # stdout is for this line
         logger.info("ready")
         gc.freeze()  # what is there now stays
         await stop.wait()

@@ -52,7 +52,8 @@ def contents(partition, isolation=ISOLATION_WRITTEN, start=None):
 class Answer:
     """A ticket that writes down what it hears, and insists on the order of the contract."""
 
-    def __init__(self):
+    def __init__(self, *, wants_durable=True):
+        self.wants_durable = wants_durable
         self.events = []
         self.error = None
 

@@ -150,8 +150,6 @@ class Broker:
             ticket.acknowledgements.append(
                 Acknowledgement(session, publish.packet_id, publish.qos)
             )
-        if publish.qos == 2:
-            ticket.qos_2 = True
         if publish.retain:
             self.retained.put(publish)
         if open_batch.builder.size >= BATCH_BYTES_MAX:
@@ -219,6 +217,8 @@ class Broker:
     def deliver_written(self, ticket: PublishTicket) -> None:
         """The batch is in the log: hand its messages to the subscribers at QoS 0 and 1."""
         self._deliver(ticket, False)
+        if not ticket.wants_durable:
+            self._reduce_backlog(ticket)
 
     def deliver_durable(self, ticket: PublishTicket) -> None:
         """The batch is durable: hand out what is delivered at QoS 2."""
@@ -280,6 +280,7 @@ class Broker:
             for receiver in destination.receivers:
                 qos = publish.qos if publish.qos < receiver.qos else receiver.qos
                 if (qos == 2) != at_qos_2:
+                    ticket.qos_2 = True
                     continue
                 session = receiver.session
                 if receiver.no_local and session is publishers[place]:
@@ -297,7 +298,7 @@ class Broker:
                     self.touch(session)
 
     def relay(self, partition: Partition, batch: RecordBatch) -> PublishTicket | None:
-        """Deliver the records of a written Kafka batch; return what waits to be durable.
+        """Deliver the records of a written Kafka batch; return it if some wait for durable.
 
         A record that says nothing of its QoS counts as published at QoS 2: each subscriber gets
         what it was granted.
@@ -320,7 +321,7 @@ class Broker:
             if publish is not None and publish.retain and self.retained.put(publish):
                 self._schedule_retained()
         self._deliver(ticket, False)
-        return ticket
+        return ticket if ticket.qos_2 else None
 
     def _records_in(self, batch: RecordBatch) -> list[Record]:
         """Return a batch's records; none if its producer wrote what cannot be read."""

@@ -106,6 +106,8 @@ class _Written:
 
     __slots__ = ("_done", "_left")
 
+    wants_durable = True
+
     def __init__(self, batches: int, done: Callable[[ErrorCode], None]) -> None:
         self._left = batches
         self._done: Callable[[ErrorCode], None] | None = done

@@ -97,11 +97,15 @@ class PublishTicket:
         self.partition = partition
         self.base_offset = 0
         self.size = 0
-        self.qos_2 = False  # some of it may be delivered at QoS 2, once it is durable
+        self.qos_2 = False  # some of it is to be delivered at QoS 2, once it is durable
         self.publishes: list[Publish | None] = []  # None: a record that is not deliverable
         self.destinations: list[Destination | None] = []
         self.publishers: list[Session | None] = []
         self.acknowledgements: list[Acknowledgement] = []
+
+    @property
+    def wants_durable(self) -> bool:
+        return bool(self.acknowledgements) or self.qos_2
 
     def written(self, base_offset: int) -> None:
         self.base_offset = base_offset
@@ -128,6 +132,12 @@ class RelayTicket:
         self._inner = inner
         self._waiting: PublishTicket | None = None
 
+    @property
+    def wants_durable(self) -> bool:
+        return self._waiting is not None or (
+            self._inner is not None and self._inner.wants_durable
+        )
+
     def written(self, base_offset: int) -> None:
         self._waiting = self._broker.relay(self._partition, self._batch)
         self._batch = None
@@ -137,7 +147,7 @@ class RelayTicket:
     def durable(self) -> None:
         if self._waiting is not None:
             self._broker.deliver_durable(self._waiting)
-        if self._inner is not None:
+        if self._inner is not None and self._inner.wants_durable:
             self._inner.durable()
 
     def failed(self, error: IsthmusError) -> None:

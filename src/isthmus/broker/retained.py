@@ -125,6 +125,11 @@ class _RetainedTicket:
     def written(self, base_offset: int) -> None:
         self._retained.stored(self._publishes, base_offset)
 
+    @property
+    def wants_durable(self) -> bool:
+        """A publisher that waits for its message waits for its being retained, too."""
+        return any(publish.qos for publish in self._publishes)
+
     def durable(self) -> None:
         """The publishers wait for the message itself, which is in the same group."""
 

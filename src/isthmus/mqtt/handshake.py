@@ -102,7 +102,8 @@ def agree(connect: Connect, offer: Offer, spare_client_id: str) -> Terms | Conna
     """
     version: int = connect.protocol_version
     if not connect.client_id and version < 5 and (version == 3 or not connect.clean_start):
-        return Connack(False, ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, None)  # [MQTT-3.1.3-8 of 3.1.1]
+        # [MQTT-3.1.3-8 of 3.1.1]
+        return Connack(False, ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, None)
     terms = Terms(connect, connect.client_id or spare_client_id)
     if version == 5:
         asked: dict[int, Any] = connect.properties or {}

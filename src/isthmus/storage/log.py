@@ -35,6 +35,13 @@ ISOLATION_DURABLE = 1  # Kafka's read_committed, MQTT deliveries of QoS 2
 class Ticket(Protocol):
     """Who waits for an append."""
 
+    @property
+    def wants_durable(self) -> bool:
+        """Whether anybody waits for `durable`; asked once, after `written`.
+
+        Where nobody does, it is not called, and no sync is begun for the batch.
+        """
+
     def written(self, base_offset: int) -> None:
         """The batch is in the log from `base_offset` on; readers may see it."""
 
@@ -136,8 +143,13 @@ class LogTopic(Protocol):
 class Log(Protocol):
     """All log topics of one server."""
 
-    cluster_id: str
-    error: StorageError | None  # why nothing is accepted any more
+    @property
+    def cluster_id(self) -> str:
+        """The cluster that the data belongs to, as 22 characters."""
+
+    @property
+    def error(self) -> StorageError | None:
+        """Why nothing is accepted any more, or None."""
 
     @property
     def topics(self) -> Mapping[str, LogTopic]:

@@ -107,7 +107,7 @@ class MemoryPartition:
             if ticket is not None:
                 ticket.written(base_offset)
         for _, _, ticket in queue:
-            if ticket is not None:
+            if ticket is not None and ticket.wants_durable:
                 ticket.durable()
         self._wake()
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.sim import SimRuntime
+
+if TYPE_CHECKING:
+    from isthmus.errors import IsthmusError
 
 from isthmus.broker.broker import Broker
 from isthmus.broker.clients import Clients
 from isthmus.broker.routes import Route, RouteTable
-from isthmus.errors import IsthmusError
 from isthmus.mqtt.codec import Decoder
 from isthmus.mqtt.handshake import Offer
 from isthmus.mqtt.packets import Connack, Connect, Publish, Subscribe, Will
@@ -19,6 +21,8 @@ from isthmus.storage.memory import MemoryLog
 
 class Ticket:
     """A ticket that writes down what it is told."""
+
+    wants_durable = True
 
     def __init__(self) -> None:
         self.told: list[Any] = []

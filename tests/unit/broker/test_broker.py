@@ -257,3 +257,23 @@ def test_order_is_kept_for_each_topic_name_at_each_qos() -> None:
         got += [packet.payload for packet in packets]
         subscriber.send(*[Ack(PUBACK, packet.packet_id) for packet in packets])
     assert got == [b"%d" % number for number in range(50)]
+
+
+def test_nobody_waits_for_the_disk_where_nothing_is_acknowledged() -> None:
+    shore = Shore()
+    client = shore.client()
+    asked: list[bool] = []
+    for partition in shore.log.topics["mqtt"].partitions:
+        append = partition.append
+
+        def spy(batch, ticket, *, trusted=False, append=append):
+            append(batch, ticket, trusted=trusted)
+            shore.runtime.defer(lambda: asked.append(ticket.wants_durable))
+
+        partition.append = spy
+    client.publish("t", b"x", 0)
+    client.publish("t", b"x", 1, packet_id=1)
+    client.subscribe("t", 2)
+    shore.produce("mqtt", b"t", b"x")
+    assert asked == [False, True, True]
+    assert shore.broker.backlog_bytes == 0

@@ -65,6 +65,11 @@ class BatchTicket:
         self._batch: RecordBatch | None = batch
         self._row = row
 
+    @property
+    def wants_durable(self) -> bool:
+        """Whether the answer waits for the disk."""
+        return self._produce is not None and self._produce.acks == ACKS_ALL
+
     def written(self, base_offset: int) -> None:
         """The batch has its offset."""
         row, batch = self._row, self._batch

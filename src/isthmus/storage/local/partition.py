@@ -256,7 +256,8 @@ class LocalPartition:
                 continue
             if failure is None or base_offset < end:
                 ticket.written(base_offset)
-                tickets.append(ticket)
+                if ticket.wants_durable:
+                    tickets.append(ticket)
             else:
                 ticket.failed(failure)
         if tickets:

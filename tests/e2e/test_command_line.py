@@ -98,7 +98,9 @@ def test_a_binary_payload_is_printed_in_base64_with_json(server: ServerProcess) 
 
 def test_topics_are_created_listed_described_and_deleted(server: ServerProcess) -> None:
     said(*on_kafka(server, "topics create", "-p", "3", "-c", "retention.ms=1234567", "wide"))
-    listed = json.loads(said(*on_kafka(server, "topics list", "--json")))
+    listed = [
+        json.loads(one) for one in said(*on_kafka(server, "topics list", "--json")).splitlines()
+    ]
     assert {"log_topic": "wide", "partitions": 3, "records": 0} in listed
     assert "mqtt" in {topic["log_topic"] for topic in listed}
     described = json.loads(said(*on_kafka(server, "topics describe", "wide", "--json")))

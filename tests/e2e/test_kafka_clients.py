@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.e2e.kafka_libraries import create_topic
 from tests.e2e.kafka_programs import KAFKA_PROGRAMS, payloads_for
-from tests.e2e.kafka_record import KafkaProgram, Record
+from tests.e2e.kafka_record import BYTES_MAX, KafkaProgram, Record
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Shores
@@ -19,7 +19,7 @@ def test_payloads_and_headers_come_back_as_produced(
 ) -> None:
     if program.missing():
         pytest.skip(program.missing())
-    create_topic(shores.kafka, unique)
+    create_topic(shores.kafka, unique, **{"max.message.bytes": str(BYTES_MAX)})
     records = [
         Record(b"key", payload, (("unit", b"C"), ("unit", b"K"), ("line", b"3")))
         for payload in payloads_for(program)

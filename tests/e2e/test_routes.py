@@ -53,9 +53,10 @@ def test_a_route_decides_log_topic_and_key(factory: ServerProcess) -> None:
         ]
     [routed] = ConfluentKafka().consume(factory.kafka, "temperatures", 1)
     assert (routed.key, routed.value) == (b"line-3", b"21")
-    assert "mqtt.topic" not in dict(routed.headers)  # the key and the route give it back
+    assert dict(routed.headers)["mqtt.topic"] == b"factory/line-3/temperature"
     [other] = ConfluentKafka().consume(factory.kafka, "mqtt", 1)
     assert (other.key, other.value) == (b"factory/line-3/x", b"y")
+    assert "mqtt.topic" not in dict(other.headers)  # the key holds it
 
 
 def test_a_route_is_inverted_for_a_plain_kafka_producer(factory: ServerProcess) -> None:

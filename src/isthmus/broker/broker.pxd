@@ -28,8 +28,7 @@ cdef class Broker:
     cdef bint _scheduled
     cdef long long _now_ms
     cdef list _relief
-    cdef object _recalled_partition
-    cdef list _recalled
+    cdef object _recent_records
     cdef object _turn
 
     @cython.locals(kind=int)

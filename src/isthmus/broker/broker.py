@@ -25,10 +25,11 @@ from isthmus.broker.publishing import (
     PublishTicket,
     RelayTicket,
 )
+from isthmus.broker.recent_records import RecentRecords, readable_records
 from isthmus.broker.retained import RETAINED_CONFIGS, RETAINED_LOG_TOPIC, Retained
 from isthmus.broker.routes import DEFAULT_LOG_TOPIC
 from isthmus.broker.subscriptions import Subscriptions
-from isthmus.errors import CorruptBatch, IsthmusError, NoSpace, NotAuthorized, Refused
+from isthmus.errors import IsthmusError, NoSpace, NotAuthorized, Refused
 from isthmus.mqtt.packets import (
     PUBACK,
     PUBCOMP,
@@ -38,7 +39,6 @@ from isthmus.mqtt.packets import (
     Publish,
 )
 from isthmus.mqtt.reasons import reason_in
-from isthmus.record.batch import RecordBatch, split_batches
 from isthmus.record.partitioner import partition_for
 from isthmus.topics.filter import check_topic_name
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from isthmus.broker.routes import RouteTable
     from isthmus.broker.sessions import SessionEntry
     from isthmus.mqtt.session import Session
-    from isthmus.record.batch import Record
+    from isthmus.record.batch import Record, RecordBatch
     from isthmus.runtime import Runtime
     from isthmus.storage.log import Log, LogTopic, Partition, Ticket
 
@@ -57,7 +57,6 @@ logger = logging.getLogger(__name__)
 BATCH_BYTES_MAX = 1 << 20  # an open batch this large is closed before the turn ends
 BACKLOG_BYTES_MAX = 64 << 20  # published and not yet acknowledged, over all publishers
 DESTINATIONS_MAX = 65_536  # topic names resolved at one time; then all are forgotten
-RECALL_BYTES = 1 << 16
 
 
 class Broker:
@@ -92,8 +91,7 @@ class Broker:
         self._scheduled = False
         self._now_ms = 0
         self._relief: list[Callable[[], None]] = []
-        self._recalled_partition: Any = None
-        self._recalled: list[Record] = []
+        self._recent_records = RecentRecords()
         self._turn = self.turn
         retained_topic = self._ensure(RETAINED_LOG_TOPIC, 1, RETAINED_CONFIGS)
         self.retained = Retained(runtime, retained_topic.partitions[0], retained_max)
@@ -303,12 +301,11 @@ class Broker:
         A record that says nothing of its QoS counts as published at QoS 2: each subscriber gets
         what it was granted.
         """
-        if batch.is_control:
-            return None
+        records = readable_records(batch)
         ticket = PublishTicket(self, partition)
         ticket.base_offset = batch.base_offset
         now_ms = self.runtime.now_ms()
-        for record in self._records_in(batch):
+        for record in records:
             publish: Publish | None = None
             destination = self._destination_of(partition.log_topic, record)
             if destination is None:
@@ -322,17 +319,6 @@ class Broker:
                 self._schedule_retained()
         self._deliver(ticket, False)
         return ticket if ticket.qos_2 else None
-
-    def _records_in(self, batch: RecordBatch) -> list[Record]:
-        """Return a batch's records; none if its producer wrote what cannot be read."""
-        try:
-            return batch.records()
-        except CorruptBatch as error:
-            self.undeliverable += batch.count
-            logger.warning(
-                "batch not deliverable base_offset=%d error=%s", batch.base_offset, error
-            )
-            return []
 
     def _schedule_retained(self) -> None:
         """Commit retained messages of a Kafka batch in a turn of their own."""
@@ -358,35 +344,13 @@ class Broker:
 
     def recall(self, partition: Any, offset: int) -> Publish | None:
         """Return the message of one record, or None if it is gone or has expired."""
-        record = self._record_at(partition, offset)
+        record = self._recent_records.at(partition, offset)
         if record is None:
             return None
         topic_name = self._topic_name_of(partition.log_topic, record)
         if topic_name is None:
             return None
         return publish_of(record, topic_name, self.runtime.now_ms(), 0)
-
-    def _record_at(self, partition: Partition, offset: int) -> Record | None:
-        """Find a record, near the last one asked for if possible."""
-        records = self._recalled
-        if (
-            partition is not self._recalled_partition
-            or not records
-            or not records[0].offset <= offset <= records[-1].offset
-        ):
-            if offset < partition.start_offset:
-                return None
-            records = []
-            for buffer in partition.read(offset, RECALL_BYTES).buffers:
-                for batch in split_batches(buffer):
-                    records.extend(self._records_in(batch))
-            self._recalled = records
-            self._recalled_partition = partition
-        place = offset - records[0].offset if records else 0
-        if place < len(records) and records[place].offset == offset:
-            return records[place]
-        # Offsets have gaps only where records were compacted away.
-        return next((record for record in records if record.offset == offset), None)
 
     def _topic_name_of(self, log_topic: str, record: Record) -> bytes | None:
         if record.headers:
@@ -465,4 +429,4 @@ class Broker:
         """A log topic was deleted or changed: resolve every topic name anew."""
         self._destinations.clear()
         self._open_batches.clear()
-        self._recalled_partition = None
+        self._recent_records.clear()

@@ -6,6 +6,7 @@ and when every connection is down later on, that ends the command. Its own log l
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
@@ -32,8 +33,11 @@ if TYPE_CHECKING:
     from isthmus.config import Listener
 
 ANSWER_S_MAX: Final = 10.0
+REFUSED_S_MAX: Final = 1.0
 TURN_S: Final = 0.2
-UNREACHABLE: Final = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN})
+UNREACHABLE: Final = frozenset(
+    {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT}
+)
 
 
 class KafkaShore:
@@ -55,12 +59,23 @@ class KafkaShore:
         }
 
     def metadata(self, client: Any, log_topic: str | None = None) -> ClusterMetadata:
-        """Ask for the log topics; the first thing that each command does."""
-        try:
-            found: ClusterMetadata = client.list_topics(log_topic, timeout=ANSWER_S_MAX)
-        except KafkaException as error:
-            self.give_up(error.args[0])
-        return found
+        """Ask for the log topics; the first thing that each command does.
+
+        Gives up after ANSWER_S_MAX, or sooner where nothing listens; but not at the first
+        refusal, because a host name may stand for more than one address.
+        """
+        start = time.monotonic()
+        while True:
+            try:
+                found: ClusterMetadata = client.list_topics(log_topic, timeout=REFUSED_S_MAX)
+            except KafkaException as error:
+                client.poll(0)  # this is when librdkafka tells of refused connections
+                refused = self._failure is not None
+                if refused or time.monotonic() - start > ANSWER_S_MAX:
+                    self.give_up(error.args[0])
+            else:
+                self._failure = None
+                return found
 
     def check(self) -> None:
         """Raise if the connection is lost."""
@@ -201,12 +216,16 @@ class LogView:
         self._admin = AdminClient(shore.settings())
 
     def topics(self, name: str | None = None) -> dict[str, TopicMetadata]:
-        """Return all log topics, or the one of this name."""
-        found: dict[str, TopicMetadata] = self._shore.metadata(self._admin, name).topics
-        for each in found.values():
-            if each.error is not None:
-                raise click.ClickException(f"log topic {each.topic}: {each.error.str()}")
-        return found
+        """Return all log topics, or the one of this name.
+
+        All are asked for in either case: to ask for one by name could create it.
+        """
+        found: dict[str, TopicMetadata] = self._shore.metadata(self._admin).topics
+        if name is None:
+            return found
+        if name not in found:
+            raise click.ClickException(f"there is no log topic {name}")
+        return {name: found[name]}
 
     def ranges(self, log_topic: str, found: TopicMetadata) -> dict[int, tuple[int, int]]:
         """Return each partition's first offset and the one past its last."""

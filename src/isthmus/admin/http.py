@@ -32,10 +32,13 @@ async def serve_http(
 ) -> None:
     """Answer on bound sockets until `stop` is set (or this is cancelled); then close them.
 
-    Requests under way are finished first, if they take no longer than `SHUTDOWN_S`.
+    Requests under way are finished first, if they take no longer than `SHUTDOWN_S`. Without
+    sockets nothing is imported.
 
     `unready` says why the server should get no traffic now, or None where it should.
     """
+    if not sockets:
+        return
     try:
         server = await asyncio.to_thread(make_server, unready, stop)
         try:

@@ -49,6 +49,10 @@ def test_alive_ready_not_ready_and_the_end() -> None:
     asyncio.run(scene())
 
 
+def test_nothing_to_do_without_sockets() -> None:
+    asyncio.run(serve_http([], lambda: None, asyncio.Event()))
+
+
 @pytest.mark.parametrize("in_service", [False, True])
 def test_cancelling_closes_the_sockets(in_service: bool) -> None:
     async def scene() -> None:

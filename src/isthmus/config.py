@@ -162,9 +162,6 @@ class LocalStorageSettings(Struct, frozen=True, kw_only=True):
     durability: Literal["synced", "written", "memory"] = "synced"
     """What an acknowledged record survives: `synced` a power cut, `written` SIGKILL."""
 
-    segment_bytes: Annotated[int, Meta(ge=1_048_576, le=0x7FFF_FFFF)] = 1_073_741_824
-    """Size at which a partition begins its next file."""
-
 
 class StorageSettings(Struct, frozen=True, kw_only=True):
     """Which engine keeps the log."""

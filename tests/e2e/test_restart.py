@@ -9,26 +9,13 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 from tests.e2e.kafka_libraries import ConfluentKafka, confluent_producer, create_topic
 from tests.e2e.kafka_record import Record
 from tests.e2e.mqtt_programs import Message, paho_client, paho_publish, paho_subscribe
-from tests.e2e.raw_mqtt import (
-    DISCONNECT,
-    PUBACK,
-    PUBCOMP,
-    PUBLISH,
-    PUBREC,
-    PUBREL,
-    SUBACK,
-    ack,
-    publish,
-    raw_session,
-    subscribe,
-)
+from tests.e2e.raw_mqtt import DISCONNECT, raw_session
 from tests.e2e.server_process import text_of
 
 if TYPE_CHECKING:
     from tests.e2e.server_process import ServerProcess
 
 END = pytest.mark.parametrize("end", ["terminate", "kill"])
-LASTING = {"clean": False, "session_expiry_s": 1000}
 
 
 def restart(server: ServerProcess, end: str) -> None:
@@ -91,49 +78,6 @@ def test_retained_messages(end: str, fresh_server: ServerProcess) -> None:
         inbox = paho_subscribe(client, "r/#")
         assert [(one.topic_name, one.payload) for one in inbox.wait(1)] == [("r/kept", b"new")]
         inbox.stays_at(1)
-
-
-@END
-def test_sessions_with_subscriptions_and_what_waits_for_them(
-    end: str, fresh_server: ServerProcess
-) -> None:
-    with raw_session(fresh_server.mqtt, "device", **LASTING) as session:
-        session.send(subscribe(1, "to/device/#", 1))
-        session.expect(SUBACK)
-    with paho_client(fresh_server.mqtt) as client:
-        paho_publish(client, [Message("to/device/a", b"mqtt", 1)])
-    ConfluentKafka().produce(fresh_server.kafka, "mqtt", [Record(b"to/device/b", b"kafka")])
-    restart(fresh_server, end)
-    with raw_session(fresh_server.mqtt, "device", **LASTING) as session:
-        assert session.session_present
-        payloads = []
-        for _ in range(2):
-            delivery = session.expect(PUBLISH)
-            payloads.append(delivery.payload())
-            session.send(ack(PUBACK, delivery.packet_id))
-        assert payloads == [b"mqtt", b"kafka"]
-        ConfluentKafka().produce(fresh_server.kafka, "mqtt", [Record(b"to/device/c", b"after")])
-        assert session.expect(PUBLISH).payload() == b"after"
-
-
-@END
-def test_the_first_half_of_a_quality_two_publish(end: str, fresh_server: ServerProcess) -> None:
-    """A retransmission after the restart is recognised: exactly one record [DESIGN 3]."""
-    with raw_session(fresh_server.mqtt, "device", **LASTING) as session:
-        session.send(publish("once", b"x", qos=2, packet_id=5))
-        assert session.expect(PUBREC).packet_id == 5
-        session.cut()
-    restart(fresh_server, end)
-    with raw_session(fresh_server.mqtt, "device", **LASTING) as session:
-        assert session.session_present
-        session.send(publish("once", b"x", qos=2, packet_id=5, dup=True))
-        assert session.expect(PUBREC).packet_id == 5
-        session.send(ack(PUBREL, 5))
-        assert session.expect(PUBCOMP).packet_id == 5
-        session.send(publish("once", b"end", qos=1, packet_id=6))
-        session.expect(PUBACK)
-    values = [one.value for one in ConfluentKafka().consume(fresh_server.kafka, "mqtt", 2)]
-    assert values == [b"x", b"end"]
 
 
 @END

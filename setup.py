@@ -30,7 +30,8 @@ TYPED = [
     "isthmus.broker.publishing",
     "isthmus.broker.broker",
 ]
-DIRECTIVES = {"language_level": 3, "annotation_typing": False, "freethreading_compatible": False}
+DIRECTIVES = {"language_level": 3, "annotation_typing": False}
+FLAGS = [] if sys.platform == "win32" else ["-O2", "-Wno-unused-function"]
 
 
 def compiled() -> list[Extension]:
@@ -39,19 +40,27 @@ def compiled() -> list[Extension]:
         return []
     only = os.environ.get("ISTHMUS_COMPILE_ONLY", "")
     chosen = set(only.split(",")) if only else {*POINTERS, *TYPED}
-    flags = [] if sys.platform == "win32" else ["-O2", "-fno-strict-aliasing", "-Wno-unused-function"]
 
     from Cython.Build import cythonize
     from Cython.Compiler.Errors import CompileError
 
     extensions = [
-        Extension(name, [str(Path("src", *name.split(".")).with_suffix(suffix))], extra_compile_args=flags)
+        Extension(
+            name,
+            [str(Path("src", *name.split(".")).with_suffix(suffix))],
+            extra_compile_args=FLAGS,
+        )
         for names, suffix in ((POINTERS, ".pyx"), (TYPED, ".py"))
         for name in names
         if name in chosen
     ]
     try:
-        return cythonize(extensions, compiler_directives=DIRECTIVES, include_path=["src"], build_dir="build/cython")
+        return cythonize(
+            extensions,
+            compiler_directives=DIRECTIVES,
+            include_path=["src"],
+            build_dir="build/cython",
+        )
     except CompileError as error:
         sys.exit(f"isthmus: a module did not translate to C, so nothing was built: {error}")
 

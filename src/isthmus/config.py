@@ -63,7 +63,7 @@ class MqttSettings(Struct, frozen=True, kw_only=True):
     allow_anonymous: bool = False
     """Let clients in without credentials from other machines, too."""
 
-    packet_size_max: Annotated[int, Meta(ge=1024, le=MQTT_PACKET_BYTES_MAX)] = 1_048_576
+    packet_size_max: Annotated[int, Meta(ge=1024, le=MQTT_PACKET_BYTES_MAX)] = 16_777_216
     """Bytes of the largest packet taken."""
 
     connections_max: Annotated[int, Meta(ge=1)] = 100_000
@@ -81,11 +81,11 @@ class MqttSettings(Struct, frozen=True, kw_only=True):
     inflight_max: Annotated[int, Meta(ge=1, le=65_535)] = 1024
     """QoS 1 and 2 deliveries that a session has unacknowledged; a client may ask for fewer."""
 
-    queue_length_max: Annotated[int, Meta(ge=0)] = 100_000
+    queue_length_max: Annotated[int, Meta(ge=0)] = 1_000_000
     """Deliveries that wait for one session; more are dropped and counted."""
 
-    output_bytes_max: Annotated[int, Meta(ge=65_536)] = 16_777_216
-    """Bytes that wait for one slow connection; above it QoS 0 is dropped."""
+    output_bytes_max: Annotated[int, Meta(ge=65_536)] = 1_048_576
+    """Bytes kept in memory for one slow connection; above it deliveries wait in the log."""
 
     topic_alias_max: Annotated[int, Meta(ge=0, le=65_535)] = 64
     """Topic aliases that a client may use."""

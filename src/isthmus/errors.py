@@ -3,8 +3,9 @@
 Three kinds, told apart by type, each caught in exactly one place per edge. `ProtocolError`: the
 peer broke the rules, so it gets the reason and loses its connection. `Refused`: understood and
 refused, so it gets the code and goes on. `StorageError`: the disk or the cluster, so the server
-stops accepting writes and says why. Anything else is our own bug. No wire codes here: the tables
-are in `mqtt/reasons.py` and `kafka/errors.py`, and a test proves that every leaf is in both.
+stops accepting writes and says why. Anything else is our own bug. No wire codes here: the
+tables are in `mqtt/reasons.py` and `kafka/errors.py`, and a test proves that every leaf is in
+both.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ class IsthmusError(Exception):
 
 
 class ConfigError(IsthmusError):
-    """The configuration or the environment does not allow a start; the text says how to mend it."""
+    """Configuration or environment do not allow a start; the text says how to mend it."""
 
 
 # --- the peer broke the rules ---------------------------------------------------------------

@@ -25,7 +25,7 @@ class Runtime(Protocol):
         """Run `call` once, after the sockets of this turn of the loop, before the next wait."""
 
     def later(self, delay_ms: int, call: Callable[[], object]) -> Callable[[], None]:
-        """Run `call` after `delay_ms`; the returned function cancels it, also when it has run."""
+        """Run `call` after `delay_ms`; the returned function cancels it, even if it has run."""
 
     def offload(
         self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], object]

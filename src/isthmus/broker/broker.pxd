@@ -45,8 +45,9 @@ cdef class Broker:
     cpdef deliver_durable(self, PublishTicket ticket)
     @cython.locals(waiting=Acknowledgement, session=Session)
     cpdef settle(self, PublishTicket ticket)
-    @cython.locals(offset="long long", place=Py_ssize_t, publish=Publish, destination=Destination,
-                   receiver=Receiver, session=Session, qos=int, generation="long long",
+    @cython.locals(offset="long long", place=Py_ssize_t, publish=Publish,
+                   destination=Destination, receiver=Receiver, session=Session, qos=int,
+                   generation="long long",
                    publishes=list, destinations=list, publishers=list)
     cdef _deliver(self, PublishTicket ticket, bint at_qos_2)
     cdef _reduce_backlog(self, PublishTicket ticket)

@@ -1,7 +1,12 @@
 cimport cython
 
 from isthmus.mqtt.packets cimport Ack, Publish
-from isthmus.mqtt.properties cimport check_topic, encode_properties, read_binary, read_properties
+from isthmus.mqtt.properties cimport (
+    check_topic,
+    encode_properties,
+    read_binary,
+    read_properties,
+)
 from isthmus.wire.buffer cimport ReadBuffer, WriteBuffer, uvarint_size
 
 cdef int _CONNECT
@@ -72,6 +77,8 @@ cpdef object encode_publish(WriteBuffer out, int version, bytes topic, object pa
                             bint retain, bint dup, int packet_id, bytes properties)
 
 @cython.locals(long_form=bint)
-cpdef object encode_ack(WriteBuffer out, int version, int packet_type, int packet_id, int reason)
+cpdef object encode_ack(
+    WriteBuffer out, int version, int packet_type, int packet_id, int reason
+)
 
 cdef object _encode_publish(Publish packet, int version, WriteBuffer out)

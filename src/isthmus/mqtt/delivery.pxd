@@ -30,7 +30,9 @@ cdef class DeliveryQueue:
     cdef readonly Py_ssize_t length
 
     @cython.locals(run=Run)
-    cpdef void push(self, object partition, long long offset, int qos, bint retain, bytes identifiers)
+    cpdef void push(
+        self, object partition, long long offset, int qos, bint retain, bytes identifiers
+    )
     cpdef Run head(self)
     @cython.locals(run=Run)
     cpdef void pop(self)

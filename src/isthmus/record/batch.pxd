@@ -147,7 +147,5 @@ cdef class BatchBuilder:
 )
 cpdef list split_batches(object data)
 
-@cython.locals(size=Py_ssize_t)
-
 @cython.locals(buffer=WriteBuffer)
 cpdef bytes encode_headers(object headers)

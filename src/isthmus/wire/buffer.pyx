@@ -1,7 +1,7 @@
 """Bytes without meaning: one buffer to write into, one cursor to read with.
 
 `buffer.py` beside this file is the readable twin and says what is promised; a property test
-holds the two equal operation by operation. This is the only place where the message path touches
+holds the two equal operation by operation. Only here does the message path touch
 pointers, so every bound is checked here and nowhere else: each write goes through `_next` or
 `_at`, each read is compared with `end` before a byte is touched.
 

@@ -178,7 +178,7 @@ def test_durable_readers_wait_for_the_last_stable_offset() -> None:
     assert room.answers[0][0].size == BATCH_BYTES
 
 
-# --- sessions -----------------------------------------------------------------------------------
+# --- sessions ---------------------------------------------------------------------------------
 
 
 class SessionRoom(FetchRoom):

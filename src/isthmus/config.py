@@ -84,7 +84,7 @@ class MqttSettings(Struct, frozen=True, kw_only=True):
     queue_length_max: Annotated[int, Meta(ge=0)] = 1_000_000
     """Deliveries that wait for one session; more are dropped and counted."""
 
-    output_bytes_max: Annotated[int, Meta(ge=65_536)] = 1_048_576
+    output_bytes_max: Annotated[int, Meta(ge=65_536)] = 4_194_304
     """Bytes kept in memory for one slow connection; above it deliveries wait in the log."""
 
     topic_alias_max: Annotated[int, Meta(ge=0, le=65_535)] = 64

@@ -35,7 +35,7 @@ cdef class Broker:
     cpdef bint receive(self, Session session, list packets, object other) except -1
     @cython.locals(destination=Destination, open_batch=OpenBatch, ticket=PublishTicket)
     cpdef publish(self, Session session, Publish publish)
-    @cython.locals(session=Session)
+    @cython.locals(session=Session, open_batch=OpenBatch)
     cpdef turn(self)
     cpdef touch(self, Session session)
     cdef _schedule(self)

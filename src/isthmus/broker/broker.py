@@ -183,6 +183,10 @@ class Broker:
             session.touched = False
             if session.transmit is not None and session.output.size:
                 session.transmit(session.output.take())
+                if session.queue.length:
+                    session.drain()  # what waited only for room in the output
+                    if session.output.size:
+                        self.touch(session)
 
     def commit(self) -> None:
         """Write what is open now, for a request that must see what came before it."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-RECEIVE_BYTES = 256 * 1024
+RECEIVE_BYTES = 64 * 1024  # libuv reads up to 32 times before it lets another socket read
 LINGER_MS = 5_000  # a closing connection has this long to take what was written
 WRITE_HIGH_BYTES = 1 << 20  # the transport holds this much before deliveries queue in the log
 

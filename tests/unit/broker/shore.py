@@ -116,7 +116,7 @@ class Client:
 class Shore:
     """A broker, its log, and the clients of a test."""
 
-    def __init__(self, *routes: Route, log: Any = None) -> None:
+    def __init__(self, *routes: Route, log: Any = None, output_max: int = 1 << 20) -> None:
         self.runtime = SimRuntime()
         self.log = MemoryLog(self.runtime) if log is None else log
         self.broker = Broker(
@@ -133,7 +133,7 @@ class Shore:
                 keep_alive_max_s=65535,
             ),
             queue_length_max=1000,
-            output_bytes_max=1 << 20,
+            output_bytes_max=output_max,
             subscriptions_max=10,
         )
 

@@ -277,3 +277,13 @@ def test_nobody_waits_for_the_disk_where_nothing_is_acknowledged() -> None:
     shore.produce("mqtt", b"t", b"x")
     assert asked == [False, True, True]
     assert shore.broker.backlog_bytes == 0
+
+
+def test_what_exceeds_the_output_of_one_turn_follows_in_the_next_ones() -> None:
+    shore = Shore(output_max=1000)
+    subscriber, publisher = shore.client("s"), shore.client("p")
+    subscriber.subscribe("t", 0)
+    publisher.send(*[Publish(b"t", b"%04d" % number) for number in range(1000)])
+    assert [payload for _, payload, _ in subscriber.messages()] == [
+        b"%04d" % number for number in range(1000)
+    ]

@@ -58,7 +58,9 @@ cdef class WriteBuffer:
     cpdef object view(self)
 
 
+# The collector must not clear a Py_buffer behind our back: its export would never be released.
 @cython.final
+@cython.no_gc
 @cython.freelist(32)
 cdef class ReadBuffer:
     cdef const unsigned char* _data

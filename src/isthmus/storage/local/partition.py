@@ -267,17 +267,18 @@ class LocalPartition:
         elif tickets and self.durable_offset >= end:
             self._advance_durable(end)  # nothing but batches that were sent before
         self._waiting_written.wake(end)
-        if self._wants_sync():
+        if self._closed is None and (self._is_awaited() or self._is_due()):
             self._shared.syncer.ask(self)
 
-    def _wants_sync(self) -> bool:
-        if self.config.durability == DURABILITY_MEMORY or self._closed is not None:
-            return False
-        if (
+    def _is_due(self) -> bool:
+        """Whether enough was written since the last sync or checkpoint to ask for one."""
+        return self.config.durability != DURABILITY_MEMORY and (
             self._bytes_unchecked >= self._shared.settings.checkpoint_bytes
             or self._records_unsynced >= self.config.records_per_sync
-        ):
-            return True
+        )
+
+    def _is_awaited(self) -> bool:
+        """Whether somebody waits for records that are written and not durable."""
         return self.durable_offset < self.end_offset and (
             bool(self._unsynced) or len(self._waiting_durable) > 0
         )
@@ -309,15 +310,14 @@ class LocalPartition:
         if self._queue:
             return
         try:
-            for segment in work.segments:
-                segment.save_indexes()
-                work.hints += [(path, None) for path in segment.saved_index_paths]
+            work.indexes = self._segments.save_indexes()
         except OSError as error:
             logger.warning(
                 "an index in %s was not written: %s", self._segments.directory, error
             )
             self._bytes_unchecked = 0  # tried again after as many bytes
             return
+        work.hints = [(path, None) for _, path in work.indexes]
         directory = self._segments.directory
         if self._epochs_saved:
             work.hints.append((directory / LEADER_EPOCH_FILE, None))
@@ -329,16 +329,18 @@ class LocalPartition:
     def end_sync(self, work: SyncWork) -> None:
         """A round has made durable what was written when it began."""
         self._unpin(work)
-        if work.recovery_point > self.recovery_point:
+        if work.recovery_point >= 0:
             if work.hint_error is None:
                 self._end_checkpoint(work.recovery_point)
             else:
+                for segment, path in work.indexes:
+                    segment.unsynced_indexes[path] = None
                 logger.warning(
                     "no checkpoint of %s: %s", self._segments.directory, work.hint_error
                 )
         if self._closed is None:
             self._advance_durable(work.end_offset)
-            if self._wants_sync():
+            if self._is_awaited():
                 self._shared.syncer.ask(self)
 
     def fail_sync(self, work: SyncWork) -> None:
@@ -352,6 +354,8 @@ class LocalPartition:
             segment.unpin()
 
     def _end_checkpoint(self, offset: int) -> None:
+        if offset == self.recovery_point:
+            return
         self.recovery_point = offset
         self._shared.syncer.ask(self._shared.recovery_points)
         self._snapshots.append(offset)
@@ -412,7 +416,7 @@ class LocalPartition:
         else:
             cancel = self._waiting_durable.park(offset, wake)
             end = self.last_stable_offset
-            if self._wants_sync():
+            if self._closed is None and self._is_awaited():
                 self._shared.syncer.ask(self)
                 self._shared.runtime.defer(self._shared.syncer.start)
         if offset < end or self._closed is not None:
@@ -470,11 +474,8 @@ class LocalPartition:
 
     def ask_last_sync(self) -> None:
         """Ask for the round before a close: all durable, all written that a start needs."""
-        if self.recovery_point == self.end_offset and self._epochs_saved:
-            return
         active = self._segments.active
-        if active is None:
-            self.recovery_point = self.end_offset
+        if active is None or (self.is_settled and not self._segments.has_unsynced_indexes):
             return
         try:
             active.save_indexes(complete=True)

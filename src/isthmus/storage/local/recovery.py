@@ -138,7 +138,7 @@ def _load_clean(loaded: Loaded) -> bool:
     active = loaded.segments.active
     if active is None:
         return True
-    scan = active.resume(_FAR, verify=False, contiguous=False)
+    scan = active.resume(_FAR, verify=False)
     if scan.damage or scan.position != active.size:
         logger.warning("%s is not as a clean end leaves it", active.path)
         return False
@@ -152,9 +152,7 @@ def _recover(loaded: Loaded, recovery_point: int, files: Files) -> None:
     segments = loaded.segments
     walked: list[tuple[Segment, Scan]] = []
     for segment in segments.since(recovery_point):
-        scan = segment.resume(
-            max(recovery_point, segment.base_offset), verify=True, contiguous=True
-        )
+        scan = segment.resume(max(recovery_point, segment.base_offset), verify=True)
         walked.append((segment, scan))
     while len(walked) > 1 and walked[-1][1].next_offset == walked[-1][0].base_offset:
         segment, _ = walked.pop()  # nothing good in it: it belongs to the torn tail

@@ -1,12 +1,11 @@
 """Walks a segment file batch by batch, and steps over damage without losing what follows it.
 
-A batch is good when its header makes sense at this place (version 2, a length that fits,
-offsets that go on from the batch before) and, where asked, its checksum is right. The base
-offset lies outside the checksum, so it is compared with the offset expected: equal in a
-stretch that nobody has compacted, not smaller elsewhere.
+A batch is good when its header makes sense at this place (version 2, a length that fits) and,
+where asked, its checksum is right. The base offset lies outside the checksum, so it must be
+the one at which the batch before it ended.
 
 Where a batch is bad, the walk looks for the next good one. Bytes after the damage are taken
-for a batch again only if their checksum is right, their epoch and offset are possible, and
+for a batch again only if their checksum is right, their offset is possible, and
 what comes directly after them is the end or again the head of a batch: a payload that happens
 to hold a copy of some batch does not pass. What lies between is reported as `Damage`. If
 nothing good follows, the walk ends at the damage: that is a torn tail, and recovery.py cuts
@@ -32,7 +31,6 @@ _LENGTH_FROM: Final = 12
 _MAGIC_POSITION: Final = 16
 _MAGIC_BYTE: Final = bytes((MAGIC,))
 _BATCH_RECORDS_MAX: Final = RECORDS_BYTES_MAX // 7  # no record is smaller than seven bytes
-EPOCH_ANY: Final = 2**31 - 1
 
 
 class Damage(NamedTuple):
@@ -53,10 +51,8 @@ class Scan:
     __slots__ = (
         "_anchored",
         "_chunk_bytes",
-        "_contiguous",
         "_descriptor",
         "_end",
-        "_epoch_max",
         "_files",
         "_verify",
         "_window",
@@ -75,8 +71,6 @@ class Scan:
         next_offset: int,
         *,
         verify: bool,
-        contiguous: bool = False,
-        epoch_max: int = EPOCH_ANY,
         chunk_bytes: int = CHUNK_BYTES,
     ) -> None:
         self.position = start
@@ -87,8 +81,6 @@ class Scan:
         self._descriptor = descriptor
         self._end = end
         self._verify = verify
-        self._contiguous = contiguous
-        self._epoch_max = epoch_max
         self._chunk_bytes = chunk_bytes
         self._window = memoryview(b"")
         self._window_start = start
@@ -112,7 +104,7 @@ class Scan:
             yield position, batch
 
     def _follows(self, batch: RecordBatch) -> bool:
-        if self._contiguous and self._anchored:
+        if self._anchored:
             return batch.base_offset == self.next_offset
         return batch.base_offset >= self.next_offset
 
@@ -155,7 +147,7 @@ class Scan:
         return bool(
             self.next_offset <= base_offset
             and base_offset <= self.next_offset + batches_lost_max * _BATCH_RECORDS_MAX
-            and 0 <= epoch <= self._epoch_max
+            and epoch >= 0
             and HEADER_BYTES <= length + _LENGTH_FROM <= self._end - candidate
         )
 
@@ -163,7 +155,7 @@ class Scan:
         """Whether what follows a batch is what follows batches: the end, or the next head."""
         head = self._view(position, HEADER_BYTES)
         if len(head) < HEADER_BYTES:
-            return True
+            return len(head) == 0
         base_offset, length, _, magic = _HEAD.unpack_from(head)
         return bool(
             magic == MAGIC

@@ -16,7 +16,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from isthmus.storage.local.index import OffsetIndex, TimeIndex
-from isthmus.storage.local.scan import CHUNK_BYTES, EPOCH_ANY, Scan
+from isthmus.storage.local.scan import CHUNK_BYTES, Scan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,6 +87,7 @@ class Segment:
         "path",
         "pins",
         "size",
+        "unsynced_indexes",
     )
 
     def __init__(
@@ -104,6 +105,7 @@ class Segment:
         self.max_timestamp = _NEVER
         self.max_timestamp_offset = base_offset
         self.dirty = False  # has bytes that no fdatasync has covered
+        self.unsynced_indexes: dict[Path, None] = {}  # files written since a checkpoint
         self.pins = 0  # syncs that use the descriptor just now
         self._files = files
         self._open = open_segments
@@ -131,16 +133,6 @@ class Segment:
     def index_paths(self) -> tuple[Path, Path]:
         """Where the offset index and the time index lie."""
         return self.path.with_suffix(".index"), self.path.with_suffix(".timeindex")
-
-    @property
-    def saved_index_paths(self) -> list[Path]:
-        """The index files that exist and belong to this segment."""
-        indexes = (self._offset_index, self._time_index)
-        return [
-            path
-            for index, path in zip(indexes, self.index_paths, strict=True)
-            if index is not None and index.saved
-        ]
 
     def descriptor(self) -> int:
         """Return the open file, opening it if need be. Raises OSError."""
@@ -220,6 +212,7 @@ class Segment:
             finally:
                 self._files.close(descriptor)
             index.saved = len(index)
+            self.unsynced_indexes[path] = None
 
     def _add_entries(self, offset_index: OffsetIndex, last_offset: int, position: int) -> None:
         offset_index.append(last_offset, position)
@@ -258,9 +251,7 @@ class Segment:
         self._walk(0, verify=False)
         self._time_index.append(self.max_timestamp, self.max_timestamp_offset)
 
-    def resume(
-        self, offset: int, *, verify: bool, contiguous: bool, epoch_max: int = EPOCH_ANY
-    ) -> Scan:
+    def resume(self, offset: int, *, verify: bool) -> Scan:
         """Go over the batches from `offset` or shortly before on, and index them anew.
 
         Returns the finished scan; what it tells of the end is the caller's to act on.
@@ -276,7 +267,7 @@ class Segment:
             _NEVER,
             self.base_offset,
         )
-        return self._walk(start, verify=verify, contiguous=contiguous, epoch_max=epoch_max)
+        return self._walk(start, verify=verify)
 
     def settle(self, size: int, next_offset: int) -> None:
         """Take `size` for the end of the segment, cutting the file. Raises OSError."""
@@ -297,15 +288,11 @@ class Segment:
         start: int,
         *,
         verify: bool,
-        contiguous: bool = False,
-        epoch_max: int = EPOCH_ANY,
     ) -> Scan:
         scan = self._scan(
             start,
             self.base_offset,
             verify=verify,
-            contiguous=contiguous,
-            epoch_max=epoch_max,
         )
         offset_index, _ = self._indexes()
         self._since_entry = 0
@@ -384,8 +371,6 @@ class Segment:
         next_offset: int,
         *,
         verify: bool,
-        contiguous: bool = False,
-        epoch_max: int = EPOCH_ANY,
         chunk_bytes: int = CHUNK_BYTES,
     ) -> Scan:
         return Scan(
@@ -395,7 +380,5 @@ class Segment:
             self.size,
             next_offset,
             verify=verify,
-            contiguous=contiguous,
-            epoch_max=epoch_max,
             chunk_bytes=chunk_bytes,
         )

@@ -134,6 +134,20 @@ class SegmentList:
             segment.size > 0 and timestamp - segment.first_timestamp() > config.segment_ms_max
         )
 
+    def save_indexes(self) -> list[tuple[Segment, Path]]:
+        """Write what index files lack; hand over those that a sync must cover. Raises OSError."""
+        taken = []
+        for segment in self._segments:
+            segment.save_indexes()
+            taken += [(segment, path) for path in segment.unsynced_indexes]
+            segment.unsynced_indexes.clear()
+        return taken
+
+    @property
+    def has_unsynced_indexes(self) -> bool:
+        """Whether `save_indexes` has something to hand over."""
+        return any(segment.unsynced_indexes for segment in self._segments)
+
     # --- reading ------------------------------------------------------------------------------
 
     def read(self, offset: int, bytes_max: int, limit: int) -> list[memoryview]:

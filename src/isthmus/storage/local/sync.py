@@ -38,6 +38,7 @@ class SyncWork:
         "end_offset",
         "hint_error",
         "hints",
+        "indexes",
         "recovery_point",
         "replacements",
         "segments",
@@ -48,6 +49,7 @@ class SyncWork:
         self.segments: list[Segment] = []
         self.descriptors: list[int] = []
         self.directories: list[Path] = []
+        self.indexes: list[tuple[Segment, Path]] = []  # whose files are among the hints
         self.hints: list[tuple[Path, bytes | None]] = []  # None: sync what is there
         self.replacements: list[tuple[Path, bytes]] = []  # hints that keep their name
         self.hint_error: OSError | None = None

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 TIMEOUT_S: Final = 30.0
 CLIENTS: Final = Path(__file__).parent / "clients"
-PACKET_IDS_AT_ONCE: Final = 20_000  # of 65,535; more on their way than that paho refuses
+PACKET_IDS_AT_ONCE: Final = 20_000
+"""Of 65,535: more paho refuses, and mosquitto_pub takes one that wrapped for the last."""
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -213,17 +214,19 @@ class MosquittoPrograms:
         return f"{' and '.join(absent)} not installed" if absent else ""
 
     def publish(self, server: Address, messages: Sequence[Message]) -> None:
-        lines = self._as_lines(messages)
-        if lines is not None:
-            self._run(server, messages[0], ["-l"], lines)
+        if self._are_lines(messages):
+            for start in range(0, len(messages), PACKET_IDS_AT_ONCE):
+                some = messages[start : start + PACKET_IDS_AT_ONCE]
+                lines = b"".join(message.payload + b"\n" for message in some)
+                self._run(server, messages[0], ["-l"], lines)
             return
         for message in messages:
             self._run(server, message, ["-s"] if message.payload else ["-n"], message.payload)
 
-    def _as_lines(self, messages: Sequence[Message]) -> bytes | None:
-        """Return many messages as lines for one program, where their shape allows it."""
+    def _are_lines(self, messages: Sequence[Message]) -> bool:
+        """Whether many messages can go as lines through one program."""
         first = messages[0]
-        alike = all(
+        return len(messages) > 1 and all(
             (message.topic_name, message.qos, message.retain, message.user_properties)
             == (first.topic_name, first.qos, first.retain, first.user_properties)
             and message.payload
@@ -232,9 +235,6 @@ class MosquittoPrograms:
             and message.payload.decode().isprintable()
             for message in messages
         )
-        if len(messages) < 2 or not alike:
-            return None
-        return b"".join(message.payload + b"\n" for message in messages)
 
     def _run(self, server: Address, message: Message, how: list[str], stdin: bytes) -> None:
         command = ["mosquitto_pub", "-V", "5", "-h", server[0], "-p", str(server[1])]

@@ -35,8 +35,8 @@ async function publish() {
     acknowledged.push(
       client.publishAsync(topic, Buffer.from(payload, 'base64'), { qos, retain, properties }),
     )
-    // There are 65,535 packet identifiers; mqtt.js waits for ever when they run out.
-    if (acknowledged.length === 10000) await Promise.all(acknowledged.splice(0))
+    // mqtt.js leaves it to its user to keep the server's Receive Maximum.
+    if (acknowledged.length === 500) await Promise.all(acknowledged.splice(0))
   }
   await Promise.all(acknowledged)
   await client.endAsync()

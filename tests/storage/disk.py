@@ -1,9 +1,10 @@
 """A disk in memory that forgets what was not synced, tears writes and fails on demand.
 
-It is a `Files`, so the local engine runs on it unchanged. `kill` is the end of a process: every
-call that returned has happened. `cut_power` is worse: of the calls since the last sync of a file,
-any may have reached the disk, whole, in part or not at all, in any order; of the changes of names
-since the last sync of a directory, a prefix has. Both give back a disk with nothing open.
+It is a `Files`, so the local engine runs on it unchanged. `kill` is the end of a process:
+every call that returned has happened. `cut_power` is worse: of the calls since the last sync
+of a file, any may have reached the disk, whole, in part or not at all, in any order; of the
+changes of names since the last sync of a directory, a prefix has. Both give back a disk with
+nothing open.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ import copy
 import errno
 import os
 import random
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from isthmus.storage.local.files import Files
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SECTOR = 512
 

@@ -1,8 +1,8 @@
 """Random lives of a partition on a disk that fails, against a plain list.
 
-The list holds what was written. After the end of a process all of it is there; after a power cut,
-all that was acknowledged as durable, and of the rest whatever the disk kept, each record where it
-was. Never may one (leader epoch, offset) stand for two different records.
+The list holds what was written. After the end of a process all of it is there; after a power
+cut, all that was acknowledged as durable, and of the rest whatever the disk kept, each record
+where it was. Never may one (leader epoch, offset) stand for two different records.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from tests.sim import SimRuntime
+from tests.storage.batches import Answer, batch_of
+from tests.storage.disk import SimDisk
 
 from isthmus.record.batch import split_batches
 from isthmus.storage.local.log import LocalLog
 from isthmus.storage.local.settings import LocalSettings
 from isthmus.storage.log import ISOLATION_DURABLE
-from tests.sim import SimRuntime
-from tests.storage.batches import Answer, batch_of
-from tests.storage.disk import SimDisk
 
 DIRECTORY = Path("/disk/data")
 MIB = 1024 * 1024

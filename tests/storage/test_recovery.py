@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 
 import pytest
+from tests.sim import SimRuntime
+from tests.storage.batches import NOW_MS, Answer, batch_of, contents
 
 from isthmus.errors import ConfigError, CorruptBatch
 from isthmus.record.batch import BatchBuilder
 from isthmus.storage.local.log import LocalLog
 from isthmus.storage.local.settings import LocalSettings
-from tests.sim import SimRuntime
-from tests.storage.batches import NOW_MS, Answer, batch_of, contents
 
 NO_TAIL = LocalSettings(tail_bytes_max=0)
 SMALL = {"internal.segment.bytes": "2000", "index.interval.bytes": "200"}
@@ -88,7 +88,7 @@ def numbers(server, start=None):
     return [int(value[:4]) for value in contents(server.partition, start=start)]
 
 
-# --- the end that is torn -------------------------------------------------------------------------
+# --- the end that is torn ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("tail", [b"\0", b"\0" * 5000, b"garbage" * 50, bytes(range(256)) * 9])
@@ -171,7 +171,7 @@ def test_a_lost_epoch_file_is_rebuilt_from_the_batches(server):
     assert server.partition.epoch_end_offset(1) == (1, 4)
 
 
-# --- damage in the middle -------------------------------------------------------------------------
+# --- damage in the middle ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_a_partition_of_nothing_but_damage_says_so(server):
         server.partition.read(0, 1000)
 
 
-# --- hints that are wrong -------------------------------------------------------------------------
+# --- hints that are wrong ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", [".index", ".timeindex"])
@@ -275,7 +275,7 @@ def test_a_wrong_recovery_point_only_costs_time(server, content):
     assert numbers(server.start()) == list(range(10))
 
 
-# --- producers ------------------------------------------------------------------------------------
+# --- producers --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("end", ["close", "kill", "no snapshot", "bad snapshot"])
@@ -296,7 +296,7 @@ def test_a_retry_is_recognised_across_a_restart(server, end):
     assert server.partition.end_offset == 9
 
 
-# --- the directory --------------------------------------------------------------------------------
+# --- the directory ----------------------------------------------------------------------------
 
 
 def test_the_layout_is_kafkas(server):

@@ -135,7 +135,7 @@ class SegmentList:
         )
 
     def save_indexes(self) -> list[tuple[Segment, Path]]:
-        """Write what index files lack; hand over those that a sync must cover. Raises OSError."""
+        """Write what index files lack; hand over those to be synced. Raises OSError."""
         taken = []
         for segment in self._segments:
             segment.save_indexes()

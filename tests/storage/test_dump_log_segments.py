@@ -1,0 +1,105 @@
+"""Apache Kafka's own auditor over our files: DumpLogSegments reads every record and index.
+
+Skipped where Java or the jars of `org.apache.kafka:kafka-tools` are missing; the environment
+variable ISTHMUS_KAFKA_LIB names the directory that holds the jars.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from tests.sim import SimRuntime
+from tests.storage.batches import NOW_MS, batch_of
+
+from isthmus.storage.local.log import LocalLog
+
+KAFKA_LIB = Path(os.environ.get("ISTHMUS_KAFKA_LIB", "/nowhere"))
+DUMP_LOG_SEGMENTS = "org.apache.kafka.tools.DumpLogSegments"
+JAVA = shutil.which("java")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(JAVA is None, reason="java is not installed"),
+    pytest.mark.skipif(
+        not list(KAFKA_LIB.glob("kafka-tools-*.jar")),
+        reason="ISTHMUS_KAFKA_LIB names no directory with the jars of kafka-tools",
+    ),
+]
+
+
+def dump(paths, *options):
+    """Run DumpLogSegments and return what it prints."""
+    command = [JAVA, "-Xmx256m", "-cp", f"{KAFKA_LIB}/*", DUMP_LOG_SEGMENTS]
+    command += ["--files", ",".join(map(str, paths)), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    """Several segments of every kind of batch, closed once and killed once."""
+    path = tmp_path_factory.mktemp("kafka") / "data"
+    configs = {"internal.segment.bytes": "8000", "index.interval.bytes": "1000"}
+    runtime = SimRuntime()
+    log = LocalLog(path, runtime)
+    log.create("t", 1, configs)
+    for life in range(2):
+        partition = log.partition("t", 0)
+        for number in range(60):
+            when = NOW_MS + 1000 * (number % 7) + 10_000 * number + life
+            values = [b"v" * (number * 13 % 900) for _ in range(1 + number % 3)]
+            numbered = {"producer_id": 3, "epoch": life, "sequence": 0}
+            batch = batch_of(
+                *values,
+                keys=[b"k%d" % number] * len(values),
+                timestamps=[when + index for index in range(len(values))],
+                compression=number % 5,
+                **(numbered if number == 0 else {}),
+            )
+            partition.append(batch, None)
+            log.flush()
+            runtime.settle()
+        log.close()
+        if life == 0:
+            (path / ".kafka_cleanshutdown").unlink()
+            log = LocalLog(path, runtime)
+    return path / "t-0"
+
+
+def test_every_record_is_readable(directory):
+    paths = sorted(directory.glob("*.log"))
+    assert len(paths) > 2
+    printed = dump(paths, "--deep-iteration")
+    offsets = [
+        int(line.split("offset: ")[1].split()[0])
+        for line in printed.splitlines()
+        if line.startswith("| offset:")
+    ]
+    assert offsets == list(range(len(offsets)))
+    assert len(offsets) == 2 * 60 * 2
+    assert "isvalid: true" in printed
+    assert "isvalid: false" not in printed
+    assert "Found" not in printed
+
+
+def test_indexes_pass_the_sanity_check(directory):
+    paths = [*sorted(directory.glob("*.index")), *sorted(directory.glob("*.timeindex"))]
+    printed = dump(paths, "--index-sanity-check")
+    assert printed.count("passed sanity check") == len(paths)
+
+
+def test_indexes_agree_with_the_log(directory):
+    paths = [*sorted(directory.glob("*.index")), *sorted(directory.glob("*.timeindex"))]
+    printed = dump(paths, "--verify-index-only")
+    assert "mismatch" not in printed.lower(), printed
+    assert "Found" not in printed, printed
+
+
+def test_snapshots_are_readable(directory):
+    printed = dump(sorted(directory.glob("*.snapshot")))
+    assert "producerId: 3 producerEpoch: 1" in printed

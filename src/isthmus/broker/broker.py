@@ -102,12 +102,14 @@ class Broker:
     def receive(
         self, session: Session, packets: Sequence[Any], other: Callable[[Any], bool]
     ) -> bool:
-        """Act on a session's packets, in order; False once `other` ends the connection.
+        """Act on a session's packets, in order; False once the connection has ended.
 
-        `other(packet)` takes what is not about messages. Raises ProtocolError; what came before
-        the offending packet has been done.
+        `other(packet)` takes what is not about messages; False ends the connection. Raises
+        ProtocolError; what came before the offending packet has been done.
         """
         for packet in packets:
+            if not session.connected:
+                return False  # the packet before ended it
             kind = packet.type
             if kind == PUBLISH:
                 if session.receive_publish(packet):

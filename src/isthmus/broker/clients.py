@@ -107,7 +107,9 @@ class Clients:
         if kind == PINGREQ:
             encode(Pingresp(), session.version, session.output)
         elif kind == SUBSCRIBE:
-            self._subscribe(session, packet)
+            self._broker.commit()  # a message published before is retained by now
+            if session.connected:
+                self._subscribe(session, packet)
         elif kind == UNSUBSCRIBE:
             self._unsubscribe(session, packet)
         elif kind == DISCONNECT:
@@ -124,7 +126,7 @@ class Clients:
         self._broker.touch(entry.session)
 
     def lost(self, entry: SessionEntry, connection: Connection) -> None:
-        """A connection ended without DISCONNECT: its will is due [MQTT-3.1.2-8]."""
+        """A connection ends without the client's DISCONNECT: its will is due [MQTT-3.1.2-8]."""
         self.sessions.disconnect(entry, connection, with_will=True)
 
     def _disconnect(
@@ -155,7 +157,6 @@ class Clients:
 
     def _subscribe(self, session: Session, packet: Subscribe) -> None:
         """Answer each filter in its order [MQTT-3.8.4-6], then send retained messages."""
-        self._broker.commit()  # a message published before is retained by now
         identifier: int = (packet.properties or {}).get(SUBSCRIPTION_ID, 0)
         subscriptions = self._broker.subscriptions
         reasons: list[int] = []

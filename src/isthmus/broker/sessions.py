@@ -80,8 +80,9 @@ class SessionTable:
         """
         entry = self.entries.get(terms.client_id)
         if entry is not None and entry.connection is not None:
-            entry.connection.close(SessionTakenOver("another connection took the session over"))
-            self.disconnect(entry, entry.connection, with_will=True)
+            earlier = entry.connection
+            earlier.close(SessionTakenOver("another connection took the session over"))
+            self.disconnect(entry, earlier, with_will=True)
             entry = self.entries.get(terms.client_id)
         if entry is not None and terms.clean_start:
             self._end(entry)
@@ -111,10 +112,16 @@ class SessionTable:
     def disconnect(
         self, entry: SessionEntry, connection: Connection, *, with_will: bool
     ) -> None:
-        """The connection of an entry is gone; does nothing if another one has taken over."""
+        """The connection of an entry is gone or about to go: it gets what it was owed by now.
+
+        CONNACK may be among that [MQTT-3.2.0-1]. Does nothing if another connection has taken
+        over.
+        """
         if entry.connection is not connection:
             return
         entry.connection = None
+        if entry.session.output.size:
+            connection.transmit(entry.session.output.take())
         entry.session.detach()
         if not with_will:
             entry.will = None

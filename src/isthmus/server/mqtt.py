@@ -177,6 +177,8 @@ class MqttConnection(asyncio.BufferedProtocol):
             type(error).__name__,
             error,
         )
+        if self._entry is not None:
+            self._shore.clients.lost(self._entry, self)  # sends what was answered before
         answer: Any = None
         version = self._decoder.version
         if self._terms is None:

@@ -16,6 +16,7 @@ from isthmus.mqtt.packets import (
     Pingreq,
     Pingresp,
     Publish,
+    Suback,
     Subscribe,
     Will,
 )
@@ -213,6 +214,38 @@ def test_what_came_before_a_bad_packet_is_done(shore: MqttShore) -> None:
     assert publish.payload == b"x"
     (disconnect,) = wire.packets()
     assert disconnect.reason == 0x90
+
+
+@pytest.mark.parametrize(
+    ("after", "answers"),
+    [
+        ([Pingreq(), Connect(5, "again")], [Connack, Pingresp, Disconnect]),
+        ([Subscribe(1, [("t", 0)]), Disconnect()], [Connack, Suback]),
+    ],
+    ids=["broken rule", "disconnect"],
+)
+def test_what_was_answered_is_sent_before_the_connection_ends(
+    shore: MqttShore, after: list[Any], answers: list[type]
+) -> None:
+    wire = Wire(shore)
+    wire.send(Connect(5, "c"), *after)
+    assert [type(packet) for packet in wire.packets()] == answers
+    assert wire.transport.closed
+
+
+def test_nothing_is_done_after_the_packet_that_ends_the_connection(shore: MqttShore) -> None:
+    watcher, wire = Wire(shore), Wire(shore, 4)
+    watcher.connect("w")
+    watcher.send(Subscribe(1, [("t", 0)], None))
+    watcher.packets()
+    wire.connect("c")
+    deep = b"/".join([b"x"] * 200)
+    wire.send(Publish(deep, b"", 1, packet_id=1), Publish(b"t", b"x"), Subscribe(2, [("t", 0)]))
+    assert wire.transport.closed
+    assert watcher.packets() == []
+    watcher.send(Publish(b"t", b"y"))
+    assert [packet.payload for packet in watcher.packets()] == [b"y"]
+    assert wire.packets() == []
 
 
 def test_silence_beyond_one_and_a_half_keep_alives_ends_it(shore: MqttShore) -> None:

@@ -106,6 +106,17 @@ class LogContract:
         runtime.settle()
         assert contents(partition) == [b"a"]
 
+    def test_a_ticket_that_does_not_want_to_hear_of_durable_does_not(
+        self, log, partition, runtime
+    ):
+        answer, other = Answer(wants_durable=False), Answer()
+        partition.append(batch_of(b"a"), answer)
+        partition.append(batch_of(b"b"), other)
+        log.flush()
+        runtime.settle()
+        assert answer.events == [("written", 0)]
+        assert other.is_durable
+
     def test_size_grows_by_the_bytes_of_the_batch(self, log, partition):
         size = batch_of(b"a").size
         self.put(log, partition, b"a")

@@ -227,6 +227,15 @@ def test_a_partition_of_nothing_but_damage_says_so(server):
         server.partition.read(0, 1000)
 
 
+def test_a_file_that_shrank_behind_our_back_ends_where_it_ends(server):
+    server.fill(4)
+    size = server.newest().stat().st_size // 4
+    os.truncate(server.newest(), 2 * size + 30)
+    assert len(server.partition.read(0, 10_000).buffers) == 2
+    with pytest.raises(CorruptBatch):
+        server.partition.read(2, 1000)
+
+
 # --- hints that are wrong ---------------------------------------------------------------------
 
 

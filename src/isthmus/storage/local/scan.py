@@ -130,6 +130,8 @@ class Scan:
         position = damaged + 1
         while position <= self._end - HEADER_BYTES:
             chunk = bytes(self._view(position, min(CHUNK_BYTES, self._end - position)))
+            if len(chunk) < HEADER_BYTES:
+                return None  # the file is shorter than it was
             found = chunk.find(_MAGIC_BYTE, _MAGIC_POSITION)
             while 0 <= found - _MAGIC_POSITION <= len(chunk) - HEADER_BYTES:
                 candidate = position + found - _MAGIC_POSITION

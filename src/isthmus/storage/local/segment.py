@@ -176,6 +176,8 @@ class Segment:
         self._files.write(descriptor, views, self.size)
         self.dirty = True
         position = self.size
+        if position == 0:
+            self._first_timestamp = batches[0].max_timestamp
         for batch in batches:
             if batch.max_timestamp > self.max_timestamp:
                 self.max_timestamp = batch.max_timestamp

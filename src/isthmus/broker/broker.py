@@ -262,7 +262,10 @@ class Broker:
             reason = reason_in(PUBACK, error)
             session.acknowledge(waiting.attachment, waiting.packet_id, waiting.qos, reason)
             self.touch(session)
-        elif session.connected and session.attachment == waiting.attachment:
+            return
+        if waiting.qos == 2:
+            session.forget(waiting.packet_id)
+        if session.connected and session.attachment == waiting.attachment:
             entry = cast("SessionEntry", session.owner)
             if entry.connection is not None:
                 entry.connection.close(error)

@@ -33,8 +33,11 @@ cdef class Session:
     cdef int _aliases_max
 
     cpdef bint receive_publish(self, Publish publish) except -1
+    @cython.locals(asked=long)
     cpdef acknowledge(self, long attachment, int packet_id, int qos, int reason)
-    @cython.locals(delivery=Delivery)
+    cpdef forget(self, int packet_id)
+    cdef void _acknowledged(self) noexcept
+    @cython.locals(delivery=Delivery, known=bint)
     cpdef receive_ack(self, Ack ack)
     cpdef deliver(self, Publish publish, int qos, bint retain, bytes identifiers,
                   object partition, long long offset)

@@ -96,8 +96,9 @@ class Session:
         self._window = 65535
         self._packet_size_max = 0
         self._next_packet_id = 1
-        # QoS 2 packet ids of the client that it has not released; True once PUBREC was due
-        self._received: dict[int, bool] = {}
+        # QoS 2 packet ids of the client that it has not released, and the number of the
+        # connection whose PUBREC is to come; 0 once the message is safe
+        self._received: dict[int, int] = {}
         self._unacknowledged = 0
         self._receive_max = 65535
         self._aliases: dict[int, bytes] = {}
@@ -130,9 +131,7 @@ class Session:
         self._receive_max = receive_max
         self._aliases_max = aliases_max
         self._aliases = {}
-        # Only QoS 2 ids survive a connection: the client sends everything else again.
-        self._received = dict.fromkeys(self._received, True)
-        self._unacknowledged = len(self._received)
+        self._unacknowledged = 0  # QoS 2 ids survive a connection, its quota does not
 
     def detach(self) -> None:
         """The connection is gone; what needs no connection stays."""
@@ -162,7 +161,7 @@ class Session:
         """Take a PUBLISH; True if it is new and must be stored, False if it is a repetition.
 
         Resolves the topic alias [MQTT-3.3.2-8] and counts against the Receive Maximum
-        [MQTT-3.3.4-9]. A QoS 2 packet whose id is not yet released is a repetition
+        [MQTT-3.3.4-7]. A QoS 2 packet whose id is not yet released is a repetition
         [MQTT-4.3.3-10]; the DUP flag is never asked [MQTT-3.3.1-3].
         """
         if publish.properties is not None and TOPIC_ALIAS in publish.properties:
@@ -171,38 +170,53 @@ class Session:
             raise UnexpectedPacket("a PUBLISH without topic name and without topic alias")
         if publish.qos == 0:
             return True
-        if publish.qos == 2:
-            if publish.packet_id in self._received:
-                if self._received[publish.packet_id]:
-                    encode_ack(self.output, self.version, PUBREC, publish.packet_id, 0)
-                return False
-            self._received[publish.packet_id] = False
-        self._unacknowledged += 1
-        if self._unacknowledged > self._receive_max and self.version == 5:
+        if publish.qos == 2 and publish.packet_id in self._received:
+            if self._received[publish.packet_id]:
+                self._received[publish.packet_id] = self.attachment
+            else:
+                encode_ack(self.output, self.version, PUBREC, publish.packet_id, 0)
+            return False
+        if self._unacknowledged >= self._receive_max and self.version == 5:
             raise ReceiveMaximumExceeded(
                 f"more than {self._receive_max} publishes without acknowledgement"
             )
+        self._unacknowledged += 1
+        if publish.qos == 2:
+            self._received[publish.packet_id] = self.attachment
         return True
 
     def acknowledge(self, attachment: int, packet_id: int, qos: int, reason: int) -> None:
         """Answer a publish that came on connection number `attachment`: it is as safe as asked.
 
         Answers for an earlier connection are not sent: there the client will repeat the packet,
-        and a late PUBACK could be taken for a newer packet with the same id.
+        and a late PUBACK could be taken for a newer packet with the same id. A QoS 2 publish
+        is answered on the connection on which it came last.
         """
         if qos == 1:
             if attachment == self.attachment and self.connected:
-                self._unacknowledged -= 1
+                self._acknowledged()
                 encode_ack(self.output, self.version, PUBACK, packet_id, reason)
             return
+        asked = self._received.get(packet_id, 0)
         if reason >= REFUSED_FROM:
-            self._received.pop(packet_id, None)
-        elif packet_id in self._received:
-            self._received[packet_id] = True
-        if attachment == self.attachment and self.connected:
-            if reason >= REFUSED_FROM:
-                self._unacknowledged -= 1
+            self.forget(packet_id)
+        elif asked:
+            self._received[packet_id] = 0
+        if asked == self.attachment and self.connected:
             encode_ack(self.output, self.version, PUBREC, packet_id, reason)
+
+    def forget(self, packet_id: int) -> None:
+        """Take the next QoS 2 publish with this id as new [MQTT-4.3.3-9, MQTT-4.3.3-12].
+
+        Either the client released the id, or the message could not be stored.
+        """
+        if self._received.pop(packet_id, None) is not None:
+            self._acknowledged()
+
+    def _acknowledged(self) -> None:
+        """Count one publish less; those of earlier connections never counted on this one."""
+        if self._unacknowledged:
+            self._unacknowledged -= 1
 
     def unreleased(self) -> list[int]:
         """Return the QoS 2 packet ids that the client has not released."""
@@ -225,10 +239,9 @@ class Session:
     def receive_ack(self, ack: Ack) -> None:
         """Take PUBACK, PUBREC, PUBREL or PUBCOMP; an id that is not in flight is answered."""
         if ack.type == PUBREL:
-            known = self._received.pop(ack.packet_id, None)
-            if known is not None:
-                self._unacknowledged -= 1
-            reason = 0 if known is not None else ReasonCode.PACKET_IDENTIFIER_NOT_FOUND
+            known = ack.packet_id in self._received
+            self.forget(ack.packet_id)
+            reason = 0 if known else ReasonCode.PACKET_IDENTIFIER_NOT_FOUND
             encode_ack(self.output, self.version, PUBCOMP, ack.packet_id, reason)
             return
         delivery = self.inflight.get(ack.packet_id)

@@ -214,6 +214,25 @@ def test_a_batch_the_log_refuses_is_refused_with_a_reason_or_a_closed_connection
     assert shore.broker.backlog_bytes == 0
 
 
+def test_a_qos_2_publish_that_was_refused_is_stored_when_it_comes_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shore = Shore()
+    old = shore.client("old", 4, clean_start=False)
+    with monkeypatch.context() as full:
+        for partition in shore.log.topics["mqtt"].partitions:
+            full.setattr(
+                partition, "append", lambda _, ticket, **__: ticket.failed(NoSpace("full"))
+            )
+        old.publish("t", b"x", 2, packet_id=3)
+    assert isinstance(old.closed, NoSpace)
+    old.lose()
+    old.connect(clean_start=False)
+    old.publish("t", b"x", 2, packet_id=3, dup=True)
+    assert [packet.type for packet in old.packets()] == [PUBREC]
+    assert [record.value for record in shore.records("mqtt")] == [b"x"]
+
+
 def test_topic_names_of_the_server_are_not_for_clients() -> None:
     shore = Shore()
     new, old = shore.client("new", 5), shore.client("old", 4)

@@ -229,6 +229,49 @@ def test_a_qos_2_id_is_remembered_over_connections(client: Client) -> None:
     assert client.received() == [(PUBREC, 7, 0)]
 
 
+def test_a_qos_2_publish_repeated_on_the_next_connection_is_answered_once_it_is_safe(
+    client: Client,
+) -> None:
+    session = client.session
+    session.receive_publish(Publish(b"t", b"x", 2, packet_id=7))
+    earlier = session.attachment
+    session.detach()
+    client.attach()
+    assert not session.receive_publish(Publish(b"t", b"x", 2, dup=True, packet_id=7))
+    assert client.received() == []  # not safe yet
+    session.acknowledge(earlier, 7, 2, 0)
+    assert client.received() == [(PUBREC, 7, 0)]
+
+
+def test_a_qos_2_publish_that_was_not_stored_is_new_when_it_comes_again(
+    client: Client,
+) -> None:
+    session = client.session
+    session.receive_publish(Publish(b"t", b"x", 2, packet_id=7))
+    session.detach()
+    session.forget(7)
+    client.attach()
+    assert session.receive_publish(Publish(b"t", b"x", 2, dup=True, packet_id=7))
+
+
+def test_a_new_connection_has_the_whole_receive_maximum() -> None:
+    client = Client(5)
+    client.attach(receive_max=2)
+    session = client.session
+    for packet_id in (1, 2):
+        session.receive_publish(Publish(b"t", b"", 2, packet_id=packet_id))
+        session.acknowledge(session.attachment, packet_id, 2, 0)
+    session.detach()
+    client.attach(receive_max=2)
+    for packet_id in (3, 4):
+        session.receive_publish(Publish(b"t", b"", 2, packet_id=packet_id))
+    with pytest.raises(ReceiveMaximumExceeded):
+        session.receive_publish(Publish(b"t", b"", 2, packet_id=5))
+    session.detach()
+    client.attach(receive_max=2)
+    assert session.receive_publish(Publish(b"t", b"", 2, packet_id=5))  # was not taken before
+
+
 def test_an_acknowledgement_for_an_earlier_connection_is_not_sent(client: Client) -> None:
     session = client.session
     session.receive_publish(Publish(b"t", b"x", 1, packet_id=7))

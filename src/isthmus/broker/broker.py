@@ -185,7 +185,7 @@ class Broker:
             session.touched = False
             if session.transmit is not None and session.output.size:
                 session.transmit(session.output.take())
-                if session.queue.length:
+                if session.waiting():
                     session.drain()  # what waited only for room in the output
                     if session.output.size:
                         self.touch(session)
@@ -351,15 +351,18 @@ class Broker:
         self._relief.append(resume)
         return True
 
-    def recall(self, partition: Any, offset: int) -> Publish | None:
-        """Return the message of one record, or None if it is gone or has expired."""
+    def recall(self, partition: Any, offset: int, *, begun: bool = False) -> Publish | None:
+        """Return the message of one record, or None if it is gone or has expired.
+
+        `begun`: it was sent before, so it no longer expires [MQTT-4.3.3-7].
+        """
         record = self._recent_records.at(partition, offset)
         if record is None:
             return None
         topic_name = self._topic_name_of(partition.log_topic, record)
         if topic_name is None:
             return None
-        return publish_of(record, topic_name, self.runtime.now_ms(), 0)
+        return publish_of(record, topic_name, self.runtime.now_ms(), 0, begun=begun)
 
     def _topic_name_of(self, log_topic: str, record: Record) -> bytes | None:
         if record.headers:

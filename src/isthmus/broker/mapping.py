@@ -78,8 +78,12 @@ def topic_name_in(record: Record) -> bytes | None:
     return None
 
 
-def publish_of(record: Record, topic_name: bytes, now_ms: int, qos: int) -> Publish | None:
+def publish_of(
+    record: Record, topic_name: bytes, now_ms: int, qos: int, *, begun: bool = False
+) -> Publish | None:
     """Return the PUBLISH that a record stands for; None if it has expired.
+
+    What was sent before (`begun`) does not expire, its time left just ends at 0.
 
     `qos` is what a record without a QoS header counts as: 0 for what an MQTT client published,
     2 for what came over the Kafka protocol, whose subscribers get what they were granted. A
@@ -96,9 +100,9 @@ def publish_of(record: Record, topic_name: bytes, now_ms: int, qos: int) -> Publ
             publish.retain = value == b"1"
         elif name == EXPIRY_HEADER:
             left_ms = _number(value) - now_ms
-            if left_ms <= 0:
+            if left_ms <= 0 and not begun:
                 return None
-            properties[MESSAGE_EXPIRY] = min((left_ms + 999) // 1000, 0xFFFF_FFFF)
+            properties[MESSAGE_EXPIRY] = min(max(left_ms + 999, 0) // 1000, 0xFFFF_FFFF)
         elif name != TOPIC_HEADER:
             _add_header(properties, name, value or b"")
     if properties:

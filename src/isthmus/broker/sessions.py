@@ -56,7 +56,7 @@ class SessionTable:
         runtime: Runtime,
         publish_will: Callable[[SessionEntry, Will], None],
         ended: Callable[[Session], None],
-        recall: Callable[[object, int], Publish | None],
+        recall: Callable[..., Publish | None],
         queue_length_max: int,
         output_bytes_max: int,
     ) -> None:

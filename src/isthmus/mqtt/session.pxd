@@ -20,6 +20,7 @@ cdef class Session:
     cdef readonly dict inflight
     cdef readonly DeliveryQueue queue
     cdef public long long dropped
+    cdef object _owed
     cdef object _recall
     cdef Py_ssize_t _queue_max
     cdef Py_ssize_t _output_max
@@ -41,8 +42,11 @@ cdef class Session:
     cpdef receive_ack(self, Ack ack)
     cpdef deliver(self, Publish publish, int qos, bint retain, bytes identifiers,
                   object partition, long long offset)
+    cpdef bint waiting(self) noexcept
     @cython.locals(queue=DeliveryQueue, run=Run, publish=Publish, offset="long long")
     cpdef drain(self)
+    @cython.locals(delivery=Delivery, publish=Publish)
+    cdef _send_again(self, int packet_id)
     @cython.locals(packet_id=int)
     cdef _send(self, Publish publish, int qos, bint retain, bytes identifiers,
                object partition, long long offset)

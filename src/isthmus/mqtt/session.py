@@ -13,6 +13,7 @@ construction.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from isthmus.errors import ReceiveMaximumExceeded, TopicAliasInvalid, UnexpectedPacket
@@ -45,6 +46,7 @@ class Session:
         "_aliases_max",
         "_next_packet_id",
         "_output_max",
+        "_owed",
         "_packet_size_max",
         "_queue_max",
         "_recall",
@@ -69,13 +71,14 @@ class Session:
     def __init__(
         self,
         client_id: str,
-        recall: Callable[[object, int], Publish | None],
+        recall: Callable[..., Publish | None],
         queue_max: int,
         output_max: int,
     ) -> None:
         """Make an empty session.
 
-        `recall(partition, offset)` returns the message kept there, or None where it is gone.
+        `recall(partition, offset)` returns the message kept there, or None where it is gone or
+        has expired; with `begun=True` it has been sent before, and does not expire any more.
         `queue_max` counts waiting messages, `output_max` the bytes that may wait in `output`.
         """
         self.client_id = client_id
@@ -90,6 +93,7 @@ class Session:
         self.inflight: dict[int, Delivery] = {}
         self.queue = DeliveryQueue()
         self.dropped = 0
+        self._owed: OrderedDict[int, None] = OrderedDict()  # in flight, to be sent again
         self._recall = recall
         self._queue_max = queue_max
         self._output_max = output_max
@@ -142,17 +146,17 @@ class Session:
         self.dropped += self.queue.drop_qos_0()
 
     def resume(self) -> None:
-        """Send again what was in flight, in its order, then what waits [MQTT-4.6.0-1]."""
-        for packet_id, delivery in list(self.inflight.items()):
+        """Send again what was in flight, in its order, then what waits [MQTT-4.6.0-1].
+
+        The window of the new connection counts for the one as for the other, PUBREL needs none
+        [MQTT-4.9.0-2, MQTT-4.9.0-3].
+        """
+        self._owed.clear()
+        for packet_id, delivery in self.inflight.items():
             if delivery.state == AWAIT_PUBCOMP:
                 encode_ack(self.output, self.version, PUBREL, packet_id, 0)
-                continue
-            publish = self._recall(delivery.partition, delivery.offset)
-            if publish is None or not self._encode(
-                publish, delivery.qos, delivery.retain, True, packet_id, delivery.identifiers
-            ):
-                del self.inflight[packet_id]
-                self.dropped += 1
+            else:
+                self._owed[packet_id] = None
         self.drain()
 
     # --- the client publishes -----------------------------------------------------------------
@@ -245,13 +249,15 @@ class Session:
             encode_ack(self.output, self.version, PUBCOMP, ack.packet_id, reason)
             return
         delivery = self.inflight.get(ack.packet_id)
+        if self._owed:
+            self._owed.pop(ack.packet_id, None)  # it got the packet on an earlier connection
         if ack.type == PUBREC:
             self._receive_pubrec(ack, delivery)
             return
         expected = AWAIT_PUBACK if ack.type == PUBACK else AWAIT_PUBCOMP
         if delivery is not None and delivery.state == expected:
             del self.inflight[ack.packet_id]
-            if self.queue.length:
+            if self.waiting():
                 self.drain()
 
     def _receive_pubrec(self, ack: Ack, delivery: Delivery | None) -> None:
@@ -267,7 +273,7 @@ class Session:
         elif delivery.state != AWAIT_PUBACK:
             if ack.reason >= REFUSED_FROM:
                 del self.inflight[ack.packet_id]
-                if self.queue.length:
+                if self.waiting():
                     self.drain()
                 return
             delivery.state = AWAIT_PUBCOMP
@@ -292,7 +298,7 @@ class Session:
         if (
             self.connected
             and not self.paused
-            and self.queue.length == 0
+            and not self.waiting()
             and self.output.size < self._output_max
             and (qos == 0 or len(self.inflight) < self._window)
         ):
@@ -302,8 +308,18 @@ class Session:
         else:
             self.queue.push(partition, offset, qos, retain, identifiers)
 
+    def waiting(self) -> bool:
+        """Say whether anything is to be sent as soon as there is room."""
+        return self.queue.length > 0 or len(self._owed) > 0
+
     def drain(self) -> None:
         """Send what waits, as far as the window and the connection take it."""
+        while self._owed and self.connected and not self.paused:
+            if self.output.size >= self._output_max:
+                return
+            if len(self.inflight) - len(self._owed) >= self._window:
+                return
+            self._send_again(self._owed.popitem(last=False)[0])
         queue = self.queue
         while queue.length and self.connected and not self.paused:
             run = queue.head()
@@ -318,6 +334,26 @@ class Session:
             else:
                 self._send(publish, run.qos, run.retain, run.identifiers, run.partition, offset)
             queue.pop()
+
+    def _send_again(self, packet_id: int) -> None:
+        """Repeat a PUBLISH with its id [MQTT-4.4.0-1, MQTT-3.3.1-1].
+
+        Where it cannot be (its record is gone, or the client now takes no packet so large), a
+        QoS 2 id is released first: the client may hold it, and would take another message with
+        this id for a repetition.
+        """
+        delivery = self.inflight[packet_id]
+        publish = self._recall(delivery.partition, delivery.offset, begun=True)
+        if publish is not None and self._encode(
+            publish, delivery.qos, delivery.retain, True, packet_id, delivery.identifiers
+        ):
+            return
+        self.dropped += 1
+        if delivery.qos == 2:
+            delivery.state = AWAIT_PUBCOMP
+            encode_ack(self.output, self.version, PUBREL, packet_id, 0)
+        else:
+            del self.inflight[packet_id]
 
     def _send(
         self,

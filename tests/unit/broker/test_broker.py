@@ -184,6 +184,24 @@ def test_a_session_waits_for_what_a_to_log_route_stores() -> None:
     assert [packet.topic for packet in client.after_connack] == [b"f/1"]
 
 
+@pytest.mark.parametrize("qos", [1, 2])
+def test_what_was_sent_does_not_expire_before_it_is_acknowledged(qos: int) -> None:
+    shore = Shore()
+    client, publisher = shore.client("s", expiry_s=100), shore.client("p")
+    client.subscribe("t", 2)
+    expiry = {MESSAGE_EXPIRY: 10}
+    publisher.publish("t", b"sent", qos, packet_id=1, properties=expiry)
+    client.packets()
+    client.lose()
+    publisher.publish("t", b"waiting", qos, packet_id=2, properties=expiry)
+    shore.runtime.advance(20_000)
+    client.connect(clean_start=False)
+    assert [(packet.payload, packet.dup) for packet in client.after_connack] == [
+        (b"sent", True)
+    ]
+    assert client.after_connack[0].properties == {MESSAGE_EXPIRY: 0}
+
+
 def test_no_local_is_kept_from_its_publisher_only() -> None:
     shore = Shore()
     one, two = shore.client("1"), shore.client("2")

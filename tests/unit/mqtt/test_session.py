@@ -23,7 +23,7 @@ class Client:
         self.session = Session("c", self.recall, queue_max, output_max)
         self.version = version
 
-    def recall(self, partition: object, offset: int) -> Publish | None:
+    def recall(self, partition: object, offset: int, *, begun: bool = False) -> Publish | None:
         assert partition is LOG
         return self.log[offset]
 
@@ -95,7 +95,77 @@ def test_what_is_not_acknowledged_is_sent_again_with_dup_and_the_same_id() -> No
     client.received()
     client.session.detach()
     client.attach()
-    assert client.received() == [(b"one", 1, 1, True), (b"two", 2, 2, True), (PUBREL, 3, 0)]
+    assert client.received() == [(PUBREL, 3, 0), (b"one", 1, 1, True), (b"two", 2, 2, True)]
+
+
+def test_what_is_sent_again_keeps_to_the_window_of_the_new_connection(client: Client) -> None:
+    for payload in (b"a", b"b", b"c"):
+        client.deliver(payload, 1)
+    client.received()
+    client.session.detach()
+    client.deliver(b"d", 1)
+    client.attach(window=1)
+    client.deliver(b"e", 1)
+    sent = []
+    while packets := client.received():
+        ((payload, _, packet_id, dup),) = packets
+        sent.append((payload, packet_id, dup))
+        client.session.receive_ack(Ack(PUBACK, packet_id))
+    assert sent == [
+        (b"a", 1, True),
+        (b"b", 2, True),
+        (b"c", 3, True),
+        (b"d", 4, False),
+        (b"e", 5, False),
+    ]
+
+
+def test_what_is_sent_again_keeps_to_the_limit_of_the_output() -> None:
+    client = Client(output_max=1000)
+    client.attach()
+    for number in range(100):
+        client.deliver(bytes([number]) * 100, 1)
+        client.received()
+    client.session.detach()
+    client.attach()
+    assert len(client.session.output.view()) < 1200
+    client.deliver(b"z" * 100, 1)
+    got = []
+    while packets := client.received():
+        got += [packet[0][0] for packet in packets]
+        client.session.drain()
+    assert got == [*range(100), ord("z")]
+
+
+def test_what_is_acknowledged_before_it_is_sent_again_is_not(client: Client) -> None:
+    for payload in (b"a", b"b", b"c"):
+        client.deliver(payload, 2)
+    client.session.detach()
+    client.attach(window=1)
+    client.received()
+    client.session.receive_ack(Ack(PUBREC, 2))
+    assert client.received() == [(PUBREL, 2, 0)]
+    client.session.receive_ack(Ack(PUBCOMP, 2))
+    client.session.receive_ack(Ack(PUBREC, 1))
+    client.session.receive_ack(Ack(PUBCOMP, 1))
+    assert client.received() == [(PUBREL, 1, 0), (b"c", 2, 3, True)]
+
+
+@pytest.mark.parametrize("lost", ["gone", "too large"])
+def test_a_qos_2_id_whose_message_cannot_be_sent_again_is_released(lost: str) -> None:
+    client = Client()
+    client.attach()
+    client.deliver(b"one" * 100, 1)
+    client.deliver(b"two" * 100, 2)
+    client.received()
+    client.session.detach()
+    if lost == "gone":
+        client.log = [None, None]
+    client.attach(packet_size_max=100)
+    assert client.received() == [(PUBREL, 2, 0)]
+    client.session.receive_ack(Ack(PUBCOMP, 2, 0x92))
+    assert not client.session.inflight
+    assert client.session.dropped == 2
 
 
 def test_the_window_holds_back_and_opens_in_order(client: Client) -> None:

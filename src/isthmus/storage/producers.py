@@ -227,6 +227,12 @@ class ProducerTable:
         for producer_id in idle:
             del self._producers[producer_id]
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self._producers.clear()
+        self._before.clear()
+        self._open.clear()
+
     # --- snapshots ----------------------------------------------------------------------------
 
     def snapshot(self) -> bytes:
@@ -256,9 +262,7 @@ class ProducerTable:
 
     def restore(self, data: bytes) -> None:
         """Replace the table by a snapshot, ours or Kafka's. Raises CorruptBatch."""
-        self._producers.clear()
-        self._before.clear()
-        self._open.clear()
+        self.clear()
         head = _SNAPSHOT_HEAD.size + _SNAPSHOT_COUNT.size
         if len(data) < head:
             raise CorruptBatch(

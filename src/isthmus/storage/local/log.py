@@ -138,10 +138,13 @@ class LocalLog:
 
     def flush(self) -> None:
         """Write what was appended since the last call and begin to sync it."""
-        touched, self._shared.touched = self._shared.touched, []
-        for partition in touched:
-            partition.commit()
-        self._shared.syncer.start()
+        touched, self._shared.touched = self._shared.touched[::-1], []
+        try:
+            while touched:
+                touched.pop().commit()
+        finally:
+            self._shared.touched += touched  # a bug in one ticket must not stop the others
+            self._shared.syncer.start()
 
     # --- log topics ---------------------------------------------------------------------------
 

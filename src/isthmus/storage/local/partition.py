@@ -262,10 +262,8 @@ class LocalPartition:
                 ticket.failed(failure)
         if tickets:
             self._unsynced.append((end, tickets))
-        if self.config.durability != DURABILITY_SYNCED:
-            self._advance_durable(end)
-        elif tickets and self.durable_offset >= end:
-            self._advance_durable(end)  # nothing but batches that were sent before
+        if self.config.durability != DURABILITY_SYNCED or self.durable_offset >= end:
+            self._advance_durable(end)  # or nothing came but what was sent before
         self._waiting_written.wake(end)
         if self._closed is None and (self._is_awaited() or self._is_due()):
             self._shared.syncer.ask(self)
@@ -354,15 +352,12 @@ class LocalPartition:
             segment.unpin()
 
     def _end_checkpoint(self, offset: int) -> None:
-        if offset == self.recovery_point:
-            return
         self.recovery_point = offset
         self._shared.syncer.ask(self._shared.recovery_points)
-        self._snapshots.append(offset)
+        if self._snapshots[-1:] != [offset]:
+            self._snapshots.append(offset)
         while len(self._snapshots) > SNAPSHOTS_KEPT:
-            old = self._snapshots.pop(0)
-            if old not in self._snapshots:
-                self._remove_snapshot(old)
+            self._remove_snapshot(self._snapshots.pop(0))
 
     def _remove_snapshot(self, offset: int) -> None:
         try:
@@ -441,10 +436,9 @@ class LocalPartition:
     def offset_for_max_time(self) -> tuple[int, int] | None:
         """Return (offset, timestamp) of the first record with the largest timestamp."""
         try:
-            newest = self._segments.newest_timestamp()
+            return self._segments.offset_for_max_time()
         except OSError as error:
             raise storage_error(error, f"{self._segments.directory} was not read") from error
-        return None if newest is None else self.offset_for_time(newest)
 
     def epoch_end_offset(self, leader_epoch: int) -> tuple[int, int]:
         """Return (epoch, end offset) of the newest epoch ≤ `leader_epoch`; (-1, -1) if none."""
@@ -468,14 +462,18 @@ class LocalPartition:
         for _, tickets in unsynced:
             for ticket in tickets:
                 ticket.failed(error)
-        for _, _, queued in queue:
-            if queued is not None:
-                queued.failed(error)
+        for _, _, waiting in queue:
+            if waiting is not None:
+                waiting.failed(error)
 
     def ask_last_sync(self) -> None:
         """Ask for the round before a close: all durable, all written that a start needs."""
         active = self._segments.active
-        if active is None or (self.is_settled and not self._segments.has_unsynced_indexes):
+        if active is None or (
+            self.is_settled
+            and not self._segments.has_unsynced_indexes
+            and self._snapshots[-1:] == [self.end_offset]
+        ):
             return
         try:
             active.save_indexes(complete=True)

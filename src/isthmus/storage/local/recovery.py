@@ -71,6 +71,11 @@ class Loaded:
         self.producers = ProducerTable(producers_max)
         self.snapshots: list[int] = []  # offsets, ascending
 
+    def note_epoch(self, batch: RecordBatch) -> None:
+        """Learn of a leader epoch from a batch of it."""
+        if batch.leader_epoch > self.epochs.latest:
+            self.epochs.begin(batch.leader_epoch, batch.base_offset)
+
 
 def load_partition(
     shared: Shared,
@@ -94,21 +99,28 @@ def load_partition(
     for base in bases:
         loaded.segments.restore(base, files.size(directory / f"{base:020d}.log"))
     loaded.start_offset = loaded.end_offset = bases[0] if bases else 0
+    loaded.snapshots = _numbers(_SNAPSHOT, names)
     saved = _load_epochs(files, directory)
     loaded.epochs = saved or LeaderEpochs()
+    begin = _load_snapshot(loaded, files, _FAR if recovery_point is None else recovery_point)
     clean = recovery_point is None and _load_clean(loaded)
-    if not clean:
-        _recover(loaded, recovery_point or 0, files)
+    if clean:
+        loaded.segments.walk(begin, loaded.end_offset, loaded.producers.replay)
+    else:
+        loaded.segments.walk(begin, recovery_point or 0, loaded.producers.replay)
+        _recover(loaded, recovery_point or 0, begin, files)
+    if begin > loaded.end_offset:  # what the snapshot tells of is gone
+        begin = _load_snapshot(loaded, files, loaded.end_offset)
+        loaded.segments.walk(begin, loaded.end_offset, loaded.producers.replay)
     if saved is None and bases:
         logger.warning("%s in %s is missing or wrong: rebuilt", LEADER_EPOCH_FILE, directory)
         loaded.epochs = LeaderEpochs()
-        loaded.segments.walk(0, lambda batch: _note_epoch(loaded.epochs, batch))
+        loaded.segments.walk(0, _FAR, loaded.note_epoch)
     newest = loaded.epochs.latest
     epoch = max(leader_epoch, newest if clean else newest + 1)
     if epoch > newest:
         loaded.epochs.begin(epoch, loaded.end_offset)
     loaded.epochs_saved = saved is not None and epoch == newest
-    _load_producers(loaded, files, _numbers(_SNAPSHOT, names))
     return loaded
 
 
@@ -123,11 +135,6 @@ def _load_epochs(files: Files, directory: Path) -> LeaderEpochs | None:
         return None if data is None else LeaderEpochs.parse(data)
     except ValueError:
         return None
-
-
-def _note_epoch(epochs: LeaderEpochs, batch: RecordBatch) -> None:
-    if batch.leader_epoch > epochs.latest:
-        epochs.begin(batch.leader_epoch, batch.base_offset)
 
 
 # --- the log ----------------------------------------------------------------------------------
@@ -147,13 +154,25 @@ def _load_clean(loaded: Loaded) -> bool:
     return True
 
 
-def _recover(loaded: Loaded, recovery_point: int, files: Files) -> None:
-    """Check all from the recovery point on; cut what is torn, keep what follows damage."""
+def _recover(loaded: Loaded, recovery_point: int, begin: int, files: Files) -> None:
+    """Check all from the recovery point on; cut what is torn, keep what follows damage.
+
+    Epochs are learnt on the way, and from `begin` on what producers wrote.
+    """
     segments = loaded.segments
+    loaded.epochs.cut(recovery_point)
+    first = max(begin, recovery_point)
+
+    def visit(batch: RecordBatch) -> None:
+        if batch.base_offset >= recovery_point:
+            loaded.note_epoch(batch)
+        if batch.base_offset >= first:
+            loaded.producers.replay(batch)
+
     walked: list[tuple[Segment, Scan]] = []
     for segment in segments.since(recovery_point):
-        scan = segment.resume(max(recovery_point, segment.base_offset), verify=True)
-        walked.append((segment, scan))
+        offset = max(recovery_point, segment.base_offset)
+        walked.append((segment, segment.resume(offset, verify=True, visit=visit)))
     while len(walked) > 1 and walked[-1][1].next_offset == walked[-1][0].base_offset:
         segment, _ = walked.pop()  # nothing good in it: it belongs to the torn tail
         logger.warning("%s holds nothing that can be read: removed", segment.path)
@@ -182,28 +201,27 @@ def _recover(loaded: Loaded, recovery_point: int, files: Files) -> None:
         segment.sync()
     files.sync_directory(segments.directory)
     loaded.epochs.cut(loaded.end_offset)
-    segments.walk(recovery_point, lambda batch: _note_epoch(loaded.epochs, batch))
 
 
 # --- the producers ----------------------------------------------------------------------------
 
 
-def _load_producers(loaded: Loaded, files: Files, snapshots: list[int]) -> None:
-    directory = loaded.segments.directory
-    begin = loaded.start_offset
-    while snapshots:
-        offset = snapshots[-1]
-        path = directory / f"{offset:020d}.snapshot"
-        data = files.read_file(path) if offset <= loaded.end_offset else None
+def _load_snapshot(loaded: Loaded, files: Files, limit: int) -> int:
+    """Restore the newest snapshot up to `limit`; return the offset to go on from.
+
+    Newer ones, and those that cannot be read, are removed.
+    """
+    while loaded.snapshots:
+        offset = loaded.snapshots[-1]
+        path = loaded.segments.directory / f"{offset:020d}.snapshot"
+        data = files.read_file(path) if offset <= limit else None
         try:
             if data is not None:
                 loaded.producers.restore(data)
-                begin = max(begin, offset)
-                break
+                return offset
         except CorruptBatch as error:
             logger.warning("%s is of no use: %s", path, error)
         files.remove(path)
-        snapshots.pop()
-    loaded.snapshots = snapshots
-    if begin < loaded.end_offset:
-        loaded.segments.walk(begin, loaded.producers.replay)
+        loaded.snapshots.pop()
+    loaded.producers.clear()
+    return loaded.start_offset

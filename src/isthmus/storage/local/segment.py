@@ -19,11 +19,13 @@ from isthmus.storage.local.index import OffsetIndex, TimeIndex
 from isthmus.storage.local.scan import CHUNK_BYTES, Scan
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from isthmus.record.batch import RecordBatch
     from isthmus.storage.local.files import Files
+
+    Visit = Callable[[RecordBatch], None]
 
 READ_AHEAD_BYTES: Final = 8 * 1024  # read beyond what is asked: the way from the index entry
 PROBE_BYTES: Final = 4096
@@ -253,10 +255,11 @@ class Segment:
         self._walk(0, verify=False)
         self._time_index.append(self.max_timestamp, self.max_timestamp_offset)
 
-    def resume(self, offset: int, *, verify: bool) -> Scan:
+    def resume(self, offset: int, *, verify: bool, visit: Visit | None = None) -> Scan:
         """Go over the batches from `offset` or shortly before on, and index them anew.
 
-        Returns the finished scan; what it tells of the end is the caller's to act on.
+        Calls `visit` with each and returns the finished scan; what it tells of the end is
+        the caller's to act on.
         """
         offset_index, time_index = self._indexes()
         entry = offset_index.entry_before(offset - 1)
@@ -269,7 +272,7 @@ class Segment:
             _NEVER,
             self.base_offset,
         )
-        return self._walk(start, verify=verify)
+        return self._walk(start, verify=verify, visit=visit)
 
     def settle(self, size: int, next_offset: int) -> None:
         """Take `size` for the end of the segment, cutting the file. Raises OSError."""
@@ -285,17 +288,8 @@ class Segment:
         """Return once all that was found in the file is on the disk. Raises OSError."""
         self._files.fdatasync(self.descriptor())
 
-    def _walk(
-        self,
-        start: int,
-        *,
-        verify: bool,
-    ) -> Scan:
-        scan = self._scan(
-            start,
-            self.base_offset,
-            verify=verify,
-        )
+    def _walk(self, start: int, *, verify: bool, visit: Visit | None = None) -> Scan:
+        scan = self._scan(start, self.base_offset, verify=verify)
         offset_index, _ = self._indexes()
         self._since_entry = 0
         for position, batch in scan:
@@ -305,6 +299,8 @@ class Segment:
             if self._since_entry > self._index_interval:
                 self._add_entries(offset_index, batch.last_offset, position)
             self._since_entry += batch.size
+            if visit is not None:
+                visit(batch)
         return scan
 
     def _holds(self, entry: tuple[int, int]) -> bool:

@@ -179,15 +179,17 @@ class SegmentList:
             self.report(segment, scan.damage)
         return None
 
-    def newest_timestamp(self) -> int | None:
-        """Return the largest timestamp of the partition, None where it is empty."""
+    def offset_for_max_time(self) -> tuple[int, int] | None:
+        """Return (offset, timestamp) of the first record with the largest timestamp."""
         times = [segment.newest_timestamp() for segment in self._segments if segment.size]
-        return max(times, default=None)
+        return self.offset_for_time(max(times)) if times else None
 
-    def walk(self, offset: int, visit: Callable[[RecordBatch], None]) -> None:
-        """Call `visit` with every batch from `offset` on, unverified. Raises OSError."""
-        for segment in self.since(offset):
+    def walk(self, offset: int, end: int, visit: Callable[[RecordBatch], None]) -> None:
+        """Call `visit` with every batch from `offset` to `end`, unverified. Raises OSError."""
+        for segment in self.since(offset) if offset < end else ():
             for _, batch in segment.scan_from(offset, verify=False):
+                if batch.base_offset >= end:
+                    return
                 if batch.base_offset >= offset:
                     visit(batch)
 

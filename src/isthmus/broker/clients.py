@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from isthmus.broker.sessions import SessionTable
 from isthmus.broker.subscriptions import Subscription, encode_identifier
 from isthmus.errors import TopicInvalid, UnexpectedPacket
-from isthmus.mqtt.codec import encode
 from isthmus.mqtt.handshake import Offer, Terms, agree
 from isthmus.mqtt.packets import (
     DISCONNECT,
@@ -83,7 +82,7 @@ class Clients:
             return terms
         entry, present = self.sessions.connect(terms, connection)
         session = entry.session
-        encode(terms.connack(present), terms.version, session.output)
+        session.answer(terms.connack(present))
         session.resume()
         self._broker.touch(session)
         return entry, terms
@@ -105,7 +104,7 @@ class Clients:
         kind = packet.type
         session = entry.session
         if kind == PINGREQ:
-            encode(Pingresp(), session.version, session.output)
+            session.answer(Pingresp())
         elif kind == SUBSCRIBE:
             self._broker.commit()  # a message published before is retained by now
             if session.connected:
@@ -173,7 +172,7 @@ class Clients:
             elif session.version < 5:
                 reason = SUBACK_FAILURE
             reasons.append(reason)
-        encode(Suback(packet.packet_id, reasons, None), session.version, session.output)
+        session.answer(Suback(packet.packet_id, reasons, None))
         for subscription in retained:
             self._send_retained(subscription)
 
@@ -208,4 +207,4 @@ class Clients:
             else ReasonCode.NO_SUBSCRIPTION_EXISTED
             for topic_filter in packet.filters
         ]
-        encode(Unsuback(packet.packet_id, reasons, None), session.version, session.output)
+        session.answer(Unsuback(packet.packet_id, reasons, None))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from isthmus.mqtt.codec import encode
 from isthmus.mqtt.packets import Connack
 from isthmus.mqtt.properties import (
     ASSIGNED_CLIENT_ID,
@@ -21,9 +22,10 @@ from isthmus.mqtt.properties import (
     TOPIC_ALIAS_MAXIMUM,
 )
 from isthmus.mqtt.reasons import ReasonCode
+from isthmus.wire.buffer import WriteBuffer
 
 if TYPE_CHECKING:
-    from isthmus.mqtt.packets import Connect, Will
+    from isthmus.mqtt.packets import AnyPacket, Connect, Will
 
 KEEP_ALIVE_MAX_S = 65535  # no limit: the protocol has no larger one
 
@@ -114,10 +116,19 @@ def agree(connect: Connect, offer: Offer, spare_client_id: str) -> Terms | Conna
         _agree_v5(terms, asked, offer)
         if not connect.client_id:
             terms.properties[ASSIGNED_CLIENT_ID] = spare_client_id
+        if not fits(terms.connack(False), version, terms.packet_size_max):
+            return Connack(False, ReasonCode.PACKET_TOO_LARGE, None)  # [MQTT-3.1.2-24]
     else:
         terms.session_expiry_s = 0 if connect.clean_start else offer.session_expiry_max_s
         terms.window = offer.inflight_max
     return terms
+
+
+def fits(packet: AnyPacket, version: int, packet_size_max: int) -> bool:
+    """Say whether a packet is within a client's Maximum Packet Size; 0: it has none."""
+    out = WriteBuffer()
+    encode(packet, version, out)
+    return packet_size_max == 0 or len(out) <= packet_size_max
 
 
 def _agree_v5(terms: Terms, asked: dict[int, Any], offer: Offer) -> None:

@@ -17,7 +17,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from isthmus.errors import ReceiveMaximumExceeded, TopicAliasInvalid, UnexpectedPacket
-from isthmus.mqtt.codec import encode_ack, encode_properties, encode_publish
+from isthmus.mqtt.codec import encode, encode_ack, encode_properties, encode_publish
 from isthmus.mqtt.delivery import (
     AWAIT_PUBACK,
     AWAIT_PUBCOMP,
@@ -32,7 +32,7 @@ from isthmus.wire.buffer import WriteBuffer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from isthmus.mqtt.packets import Ack, Publish
+    from isthmus.mqtt.packets import Ack, AnyPacket, Publish
 
 REFUSED_FROM = 0x80  # reason codes from here on are failures [MQTT 5.0, 2.4]
 OVERHEAD_MAX = 9  # fixed header of 5, topic length of 2, packet id of 2
@@ -237,6 +237,16 @@ class Session:
             publish.topic = self._aliases[alias]
         else:
             raise UnexpectedPacket(f"topic alias {alias} was never assigned")
+
+    def answer(self, packet: AnyPacket) -> None:
+        """Send what is no PUBLISH, unless it is more than the client takes [MQTT-3.1.2-25].
+
+        The acknowledgements of publishes go without asking: CONNACK was larger.
+        """
+        before = self.output.size
+        encode(packet, self.version, self.output)
+        if 0 < self._packet_size_max < self.output.size - before:
+            self.output.truncate(before)
 
     # --- acknowledgements of the client -------------------------------------------------------
 

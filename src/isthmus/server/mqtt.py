@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from isthmus.errors import IsthmusError, KeepAliveTimeout, ProtocolError, UnexpectedPacket
 from isthmus.mqtt.codec import Decoder, encode
+from isthmus.mqtt.handshake import fits
 from isthmus.mqtt.packets import CONNACK, CONNECT, DISCONNECT, Connack, Connect, Disconnect
-from isthmus.mqtt.properties import REASON_STRING
+from isthmus.mqtt.properties import MAXIMUM_PACKET_SIZE, REASON_STRING
 from isthmus.mqtt.reasons import connack_code, reason_in
 from isthmus.wire.buffer import WriteBuffer
 
@@ -184,8 +185,9 @@ class MqttConnection(asyncio.BufferedProtocol):
         if self._terms is None:
             answer = self._refusal(error)
         elif version == 5:
-            properties = {REASON_STRING: str(error)} if self._terms.problem_info else None
-            answer = Disconnect(reason_in(DISCONNECT, error), properties)
+            answer = Disconnect(reason_in(DISCONNECT, error), {REASON_STRING: str(error)})
+            if not self._terms.problem_info or not fits(answer, 5, self._terms.packet_size_max):
+                answer.properties = None  # [MQTT-3.14.2-3]
         if answer is not None:
             self._send(answer)
         self._drop()
@@ -220,7 +222,9 @@ class MqttConnection(asyncio.BufferedProtocol):
                 self._peer,
                 opened.reason,
             )
-            self._send(opened)
+            asked = connect.properties or {}
+            if fits(opened, connect.protocol_version, asked.get(MAXIMUM_PACKET_SIZE, 0)):
+                self._send(opened)
             self._drop()
             return False
         self._entry, self._terms = opened

@@ -113,6 +113,19 @@ def test_what_is_not_offered_is_said(shore: Shore) -> None:
     assert Client(shore, "d", 4).connect().properties is None
 
 
+def test_a_client_that_takes_no_connack_is_refused(shore: Shore) -> None:
+    client = Client(shore, "c", 5)
+    connack = client.connect(packet_size_max=10)
+    assert connack.reason == 0x95
+    assert client.connect(packet_size_max=20).reason == 0
+
+
+def test_an_answer_larger_than_the_client_takes_is_not_sent(shore: Shore) -> None:
+    client = shore.client(packet_size_max=20)
+    client.send(Subscribe(1, [("t", 1)] * 16), Unsubscribe(2, ["t"]), Subscribe(3, [("t", 1)]))
+    assert client.packets() == [Unsuback(2, [0]), Suback(3, [1])]
+
+
 def test_a_second_connection_takes_the_session_over(shore: Shore) -> None:
     first = shore.client(expiry_s=100)
     first.subscribe("t", 1)

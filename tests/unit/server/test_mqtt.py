@@ -20,6 +20,7 @@ from isthmus.mqtt.packets import (
     Subscribe,
     Will,
 )
+from isthmus.mqtt.properties import MAXIMUM_PACKET_SIZE, REQUEST_PROBLEM_INFO
 from isthmus.server.mqtt import MqttShore
 from isthmus.wire.buffer import WriteBuffer
 
@@ -165,6 +166,30 @@ def test_a_broken_rule_is_told_to_an_mqtt_5_client(shore: MqttShore) -> None:
     (disconnect,) = wire.packets()
     assert isinstance(disconnect, Disconnect)
     assert disconnect.reason == 0x82
+    assert wire.transport.closed
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [{MAXIMUM_PACKET_SIZE: 20}, {REQUEST_PROBLEM_INFO: 0}],
+    ids=["size", "unasked"],
+)
+def test_a_reason_string_is_left_out_where_it_is_too_much(
+    shore: MqttShore, properties: dict[int, int]
+) -> None:
+    wire = Wire(shore)
+    wire.send(Connect(5, "c", properties=properties))
+    wire.send(Connect(5, "c"))
+    assert wire.packets()[1:] == [Disconnect(0x82)]
+
+
+@pytest.mark.parametrize(("size_max", "answers"), [(4, []), (5, [Connack(False, 0x95)])])
+def test_a_refusal_is_sent_only_where_it_is_taken(
+    shore: MqttShore, size_max: int, answers: list[Connack]
+) -> None:
+    wire = Wire(shore)
+    wire.send(Connect(5, "c", properties={MAXIMUM_PACKET_SIZE: size_max}))
+    assert wire.packets() == answers
     assert wire.transport.closed
 
 

@@ -2,7 +2,9 @@
 
 The table of DESIGN 2, read left to right by `headers_of` and right to left by `publish_of`.
 What MQTT has and a record has no field for goes into headers with the prefix `mqtt.`; user
-properties are headers of their own names, in their order, duplicates kept.
+properties are headers of their own names, in their order, duplicates kept. Only where such a
+name is that of a header of ours is it written behind `mqtt.user.`, so that no client can say
+with a user property what is not its to say, and none is lost on the way [MQTT-3.3.2-17].
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ CONTENT_TYPE_HEADER = "content-type"
 RESPONSE_TOPIC_HEADER = "mqtt.response-topic"
 CORRELATION_DATA_HEADER = "mqtt.correlation-data"
 PAYLOAD_FORMAT_HEADER = "mqtt.payload-format"
+USER_PREFIX = "mqtt.user."
 
 Headers = list[tuple[str, bytes | None]]
 
@@ -57,7 +60,7 @@ def headers_of(publish: Publish, topic_name: bytes | None, now_ms: int) -> Heade
 def _add_properties(headers: Headers, properties: dict[int, Any], now_ms: int) -> None:
     for identifier, value in properties.items():
         if identifier == USER_PROPERTY:
-            headers.extend((name, text.encode()) for name, text in value)
+            headers.extend((_header_name(name), text.encode()) for name, text in value)
         elif identifier == MESSAGE_EXPIRY:
             headers.append((EXPIRY_HEADER, b"%d" % (now_ms + value * 1000)))
         elif identifier == PAYLOAD_FORMAT:
@@ -68,6 +71,12 @@ def _add_properties(headers: Headers, properties: dict[int, Any], now_ms: int) -
             headers.append((RESPONSE_TOPIC_HEADER, value.encode()))
         elif identifier == CORRELATION_DATA:
             headers.append((CORRELATION_DATA_HEADER, value))
+
+
+def _header_name(name: str) -> str:
+    """Return the header of a user property."""
+    ours = name.startswith("mqtt.") or name == CONTENT_TYPE_HEADER
+    return USER_PREFIX + name if ours else name
 
 
 def topic_name_in(record: Record) -> bytes | None:
@@ -126,9 +135,12 @@ def _add_header(properties: dict[int, Any], name: str, value: bytes) -> None:
     if name == CONTENT_TYPE_HEADER:
         properties[CONTENT_TYPE] = text
     elif name == RESPONSE_TOPIC_HEADER:
-        properties[RESPONSE_TOPIC] = text
-    elif "\0" not in name and len(name.encode()) <= _TEXT_BYTES_MAX:
-        properties.setdefault(USER_PROPERTY, []).append((name, text))
+        if text and "+" not in text and "#" not in text:  # [MQTT-3.3.2-14]
+            properties[RESPONSE_TOPIC] = text
+    else:
+        name = name.removeprefix(USER_PREFIX)
+        if "\0" not in name and len(name.encode()) <= _TEXT_BYTES_MAX:
+            properties.setdefault(USER_PROPERTY, []).append((name, text))
 
 
 def _text(value: bytes) -> str | None:

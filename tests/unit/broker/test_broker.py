@@ -202,6 +202,31 @@ def test_what_was_sent_does_not_expire_before_it_is_acknowledged(qos: int) -> No
     assert client.after_connack[0].properties == {MESSAGE_EXPIRY: 0}
 
 
+def test_a_user_property_with_the_name_of_a_header_of_ours_is_only_a_user_property() -> None:
+    shore = Shore()
+    client, publisher = shore.client("s", expiry_s=100), shore.client("p")
+    client.subscribe("t", 1)
+    client.lose()
+    names = ["mqtt.topic", "mqtt.expiry", "mqtt.qos", "content-type", "mqtt.user.x", "x"]
+    said = {USER_PROPERTY: [(name, "0") for name in names]}
+    publisher.publish("t", b"x", 1, packet_id=1, properties=dict(said))
+    client.connect(clean_start=False)
+    (packet,) = client.after_connack
+    assert (packet.topic, packet.qos, packet.properties) == (b"t", 1, said)
+    (record,) = shore.records("mqtt")
+    assert [name for name, _ in record.headers][-2:] == ["mqtt.user.mqtt.user.x", "x"]
+
+
+@pytest.mark.parametrize("topic_name", [b"", b"a/+", b"#"])
+def test_a_response_topic_from_kafka_that_is_none_is_left_out(topic_name: bytes) -> None:
+    shore = Shore()
+    client = shore.client()
+    client.subscribe("t", 0)
+    shore.produce("mqtt", b"t", b"x", headers=[("mqtt.response-topic", topic_name)])
+    *_, packet = client.packets()
+    assert packet.properties is None
+
+
 def test_no_local_is_kept_from_its_publisher_only() -> None:
     shore = Shore()
     one, two = shore.client("1"), shore.client("2")

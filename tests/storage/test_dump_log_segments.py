@@ -32,12 +32,12 @@ pytestmark = [
 
 
 def dump(paths, *options):
-    """Run DumpLogSegments and return what it prints."""
+    """Run DumpLogSegments and return what it prints; what it finds wrong goes to stderr."""
     command = [JAVA, "-Xmx256m", "-cp", f"{KAFKA_LIB}/*", DUMP_LOG_SEGMENTS]
     command += ["--files", ",".join(map(str, paths)), *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -93,11 +93,17 @@ def test_indexes_pass_the_sanity_check(directory):
     assert printed.count("passed sanity check") == len(paths)
 
 
-def test_indexes_agree_with_the_log(directory):
+def test_indexes_agree_with_the_log_and_a_wrong_one_would_be_found(directory):
     paths = [*sorted(directory.glob("*.index")), *sorted(directory.glob("*.timeindex"))]
     printed = dump(paths, "--verify-index-only")
     assert "mismatch" not in printed.lower(), printed
     assert "Found" not in printed, printed
+    right = paths[0].read_bytes()
+    try:
+        paths[0].write_bytes(right[:3] + bytes((right[3] ^ 1,)) + right[4:])
+        assert "Mismatches in" in dump(paths[:1], "--verify-index-only")
+    finally:
+        paths[0].write_bytes(right)
 
 
 def test_snapshots_are_readable(directory):

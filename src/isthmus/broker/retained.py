@@ -11,13 +11,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from isthmus.broker.mapping import headers_of, publish_of
+from isthmus.mqtt.packets import Publish
 from isthmus.mqtt.properties import MESSAGE_EXPIRY
 from isthmus.record.batch import BatchBuilder, split_batches
 from isthmus.topics.tree import TopicTree
 
 if TYPE_CHECKING:
     from isthmus.errors import IsthmusError
-    from isthmus.mqtt.packets import Publish
     from isthmus.runtime import Runtime
     from isthmus.storage.log import Partition
 
@@ -67,18 +67,30 @@ class Retained:
             self.partition.append(batch, _RetainedTicket(self, pending), trusted=True)
 
     def matching(self, topic_filter: str) -> list[tuple[Publish, int]]:
-        """Return (publish, offset) of each message whose topic name the filter matches."""
+        """Return (publish, offset) of each message whose topic name the filter matches.
+
+        What has expired is forgotten, the others tell the time they have left [MQTT-3.3.2-5,
+        MQTT-3.3.2-6].
+        """
         now_ms = self._runtime.now_ms()
+        found: list[tuple[Publish, int]] = []
+        for topic_name in self._names(topic_filter):
+            publish, offset, expires_ms = self.messages[topic_name]
+            if expires_ms == 0:
+                found.append((publish, offset))
+            elif expires_ms > now_ms:
+                found.append((_with_time_left(publish, expires_ms - now_ms), offset))
+            else:
+                del self.messages[topic_name]
+        return found
+
+    def _names(self, topic_filter: str) -> list[bytes]:
         if "+" not in topic_filter and "#" not in topic_filter:
-            entry = self.messages.get(topic_filter.encode())
-            entries = [] if entry is None else [entry]
-        else:
-            tree = TopicTree()
-            tree.add(topic_filter, True)
-            entries = [
-                entry for name, entry in self.messages.items() if tree.match(name.decode())
-            ]
-        return [(entry[0], entry[1]) for entry in entries if not 0 < entry[2] <= now_ms]
+            topic_name = topic_filter.encode()
+            return [topic_name] if topic_name in self.messages else []
+        tree = TopicTree()
+        tree.add(topic_filter, True)
+        return [name for name in self.messages if tree.match(name.decode())]
 
     def _store(self, publish: Publish, offset: int, now_ms: int) -> None:
         if publish.payload:
@@ -106,6 +118,14 @@ class Retained:
                         else:
                             self._store(publish, record.offset, now_ms)
                     offset = batch.next_offset
+
+
+def _with_time_left(publish: Publish, left_ms: int) -> Publish:
+    """Return the message with the seconds it has left, rounded up."""
+    properties = {**(publish.properties or {}), MESSAGE_EXPIRY: (left_ms + 999) // 1000}
+    return Publish(
+        publish.topic, publish.payload, publish.qos, publish.retain, properties=properties
+    )
 
 
 def _expires_at(publish: Publish, now_ms: int) -> int:

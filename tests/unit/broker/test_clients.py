@@ -23,9 +23,11 @@ from isthmus.mqtt.packets import (
 )
 from isthmus.mqtt.properties import (
     ASSIGNED_CLIENT_ID,
+    MESSAGE_EXPIRY,
     SESSION_EXPIRY,
     SHARED_AVAILABLE,
     SUBSCRIPTION_ID,
+    USER_PROPERTY,
     WILL_DELAY,
 )
 
@@ -288,6 +290,18 @@ def test_an_expired_retained_message_is_not_sent(shore: Shore) -> None:
     client = shore.client()
     client.subscribe("a", 0)
     assert retained(client) == []
+    assert not shore.broker.retained.messages
+
+
+@pytest.mark.parametrize("topic_filter", ["a", "+"])
+def test_a_retained_message_tells_the_time_it_has_left(shore: Shore, topic_filter: str) -> None:
+    properties = {USER_PROPERTY: [("k", "v")], MESSAGE_EXPIRY: 10}
+    shore.client("p").publish("a", b"x", retain=True, properties=properties)
+    shore.runtime.advance(3_500)
+    client = shore.client()
+    client.subscribe(topic_filter, 0)
+    *_, packet = client.packets()
+    assert packet.properties == {USER_PROPERTY: [("k", "v")], MESSAGE_EXPIRY: 7}
 
 
 def test_a_retained_message_for_a_slow_client_waits_in_the_log(shore: Shore) -> None:

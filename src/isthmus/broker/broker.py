@@ -123,7 +123,10 @@ class Broker:
         return True
 
     def publish(self, session: Session | None, publish: Publish) -> None:
-        """Put a message into this turn's batch of its partition; `session` is the publisher."""
+        """Put a message into this turn's batch of its partition; `session` is the publisher.
+
+        A publish with a packet id is acknowledged to it.
+        """
         destination = self._destinations.get(publish.topic)
         if destination is None:
             try:
@@ -146,7 +149,7 @@ class Broker:
         ticket.publishes.append(publish)
         ticket.destinations.append(destination)
         ticket.publishers.append(session)
-        if publish.qos and session is not None:
+        if publish.packet_id and session is not None:  # a will has no packet id
             ticket.acknowledgements.append(
                 Acknowledgement(session, publish.packet_id, publish.qos)
             )
@@ -285,13 +288,15 @@ class Broker:
             if destination.generation != generation:
                 self._refresh(destination)
             for receiver in destination.receivers:
+                session = receiver.session
+                if receiver.no_local and session is publishers[place]:
+                    if receiver.own is None:
+                        continue
+                    receiver = receiver.own
                 qos = publish.qos if publish.qos < receiver.qos else receiver.qos
                 if (qos == 2) != at_qos_2:
                     ticket.qos_2 = True
                     continue
-                session = receiver.session
-                if receiver.no_local and session is publishers[place]:
-                    continue  # [MQTT-3.8.3-3]
                 session.deliver(
                     publish,
                     qos,
@@ -420,7 +425,7 @@ class Broker:
         other failure ends its connection, because an acknowledgement would be a lie.
         """
         logger.info("publish refused topic_name=%r error=%s", publish.topic, error)
-        if session is None or publish.qos == 0:
+        if session is None or publish.packet_id == 0:
             return
         waiting = Acknowledgement(session, publish.packet_id, publish.qos)
         if session.version < 5 and isinstance(error, NotAuthorized):

@@ -150,7 +150,7 @@ class Clients:
         publish = Publish(will.topic, will.payload, will.qos, will.retain)
         if properties:
             publish.properties = properties
-        self._broker.publish(None, publish)
+        self._broker.publish(entry.session, publish)
 
     # --- subscriptions ------------------------------------------------------------------------
 

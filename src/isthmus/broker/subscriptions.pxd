@@ -9,5 +9,6 @@ cdef class Receiver:
     cdef readonly Session session
     cdef readonly int qos
     cdef readonly bint no_local
+    cdef readonly Receiver own
     cdef readonly bint retain_as_published
     cdef readonly bytes identifiers

@@ -8,7 +8,7 @@ MQTT-3.3.4-3].
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from isthmus.mqtt.codec import encode_properties
 from isthmus.mqtt.properties import SUBSCRIPTION_ID
@@ -49,25 +49,24 @@ class Subscription:
 
 
 class Receiver:
-    """How one session gets the messages of one topic name."""
+    """How one session gets the messages of one topic name, by all its matching subscriptions.
 
-    __slots__ = ("identifiers", "no_local", "qos", "retain_as_published", "session")
+    `no_local` says that some of these do not count for what the session itself publishes;
+    `own` is how it gets that, None: not at all [MQTT-3.8.3-3].
+    """
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        self.qos = 0
-        self.no_local = True
-        self.retain_as_published = False
-        self.identifiers = b""
+    __slots__ = ("identifiers", "no_local", "own", "qos", "retain_as_published", "session")
 
-    def add(self, subscription: Subscription) -> None:
-        """Count in one more matching subscription of the session."""
-        self.qos = max(self.qos, subscription.qos)
-        self.no_local = self.no_local and subscription.no_local
-        if subscription.retain_as_published:
-            self.retain_as_published = True
-        if subscription.identifier:
-            self.identifiers += encode_identifier(subscription.identifier)
+    def __init__(self, subscriptions: list[Subscription]) -> None:
+        local = [one for one in subscriptions if not one.no_local]
+        self.session = subscriptions[0].session
+        self.qos = max([one.qos for one in subscriptions])
+        self.no_local = len(local) < len(subscriptions)
+        self.own = Receiver(local) if self.no_local and local else None
+        self.retain_as_published = any(one.retain_as_published for one in subscriptions)
+        self.identifiers = b"".join(
+            [encode_identifier(one.identifier) for one in subscriptions]
+        )
 
 
 def encode_identifier(identifier: int) -> bytes:
@@ -111,11 +110,8 @@ class Subscriptions:
 
     def receivers(self, topic_name: str) -> list[Receiver]:
         """Return who gets a topic name, each session once."""
-        receivers: dict[Any, Receiver] = {}
+        by_session: dict[Session, list[Subscription]] = {}
         for value in self.tree.match(topic_name):
             subscription = cast("Subscription", value)
-            receiver = receivers.get(subscription.session)
-            if receiver is None:
-                receiver = receivers[subscription.session] = Receiver(subscription.session)
-            receiver.add(subscription)
-        return list(receivers.values())
+            by_session.setdefault(subscription.session, []).append(subscription)
+        return [Receiver(subscriptions) for subscriptions in by_session.values()]

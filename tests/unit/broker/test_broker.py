@@ -14,6 +14,7 @@ from isthmus.mqtt.properties import (
     MESSAGE_EXPIRY,
     PAYLOAD_FORMAT,
     RESPONSE_TOPIC,
+    SUBSCRIPTION_ID,
     USER_PROPERTY,
 )
 from isthmus.record.partitioner import partition_for
@@ -255,6 +256,21 @@ def test_a_batch_the_log_refuses_is_refused_with_a_reason_or_a_closed_connection
     assert old.packets() == []
     assert isinstance(old.closed, NoSpace)
     assert shore.broker.backlog_bytes == 0
+
+
+def test_no_local_counts_for_its_own_subscription_only() -> None:
+    shore = Shore()
+    one, two = shore.client("1"), shore.client("2")
+    one.subscribe("t/#", 0x04 | 2, properties={SUBSCRIPTION_ID: 1})
+    one.subscribe("t/a", 1, properties={SUBSCRIPTION_ID: 2})
+    one.packets()
+    one.publish("t/a", b"own", 1, packet_id=1)
+    packet, _ = one.packets()
+    assert (packet.qos, packet.properties) == (1, {SUBSCRIPTION_ID: [2]})
+    two.publish("t/a", b"other", 2, packet_id=1)
+    (packet,) = one.packets()
+    assert packet.qos == 2
+    assert sorted(packet.properties[SUBSCRIPTION_ID]) == [1, 2]
 
 
 def test_a_qos_2_publish_that_was_refused_is_stored_when_it_comes_again(

@@ -350,6 +350,17 @@ def test_a_will_is_published_when_the_connection_is_lost(shore: Shore) -> None:
     assert seen.messages() == [("w", b"gone", 1)]
 
 
+def test_no_local_keeps_a_clients_own_will_away(shore: Shore) -> None:
+    client = shore.client("c", expiry_s=100, will=Will(b"t", b"gone", 1, False, None))
+    client.subscribe("t", 0x04 | 1)
+    watcher = shore.client("w")
+    watcher.subscribe("t", 1)
+    client.lose()
+    assert watcher.messages() == [("t", b"gone", 1)]
+    client.connect(clean_start=False)
+    assert client.after_connack == []
+
+
 def test_a_proper_disconnect_takes_the_will_back(shore: Shore) -> None:
     seen = watcher(shore)
     client = shore.client(will=will())

@@ -178,9 +178,7 @@ class Clients:
 
     def _check_filter(self, session: Session, topic_filter: str) -> int:
         """Return 0, or the reason code that refuses the filter."""
-        try:
-            check_topic_filter(topic_filter)
-        except TopicInvalid:
+        if not is_topic_filter(topic_filter):
             return ReasonCode.TOPIC_FILTER_INVALID
         if topic_filter.startswith("$share/"):
             return ReasonCode.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED
@@ -201,10 +199,21 @@ class Clients:
 
     def _unsubscribe(self, session: Session, packet: Unsubscribe) -> None:
         subscriptions = self._broker.subscriptions
-        reasons = [
-            ReasonCode.SUCCESS
-            if subscriptions.remove(session, topic_filter)
-            else ReasonCode.NO_SUBSCRIPTION_EXISTED
-            for topic_filter in packet.filters
-        ]
+        reasons: list[int] = []
+        for topic_filter in packet.filters:
+            if subscriptions.remove(session, topic_filter):
+                reasons.append(ReasonCode.SUCCESS)
+            elif is_topic_filter(topic_filter):
+                reasons.append(ReasonCode.NO_SUBSCRIPTION_EXISTED)
+            else:
+                reasons.append(ReasonCode.TOPIC_FILTER_INVALID)
         session.answer(Unsuback(packet.packet_id, reasons, None))
+
+
+def is_topic_filter(text: str) -> bool:
+    """Say whether a client may subscribe to this."""
+    try:
+        check_topic_filter(text)
+    except TopicInvalid:
+        return False
+    return True

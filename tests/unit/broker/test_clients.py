@@ -199,6 +199,12 @@ def test_unsubscribe_says_what_there_was(shore: Shore) -> None:
     assert client.messages() == []
 
 
+def test_unsubscribe_from_what_is_no_filter_is_refused(shore: Shore) -> None:
+    client = shore.client()
+    client.send(Unsubscribe(1, ["a/#/b", "", "a"]))
+    assert client.packets() == [Unsuback(1, [0x8F, 0x8F, 0x11])]
+
+
 def test_ping_is_answered(shore: Shore) -> None:
     client = shore.client()
     client.send(Pingreq())

@@ -80,6 +80,7 @@ class MqttConnection(asyncio.BufferedProtocol):
         "_silence_max_ms",
         "_terms",
         "_transport",
+        "_unsent",
     )
 
     def __init__(self, shore: MqttShore) -> None:
@@ -93,6 +94,7 @@ class MqttConnection(asyncio.BufferedProtocol):
         self._heard_ms = 0
         self._holds = 0  # reasons why nothing is read just now
         self._silence_max_ms = 0
+        self._unsent = 0  # bytes that waited for the client at the last look
         self._cancel_timer: Any = None
 
     # --- asyncio calls these ------------------------------------------------------------------
@@ -259,13 +261,22 @@ class MqttConnection(asyncio.BufferedProtocol):
 
     def _check_keep_alive(self) -> None:
         now_ms = self._shore.clients.runtime.monotonic_ms()
-        if self._holds:
+        if self._holds and self._takes_output():
             self._heard_ms = now_ms  # it may have spoken: we did not listen
         silence_ms = now_ms - self._heard_ms
         if silence_ms >= self._silence_max_ms:
             self.close(KeepAliveTimeout(f"nothing heard for {silence_ms} ms"))
         else:
             self._watch(self._silence_max_ms - silence_ms)
+
+    def _takes_output(self) -> bool:
+        """Say whether the client has all, or took some since the last look.
+
+        Where nothing is read, that tells a busy client from one that is gone or never reads.
+        """
+        assert self._transport is not None
+        before, self._unsent = self._unsent, self._transport.get_write_buffer_size()
+        return self._unsent == 0 or self._unsent != before
 
     def _hold_reading(self) -> None:
         self._holds += 1

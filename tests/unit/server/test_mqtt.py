@@ -36,6 +36,10 @@ class FakeTransport:
         self.closed = False
         self.aborted = False
         self.reading = True
+        self.unsent = 0
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
 
     def get_extra_info(self, name: str) -> Any:
         return ("127.0.0.1", 5000) if name == "peername" else None
@@ -286,6 +290,28 @@ def test_silence_beyond_one_and_a_half_keep_alives_ends_it(shore: MqttShore) -> 
     (disconnect,) = wire.packets()
     assert disconnect.reason == 0x8D
     assert wire.transport.closed
+
+
+def test_a_client_that_is_not_read_from_lives_as_long_as_it_reads(shore: MqttShore) -> None:
+    runtime: Any = shore.clients.runtime
+    wire = Wire(shore)
+    wire.connect(keep_alive_s=10)
+    wire.connection.pause_writing()
+    for unsent in (5000, 4000, 3000):
+        wire.transport.unsent = unsent
+        runtime.advance(15_000)
+        assert not wire.transport.closed
+    runtime.advance(15_000)
+    assert wire.transport.closed
+
+
+def test_a_client_that_is_held_back_for_others_lives(shore: MqttShore) -> None:
+    runtime: Any = shore.clients.runtime
+    wire = Wire(shore)
+    wire.connect(keep_alive_s=10)
+    wire.connection._hold_reading()  # as the broker asks when its backlog is long
+    runtime.advance(100_000)
+    assert not wire.transport.closed
 
 
 def test_without_keep_alive_silence_is_allowed(shore: MqttShore) -> None:

@@ -69,13 +69,14 @@ async def serve(settings: Settings) -> int:
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
     loop.add_signal_handler(signal.SIGHUP, _reload)
+    routes = route_table(settings)
     sockets = _open_sockets(settings)
     runtime = LoopRuntime(loop)
     log = open_log(settings, runtime)
     broker = Broker(
         runtime,
         log,
-        route_table(settings),
+        routes,
         partitions_default=settings.kafka.partitions_default,
         message_bytes_max=settings.mqtt.packet_size_max + RECORD_OVERHEAD_MAX,
         retained_max=settings.mqtt.retained_max,
@@ -91,8 +92,8 @@ async def serve(settings: Settings) -> int:
         addresses = " ".join(
             f"{section}={address_of(at)}" for section, ats in sockets.items() for at in ats
         )
-        print(f"ready {addresses}", flush=True)  # noqa: T201  # stdout is for this line
         logger.info("ready")
+        print(f"ready {addresses}", flush=True)  # noqa: T201  # stdout is for this line
         gc.freeze()  # what is there now stays
         await stop.wait()
         logger.info("stopping")

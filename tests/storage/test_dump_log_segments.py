@@ -1,7 +1,7 @@
 """Apache Kafka's own auditor over our files: DumpLogSegments reads every record and index.
 
-Skipped where Java or the jars of `org.apache.kafka:kafka-tools` are missing. They are looked for
-where `.ci/run` puts them, and in the directory that ISTHMUS_KAFKA_LIB names.
+Skipped where Java or the jars of `org.apache.kafka:kafka-tools` are missing. They are looked
+for where `.ci/run` puts them, and in the directory that ISTHMUS_KAFKA_LIB names.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from isthmus.errors import Malformed, ProtocolError, UnexpectedPacket
+from isthmus.errors import Malformed, ProtocolError, TooLarge, UnexpectedPacket
 from isthmus.mqtt import packets
 from isthmus.mqtt.packets import (
     VERSION_3_1,
@@ -70,6 +70,8 @@ PROTOCOLS: Final = {
 }
 
 NO_LOCAL: Final = 0x04  # a bit of the subscription options [MQTT 5.0, 3.8.3.1]
+
+FILTERS_MAX: Final = 10_000  # ours, per packet: each costs far more time than its bytes
 
 _RESERVED: Final = 0x01  # the flags of CONNECT [MQTT 5.0, 3.1.2.3]
 _CLEAN_START: Final = 0x02
@@ -151,6 +153,7 @@ def read_subscribe(body: ReadBuffer, version: int) -> Subscribe:
     properties = read_properties(body, packets.SUBSCRIBE) if version == VERSION_5 else None
     entries: list[tuple[str, int]] = []
     while body.remaining:
+        _check_count(len(entries))
         topic_filter = read_text(body)
         options = body.u8()
         _check_options(topic_filter, options, version)
@@ -158,6 +161,11 @@ def read_subscribe(body: ReadBuffer, version: int) -> Subscribe:
     if not entries:
         raise ProtocolError("SUBSCRIBE without a topic filter [MQTT-3.8.3-2]")
     return Subscribe(packet_id, entries, properties)
+
+
+def _check_count(filters: int) -> None:
+    if filters == FILTERS_MAX:
+        raise TooLarge(f"more than {FILTERS_MAX} topic filters in one packet")
 
 
 def _check_options(topic_filter: str, options: int, version: int) -> None:
@@ -191,6 +199,7 @@ def read_unsubscribe(body: ReadBuffer, version: int) -> Unsubscribe:
     properties = read_properties(body, packets.UNSUBSCRIBE) if version == VERSION_5 else None
     filters: list[str] = []
     while body.remaining:
+        _check_count(len(filters))
         filters.append(read_text(body))
     if not filters:
         raise ProtocolError("UNSUBSCRIBE without a topic filter [MQTT-3.10.3-2]")

@@ -9,6 +9,7 @@ import pytest
 from isthmus.errors import Malformed, TooLarge, UnexpectedPacket, UnsupportedVersion
 from isthmus.mqtt import packets
 from isthmus.mqtt.codec import Decoder, encode, encode_ack, encode_properties, encode_publish
+from isthmus.mqtt.control import FILTERS_MAX
 from isthmus.mqtt.packets import (
     Ack,
     Auth,
@@ -18,6 +19,7 @@ from isthmus.mqtt.packets import (
     Suback,
     Subscribe,
     Unsuback,
+    Unsubscribe,
 )
 from isthmus.mqtt.properties import MESSAGE_EXPIRY, REASON_STRING
 from isthmus.wire.buffer import WriteBuffer
@@ -86,6 +88,19 @@ def test_the_receive_buffer_is_free_again_after_each_feed() -> None:
             for piece in (bytearray(stream[:cut]), bytearray(stream[cut:])):
                 decoder.feed(memoryview(piece))
                 piece.clear()  # BufferError if it were still looked at
+
+
+@pytest.mark.parametrize("kind", ["subscribe", "unsubscribe"])
+def test_the_topic_filters_of_a_packet_are_limited(kind: str) -> None:
+    def packet(count: int) -> bytes:
+        if kind == "subscribe":
+            return encoded(Subscribe(1, [("a", 0)] * count), 5)
+        return encoded(Unsubscribe(1, ["a"] * count), 5)
+
+    decoder = opened(5, 1 << 20)
+    assert len(decoder.feed(packet(FILTERS_MAX))) == 1
+    assert decoder.feed(packet(FILTERS_MAX + 1)) == []
+    assert type(decoder.error) is TooLarge
 
 
 # --- versions ---------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BATCH_BYTES_MAX = 1 << 20  # an open batch this large is closed before the turn ends
-BACKLOG_BYTES_MAX = 64 << 20  # published and not yet acknowledged, over all publishers
+BACKLOG_BYTES_MAX = 16 << 20  # published and not yet acknowledged, over all publishers
 DESTINATIONS_MAX = 65_536  # topic names resolved at one time; then all are forgotten
 
 
@@ -224,8 +224,10 @@ class Broker:
     def deliver_written(self, ticket: PublishTicket) -> None:
         """The batch is in the log: hand its messages to the subscribers at QoS 0 and 1."""
         self._deliver(ticket, False)
-        if not ticket.wants_durable:
-            self._reduce_backlog(ticket)
+        if not ticket.qos_2:
+            ticket.forget_messages()
+            if not ticket.acknowledgements:
+                self._reduce_backlog(ticket)
 
     def deliver_durable(self, ticket: PublishTicket) -> None:
         """The batch is durable: hand out what is delivered at QoS 2."""
@@ -250,10 +252,10 @@ class Broker:
         """
         self._reduce_backlog(ticket)
         logger.warning(
-            "batch not stored log_topic=%s partition=%d messages=%d error=%s",
+            "batch not stored log_topic=%s partition=%d waiting=%d error=%s",
             ticket.partition.log_topic,
             ticket.partition.index,
-            len(ticket.publishes),
+            len(ticket.acknowledgements),
             error,
         )
         for waiting in ticket.acknowledgements:

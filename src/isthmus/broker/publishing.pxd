@@ -40,9 +40,9 @@ cdef class PublishTicket:
     cdef public long long base_offset
     cdef public Py_ssize_t size
     cdef public bint qos_2
-    cdef readonly list publishes
-    cdef readonly list destinations
-    cdef readonly list publishers
+    cdef public list publishes
+    cdef public list destinations
+    cdef public list publishers
     cdef readonly list acknowledgements
 
 

@@ -117,6 +117,12 @@ class PublishTicket:
     def failed(self, error: IsthmusError) -> None:
         self.broker.settle_failed(self, error)
 
+    def forget_messages(self) -> None:
+        """All have them who get them: only acknowledgements are still due."""
+        self.publishes = []
+        self.destinations = []
+        self.publishers = []
+
 
 class RelayTicket:
     """Stands before the ticket of a Kafka batch whose records have topic names."""

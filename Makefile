@@ -41,7 +41,7 @@ pure: build $(STAMPS)/tools
 		tests/unit/topics tests/unit/mqtt tests/unit/kafka tests/unit/broker)
 
 e2e: build $(STAMPS)/tools
-	$(BIN)/python -m pytest -q -m e2e tests/e2e
+	$(BIN)/python -m pytest -q -m e2e tests/e2e tests/conformance
 
 bench: build $(STAMPS)/tools
 	$(BIN)/python -m bench $(BENCH)

@@ -139,9 +139,9 @@ def test_committed_offsets_outlive_the_server(
     first = member(fresh_server.kafka, unique, unique)
     seen = poll_records(first, 30)
     first.commit(asynchronous=False)
+    first.close()
     getattr(fresh_server, how)()
     fresh_server.start()
-    first.close()
     second = member(fresh_server.kafka, unique, unique)
     rest = poll_records(second, 70)
     assert second.poll(0.3) is None

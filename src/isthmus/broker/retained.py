@@ -14,7 +14,7 @@ from isthmus.broker.mapping import headers_of, publish_of
 from isthmus.mqtt.packets import Publish
 from isthmus.mqtt.properties import MESSAGE_EXPIRY
 from isthmus.record.batch import BatchBuilder, split_batches
-from isthmus.topics.tree import TopicTree
+from isthmus.topics.names import TopicNames
 
 if TYPE_CHECKING:
     from isthmus.errors import IsthmusError
@@ -38,6 +38,7 @@ class Retained:
         self._builder = BatchBuilder()
         self._pending: list[Publish] = []
         self.messages: dict[bytes, tuple[Publish, int, int]] = {}  # publish, offset, expires at
+        self._names = TopicNames()  # of `messages`, by level
         self.refused = 0
         self._load()
 
@@ -74,29 +75,27 @@ class Retained:
         """
         now_ms = self._runtime.now_ms()
         found: list[tuple[Publish, int]] = []
-        for topic_name in self._names(topic_filter):
+        for topic_name in self._names.match(topic_filter):
             publish, offset, expires_ms = self.messages[topic_name]
             if expires_ms == 0:
                 found.append((publish, offset))
             elif expires_ms > now_ms:
                 found.append((_with_time_left(publish, expires_ms - now_ms), offset))
             else:
-                del self.messages[topic_name]
+                self._forget(topic_name)
         return found
-
-    def _names(self, topic_filter: str) -> list[bytes]:
-        if "+" not in topic_filter and "#" not in topic_filter:
-            topic_name = topic_filter.encode()
-            return [topic_name] if topic_name in self.messages else []
-        tree = TopicTree()
-        tree.add(topic_filter, True)
-        return [name for name in self.messages if tree.match(name.decode())]
 
     def _store(self, publish: Publish, offset: int, now_ms: int) -> None:
         if publish.payload:
+            if publish.topic not in self.messages:
+                self._names.add(publish.topic)
             self.messages[publish.topic] = (publish, offset, _expires_at(publish, now_ms))
         else:
-            self.messages.pop(publish.topic, None)
+            self._forget(publish.topic)
+
+    def _forget(self, topic_name: bytes) -> None:
+        self.messages.pop(topic_name, None)
+        self._names.remove(topic_name)
 
     def stored(self, publishes: list[Publish], base_offset: int) -> None:
         """The batch of these publishes is written from `base_offset` on."""
@@ -114,7 +113,7 @@ class Retained:
                         assert record.key is not None
                         publish = publish_of(record, record.key, now_ms, 0)
                         if publish is None:  # expired
-                            self.messages.pop(record.key, None)
+                            self._forget(record.key)
                         else:
                             self._store(publish, record.offset, now_ms)
                     offset = batch.next_offset

@@ -8,6 +8,7 @@ that follows, and `lost` when it is gone.
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from isthmus.broker.sessions import SessionTable
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+GREET_MS_MAX = 10  # at a time, for sending retained messages
 _RETAIN_ONLY_IF_NEW = 1
 _RETAIN_NEVER = 2
 
@@ -61,6 +63,9 @@ class Clients:
         self.congested = broker.congested
         self._offer = offer
         self._subscriptions_max = subscriptions_max
+        # the new topic filters of each session whose retained messages are still to be sent
+        self._ungreeted: OrderedDict[Session, OrderedDict[str, None]] = OrderedDict()
+        self._greeting = False
         self.sessions = SessionTable(
             broker.runtime,
             self._publish_will,
@@ -159,7 +164,7 @@ class Clients:
         identifier: int = (packet.properties or {}).get(SUBSCRIPTION_ID, 0)
         subscriptions = self._broker.subscriptions
         reasons: list[int] = []
-        retained: list[Subscription] = []
+        ungreeted = self._ungreeted.setdefault(session, OrderedDict())
         for topic_filter, options in packet.entries:
             reason = self._check_filter(session, topic_filter)
             if reason == ReasonCode.SUCCESS:
@@ -168,13 +173,13 @@ class Clients:
                 reason = subscription.qos
                 handling = subscription.retain_handling
                 if handling != _RETAIN_NEVER and (new or handling != _RETAIN_ONLY_IF_NEW):
-                    retained.append(subscription)
+                    ungreeted[topic_filter] = None
             elif session.version < 5:
                 reason = SUBACK_FAILURE
             reasons.append(reason)
         session.answer(Suback(packet.packet_id, reasons, None))
-        for subscription in retained:
-            self._send_retained(subscription)
+        if not self._greeting:
+            self._greet()
 
     def _check_filter(self, session: Session, topic_filter: str) -> int:
         """Return 0, or the reason code that refuses the filter."""
@@ -186,6 +191,26 @@ class Clients:
         if len(own) >= self._subscriptions_max and topic_filter not in own:
             return ReasonCode.QUOTA_EXCEEDED
         return ReasonCode.SUCCESS
+
+    def _greet(self) -> None:
+        """Send what is retained under new subscriptions, of each session in its turn.
+
+        To search and send can take long, so it stops after a while and goes on in the next turn
+        of the loop.
+        """
+        end_ms = self.runtime.monotonic_ms() + GREET_MS_MAX
+        while self._ungreeted and self.runtime.monotonic_ms() <= end_ms:
+            session, topic_filters = self._ungreeted.popitem(last=False)
+            if topic_filters:
+                self._ungreeted[session] = topic_filters
+                topic_filter = topic_filters.popitem(last=False)[0]
+                subscription = self._broker.subscriptions.of(session).get(topic_filter)
+                if subscription is not None:
+                    self._send_retained(subscription)
+                    self._broker.touch(session)
+        self._greeting = bool(self._ungreeted)
+        if self._greeting:
+            self.runtime.defer(self._greet)
 
     def _send_retained(self, subscription: Subscription) -> None:
         """Send what is retained under a new subscription, with RETAIN set [MQTT-3.3.1-8]."""

@@ -162,7 +162,9 @@ class Fetches:
             partition.start_offset,
         )
         if entry.last_fetched_epoch >= 0:
-            epoch, end_offset = partition.epoch_end_offset(entry.last_fetched_epoch)
+            epoch, end_offset = epoch_end(partition, entry.last_fetched_epoch)
+            if epoch < 0:
+                return _out_of_range(read, partition)
             if epoch < entry.last_fetched_epoch or end_offset < entry.offset:
                 read.diverging = (epoch, end_offset)
                 return read
@@ -172,8 +174,7 @@ class Fetches:
         try:
             records = partition.read(entry.offset, bytes_max, isolation)
         except OffsetOutOfRange:
-            read.error = ErrorCode.OFFSET_OUT_OF_RANGE
-            read.marks = (-1, -1, partition.start_offset)
+            return _out_of_range(read, partition)
         except IsthmusError as error:
             read.error = code_of(error)
         else:
@@ -278,6 +279,12 @@ class _Parked:
             self._fetches.look_again(self, is_over=True)
 
 
+def _out_of_range(read: PartitionRead, partition: Partition) -> PartitionRead:
+    read.error = ErrorCode.OFFSET_OUT_OF_RANGE
+    read.marks = (-1, -1, partition.start_offset)
+    return read
+
+
 def epoch_error(partition: Partition, leader_epoch: int) -> ErrorCode:
     """Compare the leader epoch that a client believes in with the real one [KIP-320]."""
     if leader_epoch < 0 or leader_epoch == partition.leader_epoch:
@@ -285,3 +292,15 @@ def epoch_error(partition: Partition, leader_epoch: int) -> ErrorCode:
     if leader_epoch < partition.leader_epoch:
         return ErrorCode.FENCED_LEADER_EPOCH
     return ErrorCode.UNKNOWN_LEADER_EPOCH
+
+
+def epoch_end(partition: Partition, leader_epoch: int) -> tuple[int, int]:
+    """Return where an epoch ended, (epoch, end offset); (-1, -1) for one to come [KIP-320].
+
+    An epoch of which the log holds nothing, or nothing any more, ended where the log begins:
+    whoever waits there has lost nothing and must not be sent to look for a new start.
+    """
+    if not 0 <= leader_epoch <= partition.leader_epoch:
+        return -1, -1
+    epoch, end_offset = partition.epoch_end_offset(leader_epoch)
+    return (leader_epoch, partition.start_offset) if epoch < 0 else (epoch, end_offset)

@@ -8,7 +8,7 @@ import pytest
 from tests.unit.broker.kafka_room import KafkaRoom, batch_of
 
 from isthmus.broker.fetch_sessions import EPOCH_FINAL, EPOCH_MAX, FetchContext, FetchSessions
-from isthmus.broker.fetches import Fetch, Fetches, FetchPartition, PartitionRead
+from isthmus.broker.fetches import Fetch, Fetches, FetchPartition, PartitionRead, epoch_end
 from isthmus.broker.topic_ids import TopicIds
 from isthmus.kafka.errors import ErrorCode
 from isthmus.storage.log import ISOLATION_DURABLE
@@ -157,6 +157,28 @@ def test_a_client_that_read_what_was_cut_off_is_told_where() -> None:  # KIP-595
     room.serve(want(offset=5, last_fetched_epoch=0), wait_ms=500)
     assert room.answers[0][0].diverging == (0, 1)
     assert room.answers[0][0].error is ErrorCode.NONE
+
+
+@pytest.mark.parametrize(
+    ("epoch", "ended"), [(-1, (-1, -1)), (0, (0, 0)), (1, (1, 0)), (2, (2, 2)), (3, (-1, -1))]
+)
+def test_an_epoch_without_records_ended_where_the_log_begins(
+    epoch: int, ended: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The server died twice before anything was written, and whoever waits at 0 lost nothing.
+    room = FetchRoom()
+    room.produce("t", values=(b"a", b"b"))
+    partition = room.topic.partitions[0]
+    partition.leader_epoch = 2
+    known = {2: (2, 2), 3: (2, 2)}
+    monkeypatch.setattr(partition, "epoch_end_offset", lambda one: known.get(one, (-1, -1)))
+    assert epoch_end(partition, epoch) == ended
+
+
+def test_what_was_read_in_an_epoch_to_come_is_out_of_range() -> None:
+    room = FetchRoom()
+    room.serve(want(last_fetched_epoch=1), wait_ms=500)
+    assert room.answers[0][0].error is ErrorCode.OFFSET_OUT_OF_RANGE
 
 
 def test_a_topic_id_does_not_find_a_later_log_topic_of_the_same_name() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Any, Final
 
-from isthmus.broker.fetches import epoch_error
+from isthmus.broker.fetches import epoch_end, epoch_error
 from isthmus.errors import IsthmusError
 from isthmus.kafka.errors import ErrorCode, code_of
 
@@ -112,8 +112,8 @@ def offset_for_leader_epoch(call: Call) -> None:
             else:
                 row["error_code"] = epoch_error(partition, one["current_leader_epoch"])
                 if not row["error_code"]:
-                    epoch, end_offset = partition.epoch_end_offset(one["leader_epoch"])
-                    row["leader_epoch"], row["end_offset"] = epoch, end_offset
+                    ended = epoch_end(partition, one["leader_epoch"])
+                    row["leader_epoch"], row["end_offset"] = ended
             rows.append(row)
         topics.append({"topic": topic["topic"], "partitions": rows})
     call.answer({"topics": topics})

@@ -14,6 +14,7 @@ cdef class Broker:
     cdef readonly object routes
     cdef readonly object subscriptions
     cdef readonly object retained
+    cdef readonly object session_log
     cdef readonly long long published
     cdef readonly long long delivered
     cdef readonly long long undeliverable
@@ -38,8 +39,10 @@ cdef class Broker:
     @cython.locals(session=Session, open_batch=OpenBatch)
     cpdef turn(self)
     cpdef touch(self, Session session)
-    cdef _schedule(self)
-    @cython.locals(ticket=PublishTicket)
+    cpdef schedule(self)
+    @cython.locals(session=Session)
+    cdef bint _note_steps(self) except -1
+    @cython.locals(ticket=PublishTicket, publish=Publish, session=Session)
     cdef _close(self, OpenBatch open_batch)
     cpdef deliver_written(self, PublishTicket ticket)
     cpdef deliver_durable(self, PublishTicket ticket)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from isthmus.broker.mapping import headers_of, publish_of, topic_name_in
 from isthmus.broker.publishing import (
+    MQTT_SEQUENCE,
     Acknowledgement,
     Destination,
     OpenBatch,
@@ -28,6 +29,7 @@ from isthmus.broker.publishing import (
 from isthmus.broker.recent_records import RecentRecords, readable_records
 from isthmus.broker.retained import RETAINED_CONFIGS, RETAINED_LOG_TOPIC, Retained
 from isthmus.broker.routes import DEFAULT_LOG_TOPIC
+from isthmus.broker.session_log import SESSIONS_CONFIGS, SESSIONS_LOG_TOPIC, SessionLog
 from isthmus.broker.subscriptions import Subscriptions
 from isthmus.errors import IsthmusError, NoSpace, NotAuthorized, Refused
 from isthmus.mqtt.packets import (
@@ -95,6 +97,8 @@ class Broker:
         self._turn = self.turn
         retained_topic = self._ensure(RETAINED_LOG_TOPIC, 1, RETAINED_CONFIGS)
         self.retained = Retained(runtime, retained_topic.partitions[0], retained_max)
+        sessions_topic = self._ensure(SESSIONS_LOG_TOPIC, 1, SESSIONS_CONFIGS)
+        self.session_log = SessionLog(self, sessions_topic.partitions[0])
         self.ensure_topic(DEFAULT_LOG_TOPIC)
 
     # --- from the client ----------------------------------------------------------------------
@@ -118,7 +122,7 @@ class Broker:
                 session.receive_ack(packet)
             elif not other(packet):
                 return False
-        if session.output.size:
+        if session.output.size or session.step:
             self.touch(session)
         return True
 
@@ -135,7 +139,7 @@ class Broker:
                 self._refuse(session, publish, error)
                 return
         if not self._scheduled:
-            self._schedule()
+            self.schedule()
         open_batch = destination.open
         ticket = open_batch.ticket
         if ticket is None:
@@ -153,6 +157,8 @@ class Broker:
             ticket.acknowledgements.append(
                 Acknowledgement(session, publish.packet_id, publish.qos)
             )
+            if publish.qos == 2 and session.persistent:
+                ticket.exactly_once = True
         if publish.retain:
             self.retained.put(publish)
         if open_batch.builder.size >= BATCH_BYTES_MAX:
@@ -164,8 +170,7 @@ class Broker:
 
         Its records reach MQTT subscribers where their log topic has a way back.
         """
-        if not self._scheduled:
-            self._schedule()
+        self.schedule()
         if self.routes.leads_back(partition.log_topic):
             ticket = RelayTicket(self, partition, batch, ticket)
         partition.append(batch, ticket)
@@ -181,7 +186,11 @@ class Broker:
             for open_batch in open_batches:
                 self._close(open_batch)
             self.retained.commit()
+        self._note_steps()
+        self.session_log.commit()
         self.log.flush()
+        if self._note_steps() and self.session_log.commit():
+            self.log.flush()  # what was delivered at QoS 2 just now is about to be sent
         touched = self._touched
         self._touched = []
         for session in touched:
@@ -203,12 +212,22 @@ class Broker:
         if not session.touched:
             session.touched = True
             self._touched.append(session)
-            if not self._scheduled:
-                self._schedule()
+            self.schedule()
 
-    def _schedule(self) -> None:
-        self._scheduled = True
-        self.runtime.defer(self._turn)
+    def schedule(self) -> None:
+        """Have `turn` run at the end of this turn of the loop."""
+        if not self._scheduled:
+            self._scheduled = True
+            self.runtime.defer(self._turn)
+
+    def _note_steps(self) -> bool:
+        """Have the QoS 2 steps of persistent sessions written down; say if there are any."""
+        found = False
+        for session in self._touched:
+            if session.step:
+                found = True
+                self.session_log.note_step(session)
+        return found
 
     def _close(self, open_batch: OpenBatch) -> None:
         ticket = open_batch.ticket
@@ -217,7 +236,15 @@ class Broker:
         ticket.size = open_batch.builder.size
         self.published += len(ticket.publishes)
         self.backlog_bytes += ticket.size
-        open_batch.partition.append(open_batch.builder.seal(), ticket, trusted=True)
+        batch = open_batch.builder.seal(0, -1, -1, MQTT_SEQUENCE)
+        open_batch.partition.append(batch, ticket, trusted=True)
+        if ticket.exactly_once:
+            for place, publish in enumerate(ticket.publishes):
+                session = ticket.publishers[place]
+                if publish is not None and publish.qos == 2 and session is not None:
+                    session.stored(
+                        publish.packet_id, open_batch.partition, batch.base_offset + place
+                    )
 
     # --- from the log -------------------------------------------------------------------------
 
@@ -395,6 +422,13 @@ class Broker:
         except (IsthmusError, UnicodeDecodeError):
             return None
 
+    def match(self, log_topic: str, record: Record) -> Destination | None:
+        """Return whom a record goes to now; None if it has no topic name."""
+        destination = self._destination_of(log_topic, record)
+        if destination is not None and destination.generation != self._tree.generation:
+            self._refresh(destination)
+        return destination
+
     def _resolve(self, topic_name: bytes) -> Destination:
         """Find where a topic name is stored. Raises Refused, StorageError."""
         name = topic_name.decode()
@@ -409,7 +443,8 @@ class Broker:
         open_batch = self._open_batches.get(partition)
         if open_batch is None:
             open_batch = self._open_batches[partition] = OpenBatch(partition)
-        header = None if encoded_key == topic_name else topic_name
+        found_again = self.routes.topic_name_of(route.log_topic, encoded_key) == topic_name
+        header = None if encoded_key == topic_name and found_again else topic_name
         destination = Destination(topic_name, encoded_key, header, open_batch)
         if len(self._destinations) >= DESTINATIONS_MAX:
             self._destinations.clear()

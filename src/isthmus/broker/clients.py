@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from isthmus.broker.session_recovery import recover
 from isthmus.broker.sessions import SessionTable
 from isthmus.broker.subscriptions import Subscription, encode_identifier
 from isthmus.errors import TopicInvalid, UnexpectedPacket
@@ -69,11 +70,14 @@ class Clients:
         self.sessions = SessionTable(
             broker.runtime,
             self._publish_will,
-            broker.subscriptions.remove_all,
+            broker.session_log.note,
+            self._ended,
             broker.recall,
             queue_length_max,
             output_bytes_max,
         )
+        recover(broker, self.sessions)
+        broker.session_log.start()
 
     # --- connections --------------------------------------------------------------------------
 
@@ -157,6 +161,10 @@ class Clients:
             publish.properties = properties
         self._broker.publish(entry.session, publish)
 
+    def _ended(self, session: Session) -> None:
+        self._broker.session_log.end(session)
+        self._broker.subscriptions.remove_all(session)
+
     # --- subscriptions ------------------------------------------------------------------------
 
     def _subscribe(self, session: Session, packet: Subscribe) -> None:
@@ -170,6 +178,8 @@ class Clients:
             if reason == ReasonCode.SUCCESS:
                 subscription = Subscription(session, topic_filter, options, identifier)
                 new = subscriptions.add(subscription)
+                if session.persistent:
+                    self._broker.session_log.subscribed(subscription)
                 reason = subscription.qos
                 handling = subscription.retain_handling
                 if handling != _RETAIN_NEVER and (new or handling != _RETAIN_ONLY_IF_NEW):
@@ -208,6 +218,8 @@ class Clients:
                 if subscription is not None:
                     self._send_retained(subscription)
                     self._broker.touch(session)
+                    if session.changed:
+                        self._broker.session_log.note(cast("SessionEntry", session.owner))
         self._greeting = bool(self._ungreeted)
         if self._greeting:
             self.runtime.defer(self._greet)
@@ -227,6 +239,8 @@ class Clients:
         reasons: list[int] = []
         for topic_filter in packet.filters:
             if subscriptions.remove(session, topic_filter):
+                if session.persistent:
+                    self._broker.session_log.unsubscribed(session, topic_filter)
                 reasons.append(ReasonCode.SUCCESS)
             elif is_topic_filter(topic_filter):
                 reasons.append(ReasonCode.NO_SUBSCRIPTION_EXISTED)

@@ -40,6 +40,7 @@ cdef class PublishTicket:
     cdef public long long base_offset
     cdef public Py_ssize_t size
     cdef public bint qos_2
+    cdef public bint exactly_once
     cdef public list publishes
     cdef public list destinations
     cdef public list publishers

@@ -11,7 +11,7 @@ Compiled, as part of the path of every message. The broker owns all of it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from isthmus.broker.mapping import headers_of
 from isthmus.mqtt.packets import Publish
@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from isthmus.errors import IsthmusError
     from isthmus.mqtt.session import Session
     from isthmus.storage.log import Partition, Ticket
+
+
+# The base sequence of a batch that holds what MQTT clients published. Without a producer id
+# it means nothing to Kafka, and is -1 in what Kafka clients produce; after a crash it tells a
+# PUBLISH of QoS 0, which nobody waits for, from a record of the other shore.
+MQTT_SEQUENCE: Final = -2
 
 
 class OpenBatch:
@@ -85,6 +91,7 @@ class PublishTicket:
         "base_offset",
         "broker",
         "destinations",
+        "exactly_once",
         "partition",
         "publishers",
         "publishes",
@@ -97,6 +104,7 @@ class PublishTicket:
         self.partition = partition
         self.base_offset = 0
         self.size = 0
+        self.exactly_once = False  # some came at QoS 2 from persistent sessions
         self.qos_2 = False  # some of it is to be delivered at QoS 2, once it is durable
         self.publishes: list[Publish | None] = []  # None: a record that is not deliverable
         self.destinations: list[Destination | None] = []

@@ -222,6 +222,12 @@ class RouteTable:
                 return route, route.key_of(topic_name, captures)
         return self.default, topic_name
 
+    def log_topics(self) -> list[str]:
+        """Return every log topic that MQTT messages go to or come from, each once."""
+        return list(
+            dict.fromkeys([DEFAULT_LOG_TOPIC, *(route.log_topic for route in self.routes)])
+        )
+
     def leads_back(self, log_topic: str) -> bool:
         """Say whether records of this log topic reach MQTT subscribers."""
         return log_topic in self._back

@@ -38,12 +38,20 @@ class Connection(Protocol):
 class SessionEntry:
     """A session with what the broker keeps about its client."""
 
-    __slots__ = ("cancel_timer", "connection", "expiry_s", "session", "will")
+    __slots__ = (
+        "cancel_timer",
+        "connection",
+        "detached_at_ms",
+        "expiry_s",
+        "session",
+        "will",
+    )
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self.connection: Connection | None = None
         self.expiry_s = 0
+        self.detached_at_ms = 0  # 0: connected
         self.will: Will | None = None
         self.cancel_timer: Callable[[], None] | None = None
 
@@ -55,6 +63,7 @@ class SessionTable:
         self,
         runtime: Runtime,
         publish_will: Callable[[SessionEntry, Will], None],
+        changed: Callable[[SessionEntry], None],
         ended: Callable[[Session], None],
         recall: Callable[..., Publish | None],
         queue_length_max: int,
@@ -62,11 +71,13 @@ class SessionTable:
     ) -> None:
         """Make an empty table.
 
-        `publish_will(entry, will)` is called when a will is due, `ended(session)` when a
-        session is over and its subscriptions go.
+        `publish_will(entry, will)` is called when a will is due, `changed(entry)` when a client
+        has connected or is gone, `ended(session)` when a session is over and its subscriptions
+        go.
         """
         self._runtime = runtime
         self._publish_will = publish_will
+        self._changed = changed
         self._ended = ended
         self._recall = recall
         self._queue_length_max = queue_length_max
@@ -89,14 +100,10 @@ class SessionTable:
             entry = None
         present = entry is not None
         if entry is None:
-            session = Session(
-                terms.client_id, self._recall, self._queue_length_max, self._output_bytes_max
-            )
-            entry = SessionEntry(session)
-            session.owner = entry
-            self.entries[terms.client_id] = entry
+            entry = self._add(terms.client_id)
         self._cancel_timer(entry)  # also of a delayed will, which is not sent [MQTT-3.1.3-9]
         entry.connection = connection
+        entry.detached_at_ms = 0
         entry.expiry_s = terms.session_expiry_s
         entry.will = terms.will
         entry.session.attach(
@@ -107,7 +114,35 @@ class SessionTable:
             terms.receive_maximum,
             terms.topic_alias_max,
         )
+        entry.session.persistent = entry.expiry_s > 0
+        self._changed(entry)
         return entry, present
+
+    def restore(self, client_id: str, expiry_s: int, detached_at_ms: int) -> SessionEntry:
+        """Add a session of an earlier run of the server; see `end_if_expired`."""
+        entry = self._add(client_id)
+        entry.expiry_s = expiry_s
+        entry.detached_at_ms = detached_at_ms
+        entry.session.persistent = True
+        return entry
+
+    def end_if_expired(self, entry: SessionEntry) -> bool:
+        """Begin to count what is left of a restored session's time, if anything is left."""
+        passed_ms = self._runtime.now_ms() - entry.detached_at_ms
+        left_s = entry.expiry_s - max(passed_ms, 0) // 1000
+        if left_s <= 0 and entry.expiry_s != EXPIRY_NEVER:
+            self._end(entry)
+            return True
+        self._expire_later(entry, left_s, never=entry.expiry_s)
+        return False
+
+    def _add(self, client_id: str) -> SessionEntry:
+        session = Session(
+            client_id, self._recall, self._queue_length_max, self._output_bytes_max
+        )
+        entry = self.entries[client_id] = SessionEntry(session)
+        session.owner = entry
+        return entry
 
     def disconnect(
         self, entry: SessionEntry, connection: Connection, *, with_will: bool
@@ -123,6 +158,9 @@ class SessionTable:
         if entry.session.output.size:
             connection.transmit(entry.session.output.take())
         entry.session.detach()
+        entry.detached_at_ms = self._runtime.now_ms()
+        if entry.expiry_s > 0:
+            self._changed(entry)
         if not with_will:
             entry.will = None
         will_delay_s = _delay_s(entry.will)

@@ -28,6 +28,7 @@ cdef class Run:
 cdef class DeliveryQueue:
     cdef object _runs
     cdef readonly Py_ssize_t length
+    cdef public long long pushed
 
     @cython.locals(run=Run)
     cpdef void push(

@@ -50,19 +50,25 @@ class Run:
 
 
 class DeliveryQueue:
-    """Deliveries that wait for a connection, for room in it, or for the in-flight window."""
+    """Deliveries that wait for a connection, for room in it, or for the in-flight window.
 
-    __slots__ = ("_runs", "length")
+    Each has a number, counted from the first one ever; `pushed` is the next number, and the
+    oldest that waits has `pushed - length`.
+    """
+
+    __slots__ = ("_runs", "length", "pushed")
 
     def __init__(self) -> None:
         self._runs: deque[Run] = deque()
         self.length = 0
+        self.pushed = 0
 
     def push(
         self, partition: object, offset: int, qos: int, retain: bool, identifiers: bytes
     ) -> None:
         """Add one record at the end."""
         self.length += 1
+        self.pushed += 1
         if self._runs:
             run = self._runs[-1]
             if (
@@ -100,7 +106,27 @@ class DeliveryQueue:
         before = self.length
         self._runs = kept
         self.length = sum(run.last - run.first + 1 for run in kept)
+        if self.length < before:
+            self.renumber()
         return before - self.length
+
+    def renumber(self) -> None:
+        """Give all that waits new numbers, as if it had been added just now."""
+        self.pushed += self.length
+
+    def newest(self, count: int) -> list[Run]:
+        """Return the runs of the `count` newest deliveries, oldest first."""
+        found: list[Run] = []
+        for run in reversed(self._runs):
+            if count <= 0:
+                break
+            size = run.last - run.first + 1
+            part = Run(run.partition, run.first, run.qos, run.retain, run.identifiers)
+            part.first += max(size - count, 0)
+            part.last = run.last
+            found.append(part)
+            count -= size
+        return found[::-1]
 
     def runs(self) -> list[Run]:
         """Return the runs, oldest first."""

@@ -26,19 +26,26 @@ cdef class Session:
     cdef Py_ssize_t _output_max
     cdef Py_ssize_t _window
     cdef Py_ssize_t _packet_size_max
-    cdef int _next_packet_id
     cdef dict _received
     cdef long _unacknowledged
     cdef long _receive_max
     cdef dict _aliases
     cdef int _aliases_max
+    cdef public bint persistent
+    cdef public bint changed
+    cdef public int step
+    cdef readonly int next_packet_id
+    cdef readonly dict places
+    cdef readonly list released
 
     cpdef bint receive_publish(self, Publish publish) except -1
     @cython.locals(asked=long)
     cpdef acknowledge(self, long attachment, int packet_id, int qos, int reason)
     cpdef forget(self, int packet_id)
     cdef void _acknowledged(self) noexcept
-    @cython.locals(delivery=Delivery, known=bint)
+    cdef void _stepped(self) noexcept
+    cpdef stored(self, int packet_id, object partition, long long offset)
+    @cython.locals(delivery=Delivery, known=bint, placed=bint)
     cpdef receive_ack(self, Ack ack)
     cpdef deliver(self, Publish publish, int qos, bint retain, bytes identifiers,
                   object partition, long long offset)

@@ -9,6 +9,10 @@ The session owns the QoS 1 and 2 state of both directions, the outgoing window, 
 the client, and the queue of what waits. It does not know the broker, the log or subscriptions:
 a message is recalled from wherever it is kept through the `recall` function given at
 construction.
+
+A session that is to outlive the server (`persistent`) tells the owner what to write down:
+`step` says that a QoS 2 handshake went on, which must be written before `output` is sent,
+`changed` that something else did.
 """
 
 from __future__ import annotations
@@ -37,6 +41,9 @@ if TYPE_CHECKING:
 REFUSED_FROM = 0x80  # reason codes from here on are failures [MQTT 5.0, 2.4]
 OVERHEAD_MAX = 9  # fixed header of 5, topic length of 2, packet id of 2
 
+STEP_OUT = 1  # a delivery at QoS 2 went on
+STEP_IN = 2  # a packet id of the client was taken or released: must become durable
+
 
 class Session:
     """The state that the client and the server share, as the server sees it."""
@@ -44,7 +51,6 @@ class Session:
     __slots__ = (
         "_aliases",
         "_aliases_max",
-        "_next_packet_id",
         "_output_max",
         "_owed",
         "_packet_size_max",
@@ -55,14 +61,20 @@ class Session:
         "_unacknowledged",
         "_window",
         "attachment",
+        "changed",
         "client_id",
         "connected",
         "dropped",
         "inflight",
+        "next_packet_id",
         "output",
         "owner",
         "paused",
+        "persistent",
+        "places",
         "queue",
+        "released",
+        "step",
         "touched",
         "transmit",
         "version",
@@ -99,7 +111,7 @@ class Session:
         self._output_max = output_max
         self._window = 65535
         self._packet_size_max = 0
-        self._next_packet_id = 1
+        self.next_packet_id = 1
         # QoS 2 packet ids of the client that it has not released, and the number of the
         # connection whose PUBREC is to come; 0 once the message is safe
         self._received: dict[int, int] = {}
@@ -107,6 +119,12 @@ class Session:
         self._receive_max = 65535
         self._aliases: dict[int, bytes] = {}
         self._aliases_max = 0
+        self.persistent = False
+        self.changed = False
+        self.step = 0
+        # of a persistent session: where the messages of the ids in _received are in the log
+        self.places: dict[int, tuple[object, int]] = {}
+        self.released: list[int] = []  # ids whose PUBCOMP is due once that is durable
 
     # --- connections --------------------------------------------------------------------------
 
@@ -136,6 +154,7 @@ class Session:
         self._aliases_max = aliases_max
         self._aliases = {}
         self._unacknowledged = 0  # QoS 2 ids survive a connection, its quota does not
+        self.released = []
 
     def detach(self) -> None:
         """The connection is gone; what needs no connection stays."""
@@ -158,6 +177,18 @@ class Session:
             else:
                 self._owed[packet_id] = None
         self.drain()
+
+    def restore(
+        self,
+        next_packet_id: int,
+        inflight: dict[int, Delivery],
+        places: dict[int, tuple[object, int]],
+    ) -> None:
+        """Become what the session was when it was written down, except for the queue."""
+        self.next_packet_id = next_packet_id
+        self.inflight.update(inflight)
+        self.places.update(places)
+        self._received = dict.fromkeys(places, 0)
 
     # --- the client publishes -----------------------------------------------------------------
 
@@ -216,15 +247,30 @@ class Session:
         """
         if self._received.pop(packet_id, None) is not None:
             self._acknowledged()
+            if self.places.pop(packet_id, None) is not None:
+                self.step |= STEP_IN
+
+    def stored(self, packet_id: int, partition: object, offset: int) -> None:
+        """Remember where the message of a QoS 2 publish is going to be in the log."""
+        if packet_id in self._received:
+            self.places[packet_id] = (partition, offset)
+            self.step |= STEP_IN
+
+    def take_released(self) -> list[int]:
+        """Return the ids that were released since the last time; see `complete`."""
+        released, self.released = self.released, []
+        return released
+
+    def complete(self, attachment: int, packet_ids: list[int]) -> None:
+        """Say PUBCOMP: the release of the ids is as safe as their messages."""
+        if attachment == self.attachment and self.connected:
+            for packet_id in packet_ids:
+                encode_ack(self.output, self.version, PUBCOMP, packet_id, 0)
 
     def _acknowledged(self) -> None:
         """Count one publish less; those of earlier connections never counted on this one."""
         if self._unacknowledged:
             self._unacknowledged -= 1
-
-    def unreleased(self) -> list[int]:
-        """Return the QoS 2 packet ids that the client has not released."""
-        return list(self._received)
 
     def _resolve_alias(self, publish: Publish) -> None:
         assert publish.properties is not None
@@ -254,7 +300,11 @@ class Session:
         """Take PUBACK, PUBREC, PUBREL or PUBCOMP; an id that is not in flight is answered."""
         if ack.type == PUBREL:
             known = ack.packet_id in self._received
+            placed = ack.packet_id in self.places
             self.forget(ack.packet_id)
+            if placed:
+                self.released.append(ack.packet_id)
+                return
             reason = 0 if known else ReasonCode.PACKET_IDENTIFIER_NOT_FOUND
             encode_ack(self.output, self.version, PUBCOMP, ack.packet_id, reason)
             return
@@ -266,6 +316,7 @@ class Session:
             return
         expected = AWAIT_PUBACK if ack.type == PUBACK else AWAIT_PUBCOMP
         if delivery is not None and delivery.state == expected:
+            self.changed = True
             del self.inflight[ack.packet_id]
             if self.waiting():
                 self.drain()
@@ -281,6 +332,7 @@ class Session:
                 ReasonCode.PACKET_IDENTIFIER_NOT_FOUND,
             )
         elif delivery.state != AWAIT_PUBACK:
+            self._stepped()
             if ack.reason >= REFUSED_FROM:
                 del self.inflight[ack.packet_id]
                 if self.waiting():
@@ -288,6 +340,11 @@ class Session:
                 return
             delivery.state = AWAIT_PUBCOMP
             encode_ack(self.output, self.version, PUBREL, ack.packet_id, 0)
+
+    def _stepped(self) -> None:
+        self.changed = True
+        if self.persistent:
+            self.step |= STEP_OUT
 
     # --- deliveries ---------------------------------------------------------------------------
 
@@ -316,6 +373,7 @@ class Session:
         elif (qos == 0 and not self.connected) or self.queue.length >= self._queue_max:
             self.dropped += 1
         else:
+            self.changed = True
             self.queue.push(partition, offset, qos, retain, identifiers)
 
     def waiting(self) -> bool:
@@ -341,6 +399,7 @@ class Session:
             publish = self._recall(run.partition, offset)
             if publish is None:
                 self.dropped += 1
+                self.changed = True
             else:
                 self._send(publish, run.qos, run.retain, run.identifiers, run.partition, offset)
             queue.pop()
@@ -359,6 +418,7 @@ class Session:
         ):
             return
         self.dropped += 1
+        self._stepped()
         if delivery.qos == 2:
             delivery.state = AWAIT_PUBCOMP
             encode_ack(self.output, self.version, PUBREL, packet_id, 0)
@@ -381,15 +441,18 @@ class Session:
         packet_id = self._take_packet_id()
         if self._encode(publish, qos, retain, False, packet_id, identifiers):
             self.inflight[packet_id] = Delivery(partition, offset, qos, retain, identifiers)
+            self.changed = True
+            if qos == 2:
+                self._stepped()
         else:
             self.dropped += 1
 
     def _take_packet_id(self) -> int:
         """Return a packet id that is not in use [MQTT-2.2.1-3]."""
-        packet_id = self._next_packet_id
+        packet_id = self.next_packet_id
         while packet_id in self.inflight:
             packet_id = packet_id + 1 if packet_id < 65535 else 1
-        self._next_packet_id = packet_id + 1 if packet_id < 65535 else 1
+        self.next_packet_id = packet_id + 1 if packet_id < 65535 else 1
         return packet_id
 
     def _encode(

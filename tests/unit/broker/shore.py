@@ -116,8 +116,15 @@ class Client:
 class Shore:
     """A broker, its log, and the clients of a test."""
 
-    def __init__(self, *routes: Route, log: Any = None, output_max: int = 1 << 20) -> None:
-        self.runtime = SimRuntime()
+    def __init__(
+        self,
+        *routes: Route,
+        log: Any = None,
+        output_max: int = 1 << 20,
+        now_ms: int = 1_700_000_000_000,
+    ) -> None:
+        self.routes = routes
+        self.runtime = SimRuntime(now_ms=now_ms)
         self.log = MemoryLog(self.runtime) if log is None else log
         self.broker = Broker(
             self.runtime, self.log, RouteTable(routes), partitions_default=2, retained_max=100
@@ -136,6 +143,20 @@ class Shore:
             output_bytes_max=output_max,
             subscriptions_max=10,
         )
+
+    def crash(self) -> Shore:
+        """Return the shore of the next start; what was not written is gone."""
+        self.log.touched = []
+        for topic in self.log.topics.values():
+            for partition in topic.partitions:
+                partition._queue, partition._queue_end = [], partition.end_offset
+        return Shore(*self.routes, log=self.log, now_ms=self.runtime.now_ms())
+
+    def end(self) -> Shore:
+        """Return the shore of the next start after an orderly end."""
+        self.broker.turn()
+        self.broker.session_log.checkpoint()
+        return self.crash()
 
     def client(self, client_id: str = "c", version: int = 5, **connect: Any) -> Client:
         client = Client(self, client_id, version)

@@ -1,0 +1,354 @@
+"""MQTT sessions that outlive the process: written down in the log topic `__mqtt_sessions`.
+
+A persistent session is there again after the end of the server, whatever end that was. What
+cannot be found out from the log otherwise is written in the turn in which it happens, and
+stands in the log before anything of it leaves the process: that the session exists, its
+subscriptions, and each step of a QoS 2 handshake. The rest (what is in flight at QoS 1, what
+waits) is written at a checkpoint, once a minute where it changed, and at an orderly end; the
+log itself tells what came since [DESIGN 5]. So after a crash QoS 1 repeats what came since the
+checkpoint, and QoS 2 repeats nothing.
+
+Each batch that holds session states begins with marks: how far the log was matched when they
+were written. A checkpoint ends with marks that hold for all sessions that it did not have to
+write, so a session at rest costs nothing.
+
+A queue is written in parts, each only once; its deliveries are numbered in the order in which
+they came to wait, and the state tells which numbers wait no more.
+
+Reading it all back is in session_recovery.py, the form of the records in session_records.py.
+Until logs are compacted the topic grows with all that happens to persistent sessions.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final, cast
+
+from isthmus.broker.session_records import (
+    CHECKPOINT_KEY,
+    FORM,
+    MARKS_KEY,
+    Marks,
+    PartitionNumbers,
+    QueuePart,
+    SessionState,
+    SubscriptionTerms,
+    encode,
+    filter_key,
+    pack_terms,
+    queue_key,
+)
+from isthmus.mqtt.session import STEP_IN
+from isthmus.record.batch import BatchBuilder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from isthmus.broker.broker import Broker
+    from isthmus.broker.sessions import SessionEntry
+    from isthmus.broker.subscriptions import Subscription
+    from isthmus.errors import IsthmusError
+    from isthmus.mqtt.session import Session
+    from isthmus.record.batch import RecordBatch
+    from isthmus.storage.log import LogTopic, Partition
+
+logger = logging.getLogger(__name__)
+
+SESSIONS_LOG_TOPIC: Final = "__mqtt_sessions"
+SESSIONS_CONFIGS: Final = {"cleanup.policy": "compact", "max.message.bytes": "300000000"}
+CHECKPOINT_MS: Final = 60_000
+SESSIONS_PER_TURN: Final = 200  # of a checkpoint, so that messages go on meanwhile
+PARTS_MAX: Final = 1_000  # of one queue; then it is written as one part again
+BATCH_BYTES_MAX: Final = 1 << 20
+
+Row = tuple[bytes, bytes | None]
+
+
+class Logged:
+    """What the log holds of one session."""
+
+    __slots__ = ("client", "parts", "pushed")
+
+    def __init__(self, client: bytes) -> None:
+        self.client = client
+        self.pushed = 0  # deliveries with a number below this one are written
+        self.parts: list[tuple[int, int]] = []  # first number, one past the last
+
+
+class SessionLog:
+    """Writes down what becomes of persistent sessions, at most once per turn of the loop."""
+
+    def __init__(self, broker: Broker, partition: Partition) -> None:
+        self.partition = partition
+        self.logged: dict[Session, Logged] = {}
+        self.errors = 0
+        self._broker = broker
+        self._builder = BatchBuilder()
+        self._due: dict[Session, bool] = {}  # True: somebody will rely on it
+        self._rows: list[Row] = []
+        self._checkpoint: list[Session] = []  # still to be written for it
+
+    # --- what happens to sessions -------------------------------------------------------------
+
+    def note(self, entry: SessionEntry) -> None:
+        """A client has connected or disconnected."""
+        session = entry.session
+        if session.persistent:
+            self._due[session] = True
+            self._broker.schedule()
+        elif session in self.logged:
+            self.end(session)
+
+    def note_step(self, session: Session) -> None:
+        """A QoS 2 handshake has gone on; what the client released must become durable."""
+        if session.persistent:
+            self._due[session] = self._due.get(session, False) or session.step >= STEP_IN
+        else:
+            session.step = 0
+
+    def subscribed(self, subscription: Subscription) -> None:
+        """A persistent session has a subscription, be it a new one or one with new options."""
+        session = subscription.session
+        value = SubscriptionTerms(FORM, subscription.options, subscription.identifier)
+        key = filter_key(session.client_id.encode(), subscription.topic_filter)
+        self._rows.append((key, encode(value)))
+        self._due[session] = True
+        self._broker.schedule()
+
+    def unsubscribed(self, session: Session, topic_filter: str) -> None:
+        """A persistent session has a subscription no more."""
+        self._rows.append((filter_key(session.client_id.encode(), topic_filter), None))
+        self._due[session] = True
+        self._broker.schedule()
+
+    def end(self, session: Session) -> None:
+        """A session is over, or will be when its connection is; it still has subscriptions."""
+        self._due.pop(session, None)
+        logged = self.logged.pop(session, None)
+        if logged is None and not session.persistent:
+            return
+        session.persistent = False
+        client = session.client_id.encode()
+        for topic_filter in self._broker.subscriptions.of(session):
+            self._rows.append((filter_key(client, topic_filter), None))
+        if logged is not None:
+            self._rows += [(queue_key(client, number), None) for number, _ in logged.parts]
+        self._rows.append((client, None))
+        self._broker.schedule()
+
+    # --- checkpoints --------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Take a checkpoint now, and one every minute from here on."""
+        self.checkpoint()
+        self._broker.runtime.later(CHECKPOINT_MS, self._begin_checkpoint)
+
+    def checkpoint(self) -> None:
+        """Write all that changed at once; for the start and the orderly end."""
+        self._checkpoint = []
+        self._due |= dict.fromkeys(self._changed(), False)
+        errors = self.errors
+        marks = self._marks(everywhere=True)
+        while self.commit():
+            self._broker.log.flush()
+        if self.errors == errors:
+            self._rows.append((CHECKPOINT_KEY, marks))
+            self.commit()
+            self._broker.log.flush()
+
+    def _begin_checkpoint(self) -> None:
+        self._broker.runtime.later(CHECKPOINT_MS, self._begin_checkpoint)
+        if self._checkpoint:
+            return  # the one before is not done
+        errors = self.errors
+        marks = self._marks(everywhere=True)
+        self._checkpoint = list(self._changed())
+
+        def go_on() -> None:
+            chosen = self._checkpoint[-SESSIONS_PER_TURN:]
+            del self._checkpoint[-SESSIONS_PER_TURN:]
+            for session in chosen:
+                if session in self.logged:
+                    self._due.setdefault(session, False)
+            self._broker.turn()
+            if self._checkpoint:
+                self._broker.runtime.defer(go_on)
+            elif self.errors == errors:
+                self._rows.append((CHECKPOINT_KEY, marks))
+                self._broker.turn()
+
+        go_on()
+
+    def _changed(self) -> Iterable[Session]:
+        return [session for session in self.logged if session.changed]
+
+    def _marks(self, *, everywhere: bool) -> bytes:
+        """Return how far the log is matched.
+
+        A checkpoint names every log topic: the routes of the next start may lead to others.
+        """
+        topics = self._broker.log.topics
+        found: Iterable[LogTopic | None] = topics.values()
+        if not everywhere:
+            found = map(topics.get, self._broker.routes.log_topics())
+        rows = [
+            (
+                topic.topic_id,
+                [partition.end_offset for partition in topic.partitions],
+                [partition.durable_offset for partition in topic.partitions],
+            )
+            for topic in found
+            if topic is not None and not topic.name.startswith("__")
+        ]
+        return encode(Marks(FORM, self.partition.end_offset if everywhere else 0, rows))
+
+    # --- once per turn ------------------------------------------------------------------------
+
+    def commit(self) -> bool:
+        """Append what there is to write, for the next flush of the log; False if nothing is."""
+        due, rows = self._due, self._rows
+        if not due and not rows:
+            return False
+        self._due, self._rows = {}, []
+        ticket = _Written(self, list(due), rows.copy())
+        ticket.wants_durable = bool(rows) or any(due.values())
+        if due:
+            rows.append((MARKS_KEY, self._marks(everywhere=False)))
+        for session in due:
+            self._add_state(session, rows)
+            if session.released:
+                ticket.released.append((session, session.attachment, session.take_released()))
+        now_ms = self._broker.runtime.now_ms()
+        builder = self._builder
+        batches: list[RecordBatch] = []
+        for key, value in rows:
+            builder.append(now_ms, key, value)
+            if builder.size >= BATCH_BYTES_MAX:
+                batches.append(builder.seal())
+        if builder.count:
+            batches.append(builder.seal())
+        ticket.batches = len(batches)
+        for batch in batches:
+            self.partition.append(batch, ticket, trusted=True)
+        return True
+
+    def _add_state(self, session: Session, rows: list[Row]) -> None:
+        logged = self.logged.get(session)
+        if logged is None:
+            logged = self.logged[session] = Logged(session.client_id.encode())
+        gone = self._add_queue(session, logged, rows)
+        entry = cast("SessionEntry", session.owner)
+        numbers = PartitionNumbers(self._broker.log)
+        inflight = [
+            (
+                packet_id,
+                numbers.number(delivery.partition),
+                delivery.offset,
+                pack_terms(delivery.qos, delivery.retain, delivery.state),
+                delivery.identifiers,
+            )
+            for packet_id, delivery in session.inflight.items()
+        ]
+        unreleased = [
+            (packet_id, numbers.number(partition), offset)
+            for packet_id, (partition, offset) in session.places.items()
+        ]
+        state = SessionState(
+            FORM,
+            entry.expiry_s,
+            entry.detached_at_ms,
+            session.next_packet_id,
+            session.queue.pushed - session.queue.length,
+            session.queue.pushed,
+            numbers.ids,
+            inflight,
+            unreleased,
+        )
+        rows.append((logged.client, encode(state)))
+        rows += gone
+        session.changed = False
+        session.step = 0
+
+    def _add_queue(self, session: Session, logged: Logged, rows: list[Row]) -> list[Row]:
+        """Write what came to wait since the last time; return the ends of what waits no more.
+
+        These go behind the state, which says so: a crash may come between two batches.
+        """
+        queue = session.queue
+        if len(logged.parts) >= PARTS_MAX:
+            queue.renumber()
+        popped = queue.pushed - queue.length
+        gone: list[Row] = []
+        while logged.parts and logged.parts[0][1] <= popped:
+            gone.append((queue_key(logged.client, logged.parts.pop(0)[0]), None))
+        fresh = min(queue.pushed - logged.pushed, queue.length)
+        logged.pushed = queue.pushed
+        if not fresh:
+            return gone
+        numbers = PartitionNumbers(self._broker.log)
+        runs = [
+            (
+                numbers.number(run.partition),
+                run.first,
+                run.last,
+                pack_terms(run.qos, run.retain),
+                run.identifiers,
+            )
+            for run in queue.newest(fresh)
+        ]
+        number = queue.pushed - fresh
+        rows.append(
+            (queue_key(logged.client, number), encode(QueuePart(FORM, numbers.ids, runs)))
+        )
+        logged.parts.append((number, queue.pushed))
+        return gone
+
+    # --- from the log -------------------------------------------------------------------------
+
+    def settle(self, ticket: _Written) -> None:
+        """That packet ids are released is durable: the clients may use them again."""
+        for session, attachment, packet_ids in ticket.released:
+            session.complete(attachment, packet_ids)
+            self._broker.touch(session)
+
+    def settle_failed(self, ticket: _Written, error: IsthmusError) -> None:
+        """The log does not hold it: write all of it again, with the next checkpoint."""
+        self.errors += 1
+        logger.warning("sessions not stored sessions=%d error=%s", len(ticket.sessions), error)
+        if self._broker.log.error is None:
+            again = [row for row in ticket.rows if row[0] != CHECKPOINT_KEY]
+            self._rows = again + self._rows
+        for session in ticket.sessions:
+            session.queue.renumber()
+            session.changed = True
+        for session, attachment, _ in ticket.released:
+            entry = cast("SessionEntry", session.owner)
+            if entry.connection is not None and session.attachment == attachment:
+                entry.connection.close(error)
+
+
+class _Written:
+    """Waits for one write, of one batch or more."""
+
+    __slots__ = ("_log", "batches", "released", "rows", "sessions", "wants_durable")
+
+    def __init__(self, log: SessionLog, sessions: list[Session], rows: list[Row]) -> None:
+        self._log = log
+        self.sessions = sessions
+        self.rows = rows  # but for the sessions' states and queues
+        self.released: list[tuple[Session, int, list[int]]] = []
+        self.batches = 0  # that are not durable yet
+        self.wants_durable = True
+
+    def written(self, base_offset: int) -> None:
+        """What was noted may leave the process at the end of the turn."""
+
+    def durable(self) -> None:
+        self.batches -= 1
+        if self.batches == 0:
+            self._log.settle(self)
+
+    def failed(self, error: IsthmusError) -> None:
+        if self.batches > 0:
+            self.batches = -1
+            self._log.settle_failed(self, error)

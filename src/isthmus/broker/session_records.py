@@ -1,0 +1,165 @@
+"""What the records of `__mqtt_sessions` say: the form of keys and values.
+
+    key                                     value
+    client id                               `SessionState`: terms, what is under way
+    client id, NUL, `f`, topic filter       a subscription: (form, options, identifier)
+    client id, NUL, `q`, number             `QueuePart`: waiting deliveries from this number on
+    NUL, `m`                                `Marks` of the session states that follow it
+    NUL, `c`                                `Marks` of a checkpoint, see session_log.py
+
+No client id and no topic filter holds a NUL [MQTT-1.5.4-2]. A record without value ends what
+its key names. Values are MessagePack arrays; each begins with the number of its form, and one
+of another form, or malformed, is skipped. Each place in the log is a number into the list of
+partitions that stands in the same value, because a topic id has 16 bytes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import msgspec
+
+from isthmus.mqtt.delivery import AWAIT_PUBCOMP, Delivery
+
+if TYPE_CHECKING:
+    from isthmus.storage.log import Log, Partition
+
+FORM: Final = 1
+NOWHERE: Final = -1  # in place of a partition that is gone
+
+KIND_FILTER: Final = b"f"
+KIND_QUEUE: Final = b"q"
+MARKS_KEY: Final = b"\0m"
+CHECKPOINT_KEY: Final = b"\0c"
+
+Value = TypeVar("Value", bound="SessionState | QueuePart | Marks | SubscriptionTerms")
+PartitionIds = list[tuple[bytes, int]]  # topic id, index
+
+
+class SessionState(msgspec.Struct, array_like=True, frozen=True):
+    """A session but for its subscriptions and the deliveries that wait."""
+
+    form: int
+    expiry_s: int
+    detached_at_ms: int  # 0: was connected
+    packet_id: int  # the next one
+    popped: int  # numbers of deliveries below this one wait no more
+    pushed: int  # the next number
+    partitions: PartitionIds
+    # packet id, partition, offset, terms, encoded subscription identifiers
+    inflight: list[tuple[int, int, int, int, bytes]]
+    unreleased: list[tuple[int, int, int]]  # packet id, partition, offset
+
+
+class QueuePart(msgspec.Struct, array_like=True, frozen=True):
+    """Consecutive deliveries of a queue, as runs."""
+
+    form: int
+    partitions: PartitionIds
+    # partition, first and last offset, terms, encoded subscription identifiers
+    runs: list[tuple[int, int, int, int, bytes]]
+
+
+class SubscriptionTerms(msgspec.Struct, array_like=True, frozen=True):
+    """One subscription; its topic filter stands in the key."""
+
+    form: int
+    options: int
+    identifier: int
+
+
+class Marks(msgspec.Struct, array_like=True, frozen=True):
+    """How far the log was matched with the subscriptions, for each partition.
+
+    Deliveries of QoS 0 and 1 come when a record is written, those of QoS 2 when it is durable,
+    hence two marks.
+    """
+
+    form: int
+    before: int  # a checkpoint's: it is about the session states before this offset
+    log_topics: list[tuple[bytes, list[int], list[int]]]  # topic id, written, durable
+
+
+def encode(value: Value) -> bytes:
+    """Return a value as it is stored."""
+    return msgspec.msgpack.encode(value)
+
+
+def decode(data: bytes, kind: type[Value]) -> Value | None:
+    """Return a value, or None if it is malformed or of a form not known here."""
+    try:
+        value = msgspec.msgpack.decode(data, type=kind)
+    except msgspec.MsgspecError:
+        return None
+    return value if value.form == FORM else None
+
+
+def pack_terms(qos: int, retain: bool, state: int = 0) -> int:
+    """Return the terms of a delivery as one number."""
+    return qos | retain << 2 | state << 3
+
+
+def filter_key(client: bytes, topic_filter: str) -> bytes:
+    """Return the key of a subscription."""
+    return b"%b\0%b%b" % (client, KIND_FILTER, topic_filter.encode())
+
+
+def queue_key(client: bytes, number: int) -> bytes:
+    """Return the key of a part of a queue."""
+    return b"%b\0%b%d" % (client, KIND_QUEUE, number)
+
+
+class PartitionNumbers:
+    """Gives partitions their numbers within one value."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._numbers: dict[Any, int] = {}
+        self.ids: PartitionIds = []
+
+    def number(self, partition: Any) -> int:
+        """Return a partition's number; NOWHERE once its log topic is deleted."""
+        number = self._numbers.get(partition)
+        if number is None:
+            number = self._numbers[partition] = self._add(partition)
+        return number
+
+    def _add(self, partition: Any) -> int:
+        if partition is None:
+            return NOWHERE
+        log, name, index = self._log, partition.log_topic, partition.index
+        if log.partition(name, index) is not partition:
+            return NOWHERE
+        self.ids.append((log.topics[name].topic_id, index))
+        return len(self.ids) - 1
+
+
+class PartitionsById:
+    """Finds partitions again by what a value says of them."""
+
+    def __init__(self, log: Log) -> None:
+        self._topics = {topic.topic_id: topic for topic in log.topics.values()}
+
+    def find(self, ids: PartitionIds) -> list[Partition | None]:
+        """Return the partitions, None for those that are gone."""
+        return [self._one(topic_id, index) for topic_id, index in ids]
+
+    def _one(self, topic_id: bytes, index: int) -> Partition | None:
+        topic = self._topics.get(topic_id)
+        if topic is None or not 0 <= index < len(topic.partitions):
+            return None
+        return topic.partitions[index]
+
+
+def one_of(partitions: list[Partition | None], number: int) -> Partition | None:
+    """Return the partition that a value calls by this number."""
+    return partitions[number] if 0 <= number < len(partitions) else None
+
+
+def delivery_of(
+    partition: Partition | None, offset: int, terms: int, identifiers: bytes
+) -> Delivery:
+    """Return what was in flight; without a partition it can only be released."""
+    delivery = Delivery(partition, offset, terms & 0x03, bool(terms & 0x04), identifiers)
+    delivery.state = AWAIT_PUBCOMP if partition is None else terms >> 3
+    return delivery

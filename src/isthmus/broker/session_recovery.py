@@ -1,0 +1,329 @@
+"""At the start: MQTT sessions as they were, and what came for them since they were written.
+
+First `__mqtt_sessions` is read, the newest value of each key counts. Then one scan of the log
+serves all sessions: from the smallest mark to the end, each record is matched once, with the
+broker's own cache of topic names, and comes to wait in the queue of every session that had not
+seen it yet. What the scan cannot know is the publisher, so No Local does not count there.
+
+A place that is not in the log any more (retention, a deleted log topic) or not yet (a power cut
+took it) is dropped and counted. Not here: writing, see session_log.py.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
+
+from isthmus.broker.mapping import publish_of
+from isthmus.broker.publishing import MQTT_SEQUENCE
+from isthmus.broker.recent_records import readable_records
+from isthmus.broker.session_log import Logged
+from isthmus.broker.session_records import (
+    CHECKPOINT_KEY,
+    KIND_FILTER,
+    KIND_QUEUE,
+    MARKS_KEY,
+    Marks,
+    PartitionsById,
+    QueuePart,
+    SessionState,
+    SubscriptionTerms,
+    decode,
+    delivery_of,
+    one_of,
+)
+from isthmus.broker.subscriptions import Subscription
+from isthmus.record.batch import split_batches
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from isthmus.broker.broker import Broker
+    from isthmus.broker.sessions import SessionEntry, SessionTable
+    from isthmus.broker.subscriptions import Receiver
+    from isthmus.mqtt.delivery import Delivery
+    from isthmus.mqtt.packets import Publish
+    from isthmus.mqtt.session import Session
+    from isthmus.record.batch import Record, RecordBatch
+    from isthmus.storage.log import Partition
+
+logger = logging.getLogger(__name__)
+
+READ_BYTES: Final = 1 << 20
+PACKET_IDS_SKIPPED: Final = 0x4000
+
+NEW: Final = (0, 0)  # the marks of a partition that is younger than the marks
+
+PartitionMarks: TypeAlias = "dict[Partition, tuple[int, int]]"  # written, durable
+
+
+class Written:
+    """What the log topic holds of one client, as it stands there."""
+
+    __slots__ = ("filters", "marks", "offset", "parts", "state")
+
+    def __init__(self) -> None:
+        self.state: bytes | None = None
+        self.offset = -1  # of the state
+        self.marks = b""  # that were in force when the state was written
+        self.filters: dict[bytes, bytes] = {}
+        self.parts: dict[int, bytes] = {}
+
+
+def recover(broker: Broker, table: SessionTable) -> None:
+    """Bring all sessions back that have not expired. Raises StorageError."""
+    began_ms = broker.runtime.monotonic_ms()
+    recovery = Recovery(broker, table)
+    recovery.read()
+    recovery.restore()
+    scanned = recovery.scan()
+    if recovery.marks:
+        logger.info(
+            "sessions restored sessions=%d records_scanned=%d ms=%d",
+            len(recovery.marks),
+            scanned,
+            broker.runtime.monotonic_ms() - began_ms,
+        )
+
+
+class Recovery:
+    """One start."""
+
+    def __init__(self, broker: Broker, table: SessionTable) -> None:
+        self._broker = broker
+        self._log = broker.session_log
+        self._table = table
+        self._partitions = PartitionsById(broker.log)
+        self._written: dict[bytes, Written] = {}
+        self._checkpoint: Marks | None = None
+        self._checkpoint_value = b""
+        self._marks_by_value: dict[bytes, PartitionMarks] = {}
+        self.marks: dict[Session, PartitionMarks] = {}
+
+    # --- what was written ---------------------------------------------------------------------
+
+    def read(self) -> None:
+        """Read the log topic; the newest value of a key counts."""
+        partition = self._log.partition
+        marks = b""
+        for batch in _batches(partition, partition.start_offset):
+            for record in readable_records(batch):
+                key = record.key or b""
+                if key == MARKS_KEY:
+                    marks = record.value or b""
+                elif key == CHECKPOINT_KEY:
+                    self._checkpoint_value = record.value or b""
+                else:
+                    self._read_client(record, marks, *key.split(b"\0", 1))
+        self._checkpoint = decode(self._checkpoint_value, Marks)
+
+    def _read_client(
+        self, record: Record, marks: bytes, client: bytes, rest: bytes = b""
+    ) -> None:
+        written = self._written.setdefault(client, Written())
+        value, kind, name = record.value, rest[:1], rest[1:]
+        if not rest and value is None:
+            del self._written[client]
+        elif not rest:
+            written.state, written.offset, written.marks = value, record.offset, marks
+        elif kind == KIND_FILTER:
+            if value is None:
+                written.filters.pop(name, None)
+            else:
+                written.filters[name] = value
+        elif kind == KIND_QUEUE and name.isdigit():
+            if value is None:
+                written.parts.pop(int(name), None)
+            else:
+                written.parts[int(name)] = value
+
+    # --- sessions as they were ----------------------------------------------------------------
+
+    def restore(self) -> None:
+        """Make the sessions."""
+        now_ms = self._broker.runtime.now_ms()
+        for client, written in self._written.items():
+            if written.state is None:
+                continue  # what is left of a session that was never completely written
+            state = decode(written.state, SessionState)
+            client_id = _text(client)
+            if state is None or client_id is None:
+                logger.warning("session not readable client=%r", client)
+                continue
+            # The connections of the run before ended with it, now at the latest.
+            entry = self._table.restore(
+                client_id, state.expiry_s, state.detached_at_ms or now_ms
+            )
+            session = entry.session
+            session.changed = state.detached_at_ms == 0
+            logged = self._log.logged[session] = Logged(client)
+            self._restore_deliveries(session, state)
+            self._restore_queue(session, logged, state, written)
+            self._restore_subscriptions(session, written)
+            self.marks[session] = self._marks_of(written)
+        self._written.clear()
+        for session in list(self.marks):
+            if self._table.end_if_expired(cast("SessionEntry", session.owner)):
+                del self.marks[session]
+
+    def _restore_deliveries(self, session: Session, state: SessionState) -> None:
+        partitions = self._partitions.find(state.partitions)
+        inflight: dict[int, Delivery] = {}
+        for packet_id, number, offset, terms, identifiers in state.inflight:
+            partition = one_of(partitions, number)
+            if partition is not None and offset >= partition.end_offset:
+                partition = None
+            delivery = delivery_of(partition, offset, terms, identifiers)
+            if partition is None and delivery.qos == 1:
+                session.dropped += 1
+            else:
+                inflight[packet_id] = delivery
+        places: dict[int, tuple[object, int]] = {}
+        for packet_id, number, offset in state.unreleased:
+            partition = one_of(partitions, number)
+            # Where the crash came before the message was written, the id was never taken.
+            if partition is None or offset < partition.end_offset:
+                places[packet_id] = (partition, offset)
+        # A power cut may have taken QoS 2 deliveries whose ids the client holds: keep away.
+        packet_id = (state.packet_id - 1 + PACKET_IDS_SKIPPED) % 65535 + 1
+        session.restore(packet_id, inflight, places)
+
+    def _restore_queue(
+        self, session: Session, logged: Logged, state: SessionState, written: Written
+    ) -> None:
+        queue = session.queue
+        for partition, first, last, terms, identifiers in self._runs(logged, state, written):
+            qos, retain = terms & 0x03, bool(terms & 0x04)
+            kept = range(0)
+            if partition is not None and qos > 0:
+                kept = range(
+                    max(first, partition.start_offset), min(last + 1, partition.end_offset)
+                )
+                for offset in kept:
+                    queue.push(partition, offset, qos, retain, identifiers)
+            session.dropped += last - first + 1 - len(kept)
+        ends = [end for _, end in logged.parts]
+        logged.pushed = queue.pushed = max(state.pushed, *ends, 0)
+        if queue.pushed - queue.length != state.popped:  # not all of it is here again
+            queue.renumber()
+            session.changed = True
+
+    def _runs(
+        self, logged: Logged, state: SessionState, written: Written
+    ) -> Iterator[tuple[Partition | None, int, int, int, bytes]]:
+        """Return what waited: (partition, first and last offset, terms, identifiers)."""
+        for start in sorted(written.parts):
+            part = decode(written.parts[start], QueuePart)
+            if part is None:
+                logger.warning("queue not readable client=%r number=%d", logged.client, start)
+                continue
+            partitions = self._partitions.find(part.partitions)
+            number = start
+            for place, first, last, terms, identifiers in part.runs:
+                sent = max(state.popped - number, 0)
+                number += last - first + 1
+                # Where the crash came before the state was written, the scan finds the rest.
+                unknown = max(number - state.pushed, 0)
+                if first + sent <= last - unknown:
+                    partition = one_of(partitions, place)
+                    yield partition, first + sent, last - unknown, terms, identifiers
+            logged.parts.append((start, number))
+
+    def _restore_subscriptions(self, session: Session, written: Written) -> None:
+        for name, value in written.filters.items():
+            terms = decode(value, SubscriptionTerms)
+            topic_filter = _text(name)
+            if terms is None or topic_filter is None:
+                logger.warning("subscription not readable client=%s", session.client_id)
+                continue
+            self._broker.subscriptions.add(
+                Subscription(session, topic_filter, terms.options, terms.identifier)
+            )
+
+    def _marks_of(self, written: Written) -> PartitionMarks:
+        """Return how far the log was matched for a session, at most to where it ends now.
+
+        Log topics that no route led to when the session was written stand in a checkpoint only.
+        """
+        value = written.marks
+        if self._checkpoint is not None and written.offset < self._checkpoint.before:
+            value = self._checkpoint_value
+        found = self._marks_by_value.get(value)
+        if found is None:
+            marks = self._by_partition(self._checkpoint) | self._by_partition(
+                decode(value, Marks)
+            )
+            found = self._marks_by_value[value] = marks
+        return found
+
+    def _by_partition(self, marks: Marks | None) -> PartitionMarks:
+        found: PartitionMarks = {}
+        for topic_id, written, durable in marks.log_topics if marks is not None else ():
+            ids = [(topic_id, index) for index in range(len(written))]
+            for place, partition in enumerate(self._partitions.find(ids)):
+                if partition is not None and place < len(durable):
+                    end = partition.end_offset
+                    found[partition] = min(written[place], end), min(durable[place], end)
+        return found
+
+    # --- what came since ----------------------------------------------------------------------
+
+    def scan(self) -> int:
+        """Match what came after the marks; return how many records were looked at."""
+        if len(self._broker.subscriptions.tree) == 0:
+            return 0
+        count = 0
+        all_marks = {id(marks): marks for marks in self.marks.values()}.values()
+        for name in self._broker.routes.log_topics():
+            topic = self._broker.log.topics.get(name)
+            for partition in topic.partitions if topic is not None else ():
+                start = min(marks.get(partition, NEW)[1] for marks in all_marks)
+                count += self._scan(partition, max(start, partition.start_offset))
+        return count
+
+    def _scan(self, partition: Partition, start: int) -> int:
+        count = 0
+        now_ms = self._broker.runtime.now_ms()
+        for batch in _batches(partition, start):
+            count += batch.count
+            # What says nothing of its QoS was published at QoS 0 or came over the other shore.
+            qos = 0 if batch.base_sequence == MQTT_SEQUENCE else 2
+            for record in readable_records(batch):
+                destination = self._broker.match(partition.log_topic, record)
+                if destination is None or not destination.receivers or record.offset < start:
+                    continue
+                publish = publish_of(record, destination.topic_name, now_ms, qos)
+                if publish is not None and publish.qos > 0:
+                    self._push(publish, destination.receivers, partition, record.offset)
+        return count
+
+    def _push(
+        self, publish: Publish, receivers: list[Receiver], partition: Partition, offset: int
+    ) -> None:
+        for receiver in receivers:
+            qos = min(publish.qos, receiver.qos)
+            written, durable = self.marks[receiver.session].get(partition, NEW)
+            if qos > 0 and offset >= (durable if qos == 2 else written):
+                retain = publish.retain and receiver.retain_as_published
+                receiver.session.deliver(
+                    publish, qos, retain, receiver.identifiers, partition, offset
+                )
+
+
+def _batches(partition: Partition, offset: int) -> Iterator[RecordBatch]:
+    """Return the batches from the one that holds `offset` to the end."""
+    while offset < partition.end_offset:
+        buffers = partition.read(offset, READ_BYTES).buffers
+        if not buffers:
+            return
+        for buffer in buffers:
+            for batch in split_batches(buffer):
+                yield batch
+                offset = batch.next_offset
+
+
+def _text(data: bytes) -> str | None:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return None

@@ -208,8 +208,8 @@ def test_who_comes_back_in_time_leaves_no_will(shores: Shores, unique: str) -> N
     with paho_client(shores.mqtt) as watcher:
         inbox = paho_subscribe(watcher, f"{unique}/will")
         with client_with_will(shores.mqtt, unique, f"{unique}/will", 1) as client:
+            client.loop_stop()  # first: its thread would wait a second to connect again
             client.socket().shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
-            client.loop_stop()
             with client_with_will(shores.mqtt, unique, f"{unique}/will", 1):
                 inbox.stays_at(0, 2)
         inbox.stays_at(0, 0.2)

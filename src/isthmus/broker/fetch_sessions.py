@@ -62,7 +62,7 @@ class FetchSession:
         for entry in entries:
             known = self.entries.get(entry.key)
             if known is not None:
-                entry.told = known.told
+                entry.told, entry.found_as = known.told, known.found_as
             self.entries[entry.key] = entry
 
     def news(self, reads: list[PartitionRead]) -> list[PartitionRead]:

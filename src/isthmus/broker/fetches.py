@@ -31,6 +31,7 @@ class FetchPartition:
 
     __slots__ = (
         "bytes_max",
+        "found_as",
         "index",
         "last_fetched_epoch",
         "leader_epoch",
@@ -57,6 +58,7 @@ class FetchPartition:
         self.bytes_max = bytes_max
         self.leader_epoch = leader_epoch
         self.last_fetched_epoch = last_fetched_epoch
+        self.found_as = ""  # the log topic that the topic id stood for when last read
         self.told: tuple[int, int, int] | None = (
             None  # in this session; see PartitionRead.marks
         )
@@ -146,12 +148,9 @@ class Fetches:
         read = PartitionRead(entry)
         partition = self._find(entry)
         if partition is None:
-            read.error = (
-                ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-                if entry.name or self._topic_ids.name_of(entry.topic_id)
-                else ErrorCode.UNKNOWN_TOPIC_ID
-            )
+            read.error = self._absence_of(entry)
             return read
+        entry.found_as = partition.log_topic
         read.leader_epoch = partition.leader_epoch
         read.error = epoch_error(partition, entry.leader_epoch)
         if read.error:
@@ -185,6 +184,20 @@ class Fetches:
     def _find(self, entry: FetchPartition) -> Partition | None:
         name = entry.name or self._topic_ids.name_of(entry.topic_id)
         return None if name is None else self._log.partition(name, entry.index)
+
+    def _absence_of(self, entry: FetchPartition) -> ErrorCode:
+        """Return why there is no such partition [KIP-516].
+
+        A topic id that a session has known is not unknown: its log topic was deleted, and
+        perhaps made anew. Clients look for that, while some take UNKNOWN_TOPIC_ID for final.
+        """
+        if entry.name or self._topic_ids.name_of(entry.topic_id):
+            return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+        if not entry.found_as:
+            return ErrorCode.UNKNOWN_TOPIC_ID
+        if entry.found_as in self._log.topics:
+            return ErrorCode.INCONSISTENT_TOPIC_ID
+        return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
 
     @staticmethod
     def _suffices(fetch: Fetch, reads: list[PartitionRead]) -> bool:

@@ -184,12 +184,11 @@ def test_what_was_read_in_an_epoch_to_come_is_out_of_range() -> None:
 def test_a_topic_id_does_not_find_a_later_log_topic_of_the_same_name() -> None:
     room = FetchRoom()
     room.produce("t")
-    by_id = FetchPartition("", room.topic.topic_id, 0, 0, BIG)
-    room.serve(by_id)
+    room.serve(FetchPartition("", room.topic.topic_id, 0, 0, BIG))
     assert room.answers[0][0].size
     room.log.delete("t")
     room.log.create("t", 1, {})
-    room.serve(by_id)
+    room.serve(FetchPartition("", room.topic.topic_id, 0, 0, BIG))
     assert room.answers[1][0].error is ErrorCode.UNKNOWN_TOPIC_ID
 
 
@@ -335,3 +334,20 @@ def test_a_session_of_topic_ids_forgets_by_topic_id() -> None:
     session_id = room.begin(0, 0, ((0, 0), (1, 0)), version=13).session_id
     entries = room.begin(session_id, 1, forgotten=(0,), version=13).entries
     assert [entry.index for entry in entries] == [1]
+
+
+def test_a_session_tells_what_became_of_its_log_topic() -> None:  # KIP-516
+    room = SessionRoom()
+    opened = room.begin(0, 0, ((0, 0),), version=13)
+
+    def error(context: FetchContext) -> ErrorCode:
+        (read,) = room.fetches.read(Fetch(context.entries))
+        return read.error
+
+    assert error(opened) is ErrorCode.NONE
+    room.log.delete("t")
+    deleted = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    assert error(room.begin(opened.session_id, 1, version=13)) is deleted
+    room.log.create("t", 1, {})
+    again = room.begin(opened.session_id, 2, ((0, 5),), version=13)
+    assert error(again) is ErrorCode.INCONSISTENT_TOPIC_ID

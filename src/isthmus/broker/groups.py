@@ -115,7 +115,7 @@ class GroupTable:
     def join(self, group_id: str, join: Join, reply: Callable[[JoinAnswer], None]) -> None:
         """JoinGroup: the answer comes when the members have gathered."""
         state = self._groups.get(group_id)
-        error = self._refusal(group_id)
+        error = self._member_refusal(group_id)
         if not error and state is None:
             error = ErrorCode.UNKNOWN_MEMBER_ID if join.member_id else self._crowding()
         if error:
@@ -136,7 +136,7 @@ class GroupTable:
         reply: Callable[[SyncAnswer], None],
     ) -> None:
         """SyncGroup, of the `member` (id, instance id, generation)."""
-        error = self._refusal(group_id)
+        error = self._member_refusal(group_id)
         state = self._groups.get(group_id)
         if error or state is None:
             reply(SyncAnswer(error or ErrorCode.UNKNOWN_MEMBER_ID))
@@ -147,7 +147,7 @@ class GroupTable:
 
     def heartbeat(self, group_id: str, member: tuple[str, str | None, int]) -> ErrorCode:
         """Heartbeat, of the `member` (id, instance id, generation)."""
-        error = self._refusal(group_id)
+        error = self._member_refusal(group_id)
         state = self._groups.get(group_id)
         if error or state is None:
             return error or ErrorCode.UNKNOWN_MEMBER_ID
@@ -157,7 +157,7 @@ class GroupTable:
         self, group_id: str, members: Iterable[tuple[str, str | None]]
     ) -> list[ErrorCode] | ErrorCode:
         """LeaveGroup, of each (member id, instance id): one code each, or one for all."""
-        error = self._refusal(group_id)
+        error = self._member_refusal(group_id)
         if error:
             return error
         state = self._groups.get(group_id)
@@ -179,7 +179,7 @@ class GroupTable:
     ) -> None:
         """OffsetCommit: answered when durable; all is refused or nothing."""
         state = self._groups.get(group_id)
-        error = self._refusal(group_id)
+        error = self._refusal()
         if not error and state is None:
             error = ErrorCode.ILLEGAL_GENERATION if member[2] >= 0 else self._crowding()
         if not error and state is not None:
@@ -205,7 +205,7 @@ class GroupTable:
 
     def offsets(self, group_id: str) -> dict[Place, CommittedOffset] | ErrorCode:
         """OffsetFetch: return all that the group has committed, empty for an unknown group."""
-        error = self._refusal(group_id)
+        error = self._refusal()
         if error:
             return error
         state = self._groups.get(group_id)
@@ -248,7 +248,7 @@ class GroupTable:
 
     def described(self, group_id: str) -> Group | ErrorCode:
         """DescribeGroups: return one group."""
-        error = self._refusal(group_id)
+        error = self._refusal()
         state = self._groups.get(group_id)
         if error or state is None:
             return error or ErrorCode.GROUP_ID_NOT_FOUND
@@ -256,7 +256,7 @@ class GroupTable:
 
     def delete(self, group_id: str, reply: Callable[[ErrorCode], None]) -> None:
         """DeleteGroups: answered when it is durable."""
-        error = self._refusal(group_id)
+        error = self._refusal()
         state = self._groups.get(group_id)
         if not error and state is not None and state.writing:
             error = ErrorCode.COORDINATOR_NOT_AVAILABLE  # try again: it is being committed to
@@ -269,10 +269,15 @@ class GroupTable:
 
     # --- inside -------------------------------------------------------------------------------
 
-    def _refusal(self, group_id: str) -> ErrorCode:
-        if not group_id:
-            return ErrorCode.INVALID_GROUP_ID
+    def _refusal(self) -> ErrorCode:
         return ErrorCode.COORDINATOR_LOAD_IN_PROGRESS if self._is_loading else ErrorCode.NONE
+
+    def _member_refusal(self, group_id: str) -> ErrorCode:
+        """Refuse members to the group without a name, as Kafka does.
+
+        It keeps offsets only: Java consumers before 2.2 commit to it when given no group.
+        """
+        return self._refusal() if group_id else ErrorCode.INVALID_GROUP_ID
 
     def _crowding(self) -> ErrorCode:
         """Return NONE while one more group fits."""

@@ -165,10 +165,20 @@ def test_requests_about_no_group_are_refused() -> None:
     assert room.table.leave("g", [("x", None)]) == [ErrorCode.UNKNOWN_MEMBER_ID]
     assert room.table.leave("", [("x", None)]) is ErrorCode.INVALID_GROUP_ID
     assert room.commit("g", 1, ("x", None, 3)) is ErrorCode.ILLEGAL_GENERATION
-    assert room.commit("", 1) is ErrorCode.INVALID_GROUP_ID
-    assert room.table.offsets("") is ErrorCode.INVALID_GROUP_ID
+    assert room.table.offsets("") == {}
     assert room.table.described("g") is ErrorCode.GROUP_ID_NOT_FOUND
     assert room.table.listed() == {}
+
+
+def test_the_group_without_a_name_keeps_offsets_and_has_no_members() -> None:
+    # So old Java consumers commit that are given no group.
+    room = GroupRoom()
+    assert room.commit("", 1) is ErrorCode.NONE
+    offsets = room.table.offsets("")
+    assert isinstance(offsets, dict)
+    assert [committed.offset for committed in offsets.values()] == [1]
+    assert room.join("", needs_known_id=True).error is ErrorCode.INVALID_GROUP_ID
+    assert room.table.heartbeat("", ("x", None, 1)) is ErrorCode.INVALID_GROUP_ID
 
 
 def test_a_refused_join_leaves_no_group_behind() -> None:

@@ -12,7 +12,7 @@ from isthmus.server.kafka_api.log_topics import GROUP_OPERATIONS
 if TYPE_CHECKING:
     from isthmus.server.kafka_api.call import Call
 
-CLASSIC: Final = "Classic"  # the type of group [KIP-848]; there is no other here
+CLASSIC: Final = "classic"  # the type of group [KIP-848]; there is no other here
 TELLS_UNKNOWN: Final = 6  # DescribeGroups: an unknown group is an error [KIP-1043]
 
 
@@ -33,7 +33,7 @@ def list_groups(call: Call) -> None:
         }
         for group_id, group in groups.items()
         if (not states or group.state.value.lower() in states)
-        and (not types or CLASSIC.lower() in types)
+        and (not types or CLASSIC in types)
     ]
     call.answer({"groups": rows})
 
@@ -67,10 +67,10 @@ def _described(call: Call, group_id: str) -> dict[str, Any]:
             "group_instance_id": member.instance_id,
             "client_id": member.client_id,
             "client_host": member.client_host,
+            "member_assignment": member.assignment,
         }
         if is_stable:
             one["member_metadata"] = member.metadata_for(group.protocol_name)
-            one["member_assignment"] = member.assignment
         row["members"].append(one)
     return row
 

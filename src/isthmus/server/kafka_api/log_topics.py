@@ -66,7 +66,7 @@ CLUSTER_OPERATIONS: Final = bits(
         IDEMPOTENT_WRITE,
     )
 )
-GROUP_OPERATIONS: Final = bits((READ, DELETE, DESCRIBE))
+GROUP_OPERATIONS: Final = bits((READ, DELETE, DESCRIBE, DESCRIBE_CONFIGS, ALTER_CONFIGS))
 
 
 def check_new_name(shore: KafkaShore, name: str) -> None:

@@ -59,6 +59,11 @@ def test_metadata_of_everything(peer: Peer, version: int) -> None:
         assert answer["topics"][1]["partitions"][0]["leader_epoch"] == 0
 
 
+def test_metadata_tells_once_what_is_asked_twice(peer: Peer) -> None:
+    answer = peer.ask(ApiKey.METADATA, 12, {"topics": [{"name": "t"}, {"name": "t"}]})
+    assert [row["name"] for row in answer["topics"]] == ["t"]
+
+
 def test_metadata_makes_log_topics_where_that_is_allowed(peer: Peer) -> None:
     def ask(name: str, *, allow: bool = True) -> dict[str, Any]:
         body = {"topics": [{"name": name}], "allow_auto_topic_creation": allow}
@@ -209,7 +214,7 @@ def test_log_topics_are_deleted_by_id(peer: Peer) -> None:
     topic_id = peer.room.log.topics["t"].topic_id
     asked = [
         {"name": None, "topic_id": topic_id},
-        {"name": None, "topic_id": topic_id},
+        {"name": None, "topic_id": b"?" * 16},
         {"name": "t", "topic_id": topic_id},
         {"name": None},
     ]
@@ -220,6 +225,14 @@ def test_log_topics_are_deleted_by_id(peer: Peer) -> None:
         ("t", ErrorCode.INVALID_REQUEST),
         (None, ErrorCode.INVALID_REQUEST),
     ]
+
+
+def test_what_is_named_twice_is_not_deleted(peer: Peer) -> None:
+    rows = peer.ask(ApiKey.DELETE_TOPICS, 5, {"topic_names": ["t", "t"]})["responses"]
+    assert [(row["name"], row["error_code"]) for row in rows] == [
+        ("t", ErrorCode.INVALID_REQUEST)
+    ]
+    assert "t" in peer.room.log.topics
 
 
 @pytest.mark.parametrize("version", versions(ApiKey.DESCRIBE_CONFIGS))
@@ -246,12 +259,16 @@ def test_every_setting_of_a_log_topic_is_described(peer: Peer, version: int) -> 
     resource["configuration_keys"] = ["retention.ms"]
     (result,) = peer.ask(ApiKey.DESCRIBE_CONFIGS, version, body)["results"]
     assert [row["name"] for row in result["configs"]] == ["retention.ms"]
+    resource["configuration_keys"] = []  # all, as Apache Kafka has it
+    (result,) = peer.ask(ApiKey.DESCRIBE_CONFIGS, version, body)["results"]
+    assert {row["name"] for row in result["configs"]} == rows.keys()
 
 
 @pytest.mark.parametrize(
     ("kind", "name", "error"),
     [
         (2, "absent", ErrorCode.UNKNOWN_TOPIC_OR_PARTITION),
+        (2, "a b", ErrorCode.INVALID_TOPIC_EXCEPTION),
         (4, "1", OK),
         (4, "", OK),
         (4, "2", ErrorCode.INVALID_REQUEST),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from isthmus.errors import IsthmusError, TopicUnknown
 from isthmus.kafka.errors import ErrorCode
 from isthmus.server.kafka_api.log_topics import RequestRefused, refusal_of
+from isthmus.storage.names import check_log_topic
 from isthmus.storage.topic_configs import SETTINGS, TopicConfig
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def describe_configs(call: Call) -> None:
             row["configs"] = [
                 _config_row(call, config, is_read_only=is_read_only)
                 for config in configs
-                if asked is None or config.name in asked
+                if not asked or config.name in asked
             ]
         except IsthmusError as error:
             row["error_code"] = refusal_of(error)
@@ -186,6 +187,7 @@ def describe_configs(call: Call) -> None:
 def _described(call: Call, kind: int, name: str) -> list[Config]:
     shore = call.shore
     if kind == TOPIC_RESOURCE:
+        check_log_topic(name)
         log_topic = shore.log.topics.get(name)
         if log_topic is None:
             raise TopicUnknown(f"no log topic {name}")

@@ -38,7 +38,8 @@ def metadata(call: Call) -> None:
     if asked is None or (call.version == 0 and not asked):
         rows = [_row(call, log_topic) for _, log_topic in sorted(shore.log.topics.items())]
     else:
-        rows = [_asked(call, one["name"], one["topic_id"]) for one in asked]
+        once = dict.fromkeys((one["name"], one["topic_id"]) for one in asked)
+        rows = [_asked(call, name, topic_id) for name, topic_id in once]
     host, port = call.connection.address
     response: dict[str, Any] = {
         "brokers": [{"node_id": shore.node_id, "host": host, "port": port}],

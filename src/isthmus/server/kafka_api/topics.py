@@ -140,13 +140,17 @@ def delete_topics(call: Call) -> None:
         asked = [(one["name"], one["topic_id"]) for one in request["topics"]]
     else:
         asked = [(name, bytes(16)) for name in request["topic_names"]]
-    call.answer({"responses": [_delete(call, name, topic_id) for name, topic_id in asked]})
+    times = Counter(asked)
+    rows = [_delete(call, *named, is_twice=times[named] > 1) for named in times]
+    call.answer({"responses": rows})
 
 
-def _delete(call: Call, name: str | None, topic_id: bytes) -> dict[str, Any]:
+def _delete(call: Call, name: str | None, topic_id: bytes, *, is_twice: bool) -> dict[str, Any]:
     shore = call.shore
     row: dict[str, Any] = {"name": name, "topic_id": topic_id}
     try:
+        if is_twice:
+            raise RequestRefused(ErrorCode.INVALID_REQUEST, "named twice")
         if (name is not None) == any(topic_id):
             raise RequestRefused(ErrorCode.INVALID_REQUEST, "either a name or an id")
         found = shore.topic_ids.name_of(topic_id) if name is None else name

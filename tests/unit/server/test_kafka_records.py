@@ -236,10 +236,13 @@ def test_fetch_through_a_session(peer: Peer) -> None:
     assert wrong["session_id"] == 0
 
 
-def test_an_old_client_does_not_get_zstd(peer: Peer) -> None:
+@pytest.mark.parametrize("version", versions(ApiKey.FETCH))
+def test_zstd_is_fetched_in_every_version(peer: Peer, version: int) -> None:
+    # As from Apache Kafka 4: rskafka reads zstd and speaks Fetch 4.
     produce(peer, zstd())
-    assert fetch(peer, version=9)["error_code"] == ErrorCode.UNSUPPORTED_COMPRESSION_TYPE
-    assert fetch(peer, version=10)["error_code"] == OK
+    row = fetch(peer, version=version)
+    assert row["error_code"] == OK
+    assert RecordBatch(bytearray(row["records"])).compression == 4
 
 
 def test_a_fenced_reader_is_told_the_leader(peer: Peer) -> None:  # KIP-951

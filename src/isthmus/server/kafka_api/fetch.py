@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from isthmus.broker.fetch_sessions import IDS_FIRST_VERSION
 from isthmus.broker.fetches import Fetch
 from isthmus.kafka.errors import ErrorCode
-from isthmus.record.batch import split_batches
 from isthmus.storage.log import ISOLATION_DURABLE, ISOLATION_WRITTEN
 
 if TYPE_CHECKING:
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from isthmus.server.kafka_api.call import Call
 
 READ_COMMITTED = 1
-ZSTD = 4
-ZSTD_FIRST_VERSION = 10  # [KIP-110]
 LEADER_FIRST_VERSION = 16  # [KIP-951]
 
 
@@ -68,31 +65,23 @@ def _answer(call: Call, context: FetchContext, reads: list[PartitionRead]) -> No
 def _row(call: Call, read: PartitionRead) -> dict[str, Any]:
     high_watermark, last_stable_offset, start_offset = read.marks
     is_committed = call.request["isolation_level"] == READ_COMMITTED
-    error, buffers = read.error, list(read.buffers)
-    if buffers and call.version < ZSTD_FIRST_VERSION and _has_zstd(buffers):
-        error, buffers = ErrorCode.UNSUPPORTED_COMPRESSION_TYPE, []
     row: dict[str, Any] = {
         "partition_index": read.entry.index,
-        "error_code": error,
+        "error_code": read.error,
         "high_watermark": high_watermark,
         "last_stable_offset": last_stable_offset,
         "log_start_offset": start_offset,
         # No transaction is ever aborted here; whoever reads uncommitted is not told of any.
         "aborted_transactions": [] if is_committed else None,
-        "records": buffers,
+        # Batches as they are, zstd in the oldest versions too: the reader knows what it can.
+        "records": [*read.buffers],
     }
     if read.diverging is not None:
         epoch, end_offset = read.diverging
         row["diverging_epoch"] = {"epoch": epoch, "end_offset": end_offset}
-    if error is ErrorCode.FENCED_LEADER_EPOCH and call.version >= LEADER_FIRST_VERSION:
+    if read.error is ErrorCode.FENCED_LEADER_EPOCH and call.version >= LEADER_FIRST_VERSION:
         row["current_leader"] = {
             "leader_id": call.shore.node_id,
             "leader_epoch": read.leader_epoch,
         }
     return row
-
-
-def _has_zstd(buffers: list[memoryview | bytes]) -> bool:
-    return any(
-        batch.compression == ZSTD for buffer in buffers for batch in split_batches(buffer)
-    )

@@ -7,7 +7,8 @@ requests are read through one buffer that all connections share.
 Responses leave in the order of their requests. A request begins when the one before is
 answered; only Produce requests may follow one another while earlier ones wait for the disk, so
 that a client's pipeline shares the syncs. Who sends ahead is no longer read from; who does not
-read its responses gets no further requests begun.
+read its responses gets no further requests begun; who is silent for long is cut off, because a
+peer that vanished says no goodbye.
 
 The one `except` of this edge is `_guard`: a ProtocolError costs the connection and one line in
 the log; anything else is our bug, is logged with its traceback, and costs the connection too.
@@ -50,6 +51,7 @@ AHEAD_BYTES_MAX = 64 * 1024  # of requests that cannot begin yet
 PIPELINE_MAX = 64  # Produce requests of one connection under way
 PIPELINE_BYTES_MAX = 32 << 20
 WRITE_HIGH_BYTES = 1 << 20
+IDLE_MS = 600_000  # Kafka's connections.max.idle.ms: its clients hang up earlier themselves
 NODE_ID = 1
 
 Data = bytes | bytearray | memoryview
@@ -83,6 +85,7 @@ class KafkaShore:
         self.accepted = 0
         self.refused = 0
         self.requests = 0
+        runtime.later(IDLE_MS, self._cut_idle)
 
     def connection(self) -> KafkaConnection:
         """Return the protocol of a new connection."""
@@ -99,6 +102,11 @@ class KafkaShore:
         for connection in [*self.connections]:
             connection.drop()
 
+    def _cut_idle(self) -> None:
+        for connection in [*self.connections]:
+            connection.cut_if_idle()
+        self.runtime.later(IDLE_MS, self._cut_idle)
+
 
 class KafkaConnection(asyncio.BufferedProtocol):
     """One socket that speaks Kafka."""
@@ -110,6 +118,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
         "_frame_have",
         "_frame_size",
         "_is_paused",
+        "_is_silent",
         "_number",
         "_queue",
         "_queue_bytes",
@@ -139,6 +148,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
         self._advances = False
         self._can_write = True
         self._is_paused = False
+        self._is_silent = False  # since the last look, see `cut_if_idle`
 
     # --- asyncio calls these ------------------------------------------------------------------
 
@@ -171,6 +181,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
         return memoryview(self._frame)[self._frame_have :]
 
     def buffer_updated(self, nbytes: int) -> None:
+        self._is_silent = False
         if self._transport is not None:
             self._guard(self._receive, nbytes)
 
@@ -231,6 +242,16 @@ class KafkaConnection(asyncio.BufferedProtocol):
             )
         self._forget()
         transport.close()
+
+    def cut_if_idle(self) -> None:
+        """End the connection if nothing came since the last call and nobody waits for us."""
+        transport = self._transport
+        if transport is None or self._under_way or not self._is_silent:
+            self._is_silent = True
+            return
+        logger.debug("idle connection=%d peer=%s", self._number, self.peer)
+        self._forget()
+        transport.abort()  # who is gone reads no rest
 
     # --- receiving ----------------------------------------------------------------------------
 

@@ -247,6 +247,24 @@ def test_closing_the_shore_closes_every_connection() -> None:
     assert all(peer.transport.closed for peer in peers)
 
 
+def test_who_is_silent_for_long_is_cut_off() -> None:
+    room = ShoreRoom()
+    room.log.create("t", 1, {})
+    silent, alive, waiting = room.peer(), room.peer(), room.peer()
+    partition = {"partition": 0, "partition_max_bytes": 1}
+    wanted = {"max_wait_ms": 1 << 30, "topics": [{"topic": "t", "partitions": [partition]}]}
+    waiting.feed(waiting.frame(ApiKey.FETCH, 4, {**wanted, "min_bytes": 1}))
+    for _ in range(2):
+        room.runtime.advance(kafka.IDLE_MS - 1)
+        assert not silent.transport.closed
+        alive.ask(ApiKey.METADATA, 1, {"topics": []})
+        room.runtime.advance(1)
+    assert silent.transport.closed
+    assert len(room.shore.connections) == 2
+    assert not alive.transport.closed
+    assert not waiting.transport.closed
+
+
 def test_the_number_of_connections_is_limited(caplog: pytest.LogCaptureFixture) -> None:
     room = ShoreRoom(connections_max=1)
     first, second = room.peer(), room.peer()

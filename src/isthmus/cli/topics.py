@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from isthmus.cli.options import kafka_option, pairs_of
 
@@ -17,15 +18,30 @@ if TYPE_CHECKING:
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-@click.group()
-def topics() -> None:
-    """Look at log topics, create and delete them."""
+all_option = click.option(
+    "--all", "with_internal", is_flag=True, help="The server's own as well."
+)
+
+
+@click.group(invoke_without_command=True)
+@kafka_option
+@json_option
+@all_option
+@click.pass_context
+def topics(context: click.Context, /, **options: Any) -> None:
+    """Look at log topics, create and delete them; without a command, list them."""
+    if context.invoked_subcommand is None:
+        context.invoke(list_topics, **options)
+    elif any(
+        context.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in options
+    ):
+        raise click.UsageError(f"options go behind the command {context.invoked_subcommand}")
 
 
 @topics.command("list")
 @kafka_option
 @json_option
-@click.option("--all", "with_internal", is_flag=True, help="The server's own as well.")
+@all_option
 def list_topics(kafka: Listener, **flags: bool) -> None:
     """List the log topics with their partitions and records."""
     from isthmus.cli.kafka_client import KafkaShore, LogView

@@ -48,12 +48,19 @@ def test_a_command_that_is_none() -> None:
         ["serve", "--mqtt", "0.0.0.0:1883"],
         ["sub", "--mqtt", "127.0.0.1", "-t", "a"],
         ["topics", "list", "--kafka", "::1:9092"],
+        ["topics", "--kafka", "::1:9092"],
     ],
 )
 def test_a_wrong_configuration_is_one_sentence_and_status_2(arguments: list[str]) -> None:
     status, out, text = run(*arguments)
     assert status == 2 and not out
     assert text.startswith("Error: ") and text.count("\n") == 1
+
+
+def test_options_of_a_command_stand_behind_it() -> None:
+    status, _, text = run("topics", "--json", "describe", "t")
+    assert status == 2
+    assert "options go behind the command describe" in text
 
 
 def test_ctrl_c_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:

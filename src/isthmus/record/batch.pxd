@@ -76,6 +76,8 @@ cdef class RecordBatch:
     cpdef object set_log_append_time(self, long long timestamp_ms)
     @cython.locals(crc="unsigned int")
     cpdef object verify(self)
+    @cython.locals(reader=RecordReader)
+    cpdef object verify_records(self)
     @cython.locals(reader=RecordReader, records=list)
     cpdef list records(self)
     @cython.locals(reader=RecordReader)
@@ -99,6 +101,7 @@ cdef class RecordReader:
     cpdef bint advance(self) except -1
     cpdef bint advance_to(self, long long offset) except -1
     cpdef Record record(self)
+    cpdef object check(self)
 
     @cython.locals(batch=RecordBatch, codec=int, bytes_left=Py_ssize_t)
     cdef int _open(self) except -1
@@ -111,10 +114,16 @@ cdef class RecordReader:
         delta="long long",
     )
     cdef int _advance(self) except -1
+    @cython.locals(buffer=ReadBuffer, count="long long", size="long long")
+    cdef int _check(self) except -1
     @cython.locals(buffer=ReadBuffer, record=Record, count="long long")
     cdef Record _record(self)
     @cython.locals(buffer=ReadBuffer, bytes_left=Py_ssize_t, headers=list)
     cdef list _headers(self, long long count)
+
+
+@cython.locals(size="long long")
+cdef int _skip_bytes(ReadBuffer buffer) except -1
 
 
 @cython.final

@@ -218,6 +218,21 @@ class RecordBatch:
         if self.count < 0 or self.count - 1 > self.last_offset_delta:
             raise CorruptBatch(f"{self.count} records in {self.last_offset_delta} + 1 offsets")
 
+    def verify_records(self) -> None:
+        """Walk all records, building none. Raises CorruptBatch.
+
+        Behind a valid checksum may stand what no reader gets past, and all that follows in the
+        partition would be out of reach with it.
+        """
+        reader = RecordReader(self)
+        while reader.advance():
+            reader.check()
+        if reader.offset != self.last_offset:
+            raise CorruptBatch(
+                f"the last record has offset delta {reader.offset - self.base_offset},"
+                f" the batch says {self.last_offset_delta}"
+            )
+
     def records(self) -> list[Record]:
         """Return all records. Raises CorruptBatch."""
         reader = RecordReader(self)
@@ -321,6 +336,30 @@ class RecordReader:
         if not -_SANE_MAX < batch.base_timestamp < _SANE_MAX:
             raise CorruptBatch(f"base timestamp is {batch.base_timestamp}")
 
+    def check(self) -> None:
+        """Walk the record that `advance` stepped to, without building it."""
+        try:
+            self._check()
+        except Malformed as error:
+            raise CorruptBatch(f"a record is cut short: {error}") from None
+
+    def _check(self) -> None:
+        buffer = self._buffer
+        buffer.seek(self._body)
+        _skip_bytes(buffer)
+        _skip_bytes(buffer)
+        count = buffer.varint(_I32_VARINT_BYTES)
+        if count < 0 or count > (self._end - buffer.position) // _HEADER_PAIR_BYTES_MIN:
+            raise CorruptBatch(f"{count} headers claimed")
+        for _ in range(count):
+            size = buffer.varint(_I32_VARINT_BYTES)
+            if size < 0:
+                raise CorruptBatch("a record header has no name")
+            buffer.skip(size)
+            _skip_bytes(buffer)
+        if buffer.position != self._end:
+            raise CorruptBatch(f"a record ends at {buffer.position} instead of {self._end}")
+
     def _advance(self) -> None:
         batch = self._batch
         buffer = self._buffer
@@ -379,6 +418,13 @@ class RecordReader:
             # Kafka's own clients decode so, and a name that is no UTF-8 must not stop the rest.
             headers.append((name.decode("utf-8", "replace"), buffer.varint_bytes()))
         return headers
+
+
+def _skip_bytes(buffer: ReadBuffer) -> None:
+    """Step over a length and as many bytes; a length below 0 stands for none."""
+    size = buffer.varint(_I32_VARINT_BYTES)
+    if size > 0:
+        buffer.skip(size)
 
 
 class BatchBuilder:

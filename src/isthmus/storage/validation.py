@@ -1,11 +1,9 @@
 """Whether a batch may be appended: the rules of its log topic, checked once, at the edge.
 
-The rules are those of Apache Kafka's `LogValidator`. Nearly all are answered by the header,
-so a batch is normally taken in without looking at its records; they are walked (and
-decompressed) only where the answer lies in them: keys, in a compacted log topic, and the
-exact records at fault where the header shows a timestamp out of bounds. So a header that
-states a smaller maximum timestamp than its records have is believed; only its own producer is
-misled by that.
+The rules are those of Apache Kafka's `LogValidator`. The header answers most of them; then the
+records are walked, decompressed where they are compressed, because behind a valid checksum may
+stand what no reader gets past. Believed is a header that states a smaller maximum timestamp
+than its records have: only its own producer is misled by that.
 
 A batch that this server has built itself (`trusted`) may be a control batch, is not bound in
 time, and its checksum is not computed a second time. Sequence numbers are not looked at here,
@@ -16,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from isthmus.errors import BatchRefused, BatchTooLarge, TimestampInvalid
+from isthmus.errors import BatchRefused, BatchTooLarge, CorruptBatch, TimestampInvalid
 from isthmus.record.batch import RecordReader
 
 if TYPE_CHECKING:
@@ -49,6 +47,7 @@ def check_batch(
             )
         if batch.attributes & _UNUSUAL or batch.producer_id >= 0:
             _check_producer(batch)
+        _check_records(batch)
         if config.key_required:
             _check_keys(batch)
     if config.log_append_time:
@@ -74,6 +73,13 @@ def _check_producer(batch: RecordBatch) -> None:
             )
     elif batch.attributes & _TRANSACTIONAL:
         raise BatchRefused("a transactional batch without a producer id")
+
+
+def _check_records(batch: RecordBatch) -> None:
+    try:
+        batch.verify_records()
+    except CorruptBatch as error:  # not damaged on the way: it would come again as it is
+        raise BatchRefused(f"the records cannot be read: {error}") from None
 
 
 def _check_keys(batch: RecordBatch) -> None:

@@ -42,8 +42,10 @@ cdef class Broker:
     cpdef schedule(self)
     @cython.locals(session=Session)
     cdef bint _note_steps(self) except -1
+    @cython.locals(open_batch=OpenBatch, ticket=PublishTicket)
+    cdef _close(self, list open_batches)
     @cython.locals(ticket=PublishTicket, publish=Publish, session=Session)
-    cdef _close(self, OpenBatch open_batch)
+    cdef _write_ids(self, list tickets)
     cpdef deliver_written(self, PublishTicket ticket)
     cpdef deliver_durable(self, PublishTicket ticket)
     @cython.locals(waiting=Acknowledgement, session=Session)

@@ -162,8 +162,8 @@ class Broker:
         if publish.retain:
             self.retained.put(publish)
         if open_batch.builder.size >= BATCH_BYTES_MAX:
-            self._close(open_batch)
             self._open.remove(open_batch)
+            self._close([open_batch])
 
     def append(self, partition: Partition, batch: RecordBatch, ticket: Ticket | None) -> None:
         """Append a batch of the Kafka side; it is written at the end of the turn.
@@ -183,8 +183,7 @@ class Broker:
         open_batches = self._open
         if open_batches:
             self._open = []
-            for open_batch in open_batches:
-                self._close(open_batch)
+            self._close(open_batches)
             self.retained.commit()
         self._note_steps()
         self.session_log.commit()
@@ -229,22 +228,40 @@ class Broker:
                 self.session_log.note_step(session)
         return found
 
-    def _close(self, open_batch: OpenBatch) -> None:
-        ticket = open_batch.ticket
-        assert ticket is not None
-        open_batch.ticket = None
-        ticket.size = open_batch.builder.size
-        self.published += len(ticket.publishes)
-        self.backlog_bytes += ticket.size
-        batch = open_batch.builder.seal(0, -1, -1, MQTT_SEQUENCE)
-        open_batch.partition.append(batch, ticket, trusted=True)
-        if ticket.exactly_once:
+    def _close(self, open_batches: list[OpenBatch]) -> None:
+        """Give open batches to the log."""
+        closed: list[tuple[PublishTicket, RecordBatch]] = []
+        exactly_once = False
+        for open_batch in open_batches:
+            ticket = open_batch.ticket
+            assert ticket is not None
+            open_batch.ticket = None
+            ticket.size = open_batch.builder.size
+            self.published += len(ticket.publishes)
+            self.backlog_bytes += ticket.size
+            exactly_once = exactly_once or ticket.exactly_once
+            closed.append((ticket, open_batch.builder.seal(0, -1, -1, MQTT_SEQUENCE)))
+        if exactly_once:
+            self._write_ids([ticket for ticket, _ in closed if ticket.exactly_once])
+        for ticket, batch in closed:
+            ticket.partition.append(batch, ticket, trusted=True)
+
+    def _write_ids(self, tickets: list[PublishTicket]) -> None:
+        """Write down the ids of QoS 2 publishes, with the places where they are to stand.
+
+        Before the messages: where a crash comes in between, an id names a place that is not in
+        the log, so it was never taken.
+        """
+        self.log.flush()  # nothing stands between the end of a partition and the batch now
+        for ticket in tickets:
+            offset = ticket.partition.end_offset
             for place, publish in enumerate(ticket.publishes):
                 session = ticket.publishers[place]
                 if publish is not None and publish.qos == 2 and session is not None:
-                    session.stored(
-                        publish.packet_id, open_batch.partition, batch.base_offset + place
-                    )
+                    session.stored(publish.packet_id, ticket.partition, offset + place)
+                    self.session_log.note_step(session)
+        self.session_log.commit()
+        self.log.flush()
 
     # --- from the log -------------------------------------------------------------------------
 

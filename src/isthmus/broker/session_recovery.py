@@ -173,6 +173,8 @@ class Recovery:
             partition = one_of(partitions, number)
             if partition is not None and offset >= partition.end_offset:
                 partition = None
+            if partition is None:
+                session.changed = True  # the place may soon hold another message
             delivery = delivery_of(partition, offset, terms, identifiers)
             if partition is None and delivery.qos == 1:
                 session.dropped += 1
@@ -184,6 +186,8 @@ class Recovery:
             # Where the crash came before the message was written, the id was never taken.
             if partition is None or offset < partition.end_offset:
                 places[packet_id] = (partition, offset)
+            else:
+                session.changed = True
         # A power cut may have taken QoS 2 deliveries whose ids the client holds: keep away.
         packet_id = (state.packet_id - 1 + PACKET_IDS_SKIPPED) % 65535 + 1
         session.restore(packet_id, inflight, places)

@@ -252,7 +252,7 @@ class Session:
 
     def stored(self, packet_id: int, partition: object, offset: int) -> None:
         """Remember where the message of a QoS 2 publish is going to be in the log."""
-        if packet_id in self._received:
+        if self.persistent and packet_id in self._received:
             self.places[packet_id] = (partition, offset)
             self.step |= STEP_IN
 

@@ -184,7 +184,7 @@ class Broker:
         if open_batches:
             self._open = []
             self._close(open_batches)
-            self.retained.commit()
+        self.retained.commit()
         self._note_steps()
         self.session_log.commit()
         self.log.flush()
@@ -203,7 +203,7 @@ class Broker:
 
     def commit(self) -> None:
         """Write what is open now, for a request that must see what came before it."""
-        if self._open:
+        if self._open or self.retained.pending:
             self.turn()
 
     def touch(self, session: Session) -> None:
@@ -376,17 +376,9 @@ class Broker:
             ticket.destinations.append(destination)
             ticket.publishers.append(None)
             if publish is not None and publish.retain and self.retained.put(publish):
-                self._schedule_retained()
+                self.schedule()  # this turn is being written just now
         self._deliver(ticket, False)
         return ticket if ticket.qos_2 else None
-
-    def _schedule_retained(self) -> None:
-        """Commit retained messages of a Kafka batch in a turn of their own."""
-        self.runtime.defer(self._commit_retained)
-
-    def _commit_retained(self) -> None:
-        self.retained.commit()
-        self.turn()
 
     def _reduce_backlog(self, ticket: PublishTicket) -> None:
         self.backlog_bytes -= ticket.size

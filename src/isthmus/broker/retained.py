@@ -36,7 +36,7 @@ class Retained:
         self.partition = partition
         self._count_max = count_max
         self._builder = BatchBuilder()
-        self._pending: list[Publish] = []
+        self.pending: list[Publish] = []  # put since the last commit
         self.messages: dict[bytes, tuple[Publish, int, int]] = {}  # publish, offset, expires at
         self._names = TopicNames()  # of `messages`, by level
         self.refused = 0
@@ -52,18 +52,18 @@ class Retained:
             if len(self.messages) >= self._count_max and topic_name not in self.messages:
                 self.refused += 1
                 return False
-        elif topic_name not in self.messages and not self._pending:
+        elif topic_name not in self.messages and not self.pending:
             return False
         now_ms = self._runtime.now_ms()
         value = publish.payload or None
         self._builder.append(now_ms, topic_name, value, headers_of(publish, None, now_ms))
-        self._pending.append(publish)
+        self.pending.append(publish)
         return True
 
     def commit(self) -> None:
         """Append what was put since the last commit."""
-        if self._pending:
-            pending, self._pending = self._pending, []
+        if self.pending:
+            pending, self.pending = self.pending, []
             batch = self._builder.seal()
             self.partition.append(batch, _RetainedTicket(self, pending), trusted=True)
 

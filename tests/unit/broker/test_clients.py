@@ -246,6 +246,14 @@ def test_a_new_subscriber_gets_what_is_retained(shore: Shore) -> None:
     assert retained(client) == [("a/2", b"two", 0)]
 
 
+def test_a_retained_message_that_fills_a_batch_by_itself_is_retained(shore: Shore) -> None:
+    payload = bytes(2 << 20)
+    client = shore.client()
+    client.send(Publish(b"a", payload, 0, retain=True), Subscribe(9, [("a", 0)], None))
+    assert retained(client) == [("a", payload, 0)]
+    assert len(shore.records("__mqtt_retained")) == 1
+
+
 def test_an_empty_payload_removes_the_retained_message(shore: Shore) -> None:
     publisher = shore.client("p")
     publisher.publish("a", b"x", retain=True)

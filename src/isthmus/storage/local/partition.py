@@ -14,14 +14,15 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from isthmus.errors import CorruptBatch, IsthmusError, OffsetOutOfRange, TopicUnknown
-from isthmus.storage.local.checkpoints import LEADER_EPOCH_FILE
+from isthmus.errors import IsthmusError, TopicUnknown
 from isthmus.storage.local.files import storage_error
+from isthmus.storage.local.reader import PartitionReader
+from isthmus.storage.local.restart import RestartPoint
 from isthmus.storage.local.sync import SyncWork
 from isthmus.storage.local.tail import Tail
-from isthmus.storage.log import ISOLATION_WRITTEN, Records
+from isthmus.storage.log import ISOLATION_WRITTEN
 from isthmus.storage.topic_configs import DURABILITY_MEMORY, DURABILITY_SYNCED
 from isthmus.storage.validation import check_batch
 from isthmus.storage.waiters import Waiters
@@ -33,10 +34,8 @@ if TYPE_CHECKING:
     from isthmus.record.batch import RecordBatch
     from isthmus.storage.local.recovery import Loaded
     from isthmus.storage.local.shared import Shared
-    from isthmus.storage.log import Ticket
+    from isthmus.storage.log import Records, Ticket
     from isthmus.storage.topic_configs import TopicConfig
-
-SNAPSHOTS_KEPT: Final = 2
 
 Queued: TypeAlias = "tuple[RecordBatch | None, int, Ticket | None]"  # None: sent before
 
@@ -47,19 +46,17 @@ class LocalPartition:
     """An ordered sequence of records, in one directory."""
 
     __slots__ = (
-        "_bytes_unchecked",
         "_closed",
         "_cut_needed",
-        "_epochs",
-        "_epochs_saved",
         "_queue",
         "_queue_bytes",
         "_queue_end",
         "_queue_newest",
+        "_reader",
         "_records_unsynced",
+        "_restart",
         "_segments",
         "_shared",
-        "_snapshots",
         "_tail",
         "_unsynced",
         "_waiting_durable",
@@ -71,7 +68,6 @@ class LocalPartition:
         "leader_epoch",
         "log_topic",
         "producers",
-        "recovery_point",
         "start_offset",
     )
 
@@ -89,15 +85,13 @@ class LocalPartition:
         self.start_offset = loaded.start_offset
         self.end_offset = loaded.end_offset
         self.durable_offset = loaded.end_offset
-        self.recovery_point = loaded.end_offset
         self.leader_epoch = loaded.epochs.latest
         self.producers = loaded.producers
         self._shared = shared
         self._segments = loaded.segments
-        self._epochs = loaded.epochs
-        self._epochs_saved = loaded.epochs_saved
-        self._snapshots = loaded.snapshots
+        self._restart = RestartPoint(shared, loaded)
         self._tail = Tail(shared.tails, self.end_offset)
+        self._reader = PartitionReader(self._segments, self._tail)
         self._queue: list[Queued] = []
         self._queue_end = self.end_offset  # one past the newest queued record
         self._queue_bytes = 0
@@ -105,7 +99,6 @@ class LocalPartition:
         self._unsynced: deque[tuple[int, list[Ticket]]] = deque()  # by end offset
         self._waiting_written = Waiters()
         self._waiting_durable = Waiters()
-        self._bytes_unchecked = 0  # written since the last checkpoint
         self._records_unsynced = 0
         self._cut_needed = False  # a failed write has left bytes behind the end
         self._closed: IsthmusError | None = None
@@ -117,6 +110,11 @@ class LocalPartition:
         if first_open is None or first_open > self.durable_offset:
             return self.durable_offset
         return first_open
+
+    @property
+    def recovery_point(self) -> int:
+        """The offset from which on a restart after a crash has to check."""
+        return self._restart.offset
 
     @property
     def size_bytes(self) -> int:
@@ -192,7 +190,7 @@ class LocalPartition:
             for batch in written:
                 self.producers.replay(batch)
         self.producers.settle()
-        self._bytes_unchecked += self._queue_bytes
+        self._restart.bytes_since += self._queue_bytes
         return failure
 
     def _prepare(self, base_offset: int) -> None:
@@ -202,13 +200,7 @@ class LocalPartition:
             if active is not None:
                 active.cut_back()
             self._cut_needed = False
-        if not self._epochs_saved:
-            files, path = self._shared.files, self._segments.directory / LEADER_EPOCH_FILE
-            temporary = path.with_suffix(".tmp")
-            files.write_file(temporary, self._epochs.format(), sync=False)
-            files.rename(temporary, path)
-            self._epochs_saved = True
-            self._segments.names_changed = True
+        self._restart.save_epochs()
         if self._segments.active is None:
             self._segments.add(base_offset)
 
@@ -226,7 +218,7 @@ class LocalPartition:
                 if chunk:
                     yield chunk
                 segments.roll(batch.base_offset)
-                self._bytes_unchecked = self._shared.settings.checkpoint_bytes
+                self._restart.make_due()
                 chunk, pending = [], 0
             chunk.append(batch)
             pending += batch.size
@@ -271,8 +263,7 @@ class LocalPartition:
     def _is_due(self) -> bool:
         """Whether enough was written since the last sync or checkpoint to ask for one."""
         return self.config.durability != DURABILITY_MEMORY and (
-            self._bytes_unchecked >= self._shared.settings.checkpoint_bytes
-            or self._records_unsynced >= self.config.records_per_sync
+            self._restart.is_due or self._records_unsynced >= self.config.records_per_sync
         )
 
     def _is_awaited(self) -> bool:
@@ -296,46 +287,14 @@ class LocalPartition:
             work.directories = [segments.directory, segments.directory.parent]
             segments.names_changed = False
         self._records_unsynced = 0
-        if self._bytes_unchecked >= self._shared.settings.checkpoint_bytes:
-            self.begin_checkpoint(work)
+        if self._restart.is_due and not self._queue:  # else producers know of what is queued
+            self._restart.begin(work, self.end_offset)
         return work
-
-    def begin_checkpoint(self, work: SyncWork) -> None:
-        """Add to a round what lets a restart after a crash begin at its end offset.
-
-        Not while batches are queued: the producers know of them already.
-        """
-        if self._queue:
-            return
-        try:
-            work.indexes = self._segments.save_indexes()
-        except OSError as error:
-            logger.warning(
-                "an index in %s was not written: %s", self._segments.directory, error
-            )
-            self._bytes_unchecked = 0  # tried again after as many bytes
-            return
-        work.hints = [(path, None) for _, path in work.indexes]
-        directory = self._segments.directory
-        if self._epochs_saved:
-            work.hints.append((directory / LEADER_EPOCH_FILE, None))
-        snapshot = directory / f"{self.end_offset:020d}.snapshot"
-        work.hints.append((snapshot, self.producers.snapshot()))
-        work.recovery_point = self.end_offset
-        self._bytes_unchecked = 0
 
     def end_sync(self, work: SyncWork) -> None:
         """A round has made durable what was written when it began."""
         self._unpin(work)
-        if work.recovery_point >= 0:
-            if work.hint_error is None:
-                self._end_checkpoint(work.recovery_point)
-            else:
-                for segment, path in work.indexes:
-                    segment.unsynced_indexes[path] = None
-                logger.warning(
-                    "no checkpoint of %s: %s", self._segments.directory, work.hint_error
-                )
+        self._restart.end(work)
         if self._closed is None:
             self._advance_durable(work.end_offset)
             if self._is_awaited():
@@ -350,20 +309,6 @@ class LocalPartition:
     def _unpin(self, work: SyncWork) -> None:
         for segment in work.segments:
             segment.unpin()
-
-    def _end_checkpoint(self, offset: int) -> None:
-        self.recovery_point = offset
-        self._shared.syncer.ask(self._shared.recovery_points)
-        if self._snapshots[-1:] != [offset]:
-            self._snapshots.append(offset)
-        while len(self._snapshots) > SNAPSHOTS_KEPT:
-            self._remove_snapshot(self._snapshots.pop(0))
-
-    def _remove_snapshot(self, offset: int) -> None:
-        try:
-            self._shared.files.remove(self._segments.directory / f"{offset:020d}.snapshot")
-        except OSError as error:
-            logger.warning("an old snapshot was not removed: %s", error)
 
     def _advance_durable(self, offset: int) -> None:
         """Answer those who waited for `offset` to be durable."""
@@ -380,26 +325,9 @@ class LocalPartition:
         """Return whole batches from the one that holds `offset` on, from memory if it can."""
         if isinstance(self._closed, TopicUnknown):
             raise TopicUnknown(str(self._closed))
-        if not self.start_offset <= offset <= self.end_offset:
-            raise OffsetOutOfRange(
-                f"offset {offset} is not from {self.start_offset} to {self.end_offset}"
-            )
-        limit = self.end_offset if isolation == ISOLATION_WRITTEN else self.last_stable_offset
-        if offset >= limit:
-            return Records()
-        buffers = self._tail.read(offset, bytes_max, limit)
-        if buffers is None:
-            try:
-                buffers = self._segments.read(offset, bytes_max, limit)
-            except OSError as error:
-                raise storage_error(
-                    error, f"{self._segments.directory} was not read"
-                ) from error
-            if not buffers:
-                raise CorruptBatch(
-                    f"{self._segments.directory}: nothing is readable from {offset} to {limit}"
-                )
-        return Records(buffers)
+        end = self.end_offset
+        limit = end if isolation == ISOLATION_WRITTEN else self.last_stable_offset
+        return self._reader.read(offset, bytes_max, self.start_offset, end, limit)
 
     def wait(
         self, offset: int, wake: Callable[[], None], isolation: int = ISOLATION_WRITTEN
@@ -428,21 +356,15 @@ class LocalPartition:
 
     def offset_for_time(self, timestamp_ms: int) -> tuple[int, int] | None:
         """Return (offset, timestamp) of the first record at or after `timestamp_ms`."""
-        try:
-            return self._segments.offset_for_time(timestamp_ms)
-        except OSError as error:
-            raise storage_error(error, f"{self._segments.directory} was not read") from error
+        return self._reader.offset_for_time(timestamp_ms)
 
     def offset_for_max_time(self) -> tuple[int, int] | None:
         """Return (offset, timestamp) of the first record with the largest timestamp."""
-        try:
-            return self._segments.offset_for_max_time()
-        except OSError as error:
-            raise storage_error(error, f"{self._segments.directory} was not read") from error
+        return self._reader.offset_for_max_time()
 
     def epoch_end_offset(self, leader_epoch: int) -> tuple[int, int]:
         """Return (epoch, end offset) of the newest epoch ≤ `leader_epoch`; (-1, -1) if none."""
-        return self._epochs.end_offset(leader_epoch, self.end_offset)
+        return self._restart.epochs.end_offset(leader_epoch, self.end_offset)
 
     # --- the end ------------------------------------------------------------------------------
 
@@ -469,11 +391,7 @@ class LocalPartition:
     def ask_last_sync(self) -> None:
         """Ask for the round before a close: all durable, all written that a start needs."""
         active = self._segments.active
-        if active is None or (
-            self.is_settled
-            and not self._segments.has_unsynced_indexes
-            and self._snapshots[-1:] == [self.end_offset]
-        ):
+        if active is None or self._restart.covers(self.end_offset):
             return
         try:
             active.save_indexes(complete=True)
@@ -481,7 +399,7 @@ class LocalPartition:
             logger.warning(
                 "an index in %s was not written: %s", self._segments.directory, error
             )
-        self._bytes_unchecked = self._shared.settings.checkpoint_bytes
+        self._restart.make_due()
         self._shared.syncer.ask(self)
 
     @property

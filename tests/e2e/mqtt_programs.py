@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from tests.e2e.server_process import Address
 
 TIMEOUT_S: Final = 30.0
+TICK_S: Final = 0.001
+"""Servers count in whole milliseconds: what they wait may be shorter by less than one."""
 CLIENTS: Final = Path(__file__).parent / "clients"
 PACKET_IDS_AT_ONCE: Final = 20_000
 """Of 65,535: more paho refuses, and mosquitto_pub takes one that wrapped for the last."""
@@ -53,10 +55,13 @@ class Inbox:
     """The messages that arrived at one subscription, in order of arrival."""
 
     def __init__(self) -> None:
+        self.arrived_at_s: list[float] = []
+        """When each message came, on the monotonic clock."""
         self._arrived: list[Message] = []
 
     def put(self, message: Message) -> None:
         """Take one more message, from any thread."""
+        self.arrived_at_s.append(time.monotonic())
         self._arrived.append(message)
 
     def wait(self, count: int, timeout_s: float = TIMEOUT_S) -> list[Message]:

@@ -368,5 +368,10 @@ class LogContract:
         assert type(late.error) is LogClosed
         log.close()
 
+    def test_it_says_where_it_is_and_what_room_there_is(self, log):
+        total, usable = log.volume()
+        assert log.directory
+        assert total >= usable >= -1
+
     def test_ids_look_like_kafkas(self, log):
         assert len(log.cluster_id) == 22

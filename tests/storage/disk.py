@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SECTOR = 512
+VOLUME_BYTES = 1 << 40
 
 
 class File:
@@ -229,6 +230,10 @@ class SimDisk(Files):
             return False
         self._locked.add(inode)
         return True
+
+    def volume(self, path):
+        self._count("volume", path)
+        return VOLUME_BYTES, VOLUME_BYTES if self.room is None else self.room
 
     # ------------------------------------------------------------------------------------------
 

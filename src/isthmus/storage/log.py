@@ -153,6 +153,10 @@ class Log(Protocol):
         """The cluster that the data belongs to, as 22 characters."""
 
     @property
+    def directory(self) -> str:
+        """Where the records are kept: an absolute path, or a word where there are no files."""
+
+    @property
     def error(self) -> StorageError | None:
         """Why nothing is accepted any more, or None."""
 
@@ -177,6 +181,12 @@ class Log(Protocol):
 
     def partition(self, name: str, index: int) -> Partition | None:
         """Return one partition, or None where it is not known."""
+
+    def volume(self) -> tuple[int, int]:
+        """Return (total, usable) bytes of what the records are kept on; -1 where unbounded.
+
+        Raises StorageError.
+        """
 
     def flush(self) -> None:
         """Write what was appended since the last call; answers come through the tickets."""

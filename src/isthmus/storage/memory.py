@@ -191,6 +191,7 @@ class MemoryLog:
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
+        self.directory = "memory"
         self.cluster_id = urlsafe_b64encode(runtime.random_bytes(16)).rstrip(b"=").decode()
         self.error: StorageError | None = None
         self.touched: list[MemoryPartition] = []
@@ -244,6 +245,10 @@ class MemoryLog:
         if topic is None or not 0 <= index < len(topic.partitions):
             return None
         return topic.partitions[index]
+
+    def volume(self) -> tuple[int, int]:
+        """Return that no bound is known."""
+        return -1, -1
 
     def flush(self) -> None:
         """Make visible what was appended since the last call."""

@@ -18,6 +18,7 @@ from isthmus.server.kafka_api.group_admin import delete_groups, describe_groups,
 from isthmus.server.kafka_api.group_offsets import offset_commit, offset_fetch
 from isthmus.server.kafka_api.groups import heartbeat, join_group, leave_group, sync_group
 from isthmus.server.kafka_api.list_offsets import list_offsets, offset_for_leader_epoch
+from isthmus.server.kafka_api.log_dirs import describe_log_dirs
 from isthmus.server.kafka_api.metadata import find_coordinator, metadata
 from isthmus.server.kafka_api.produce import init_producer_id, produce
 from isthmus.server.kafka_api.topics import create_topics, delete_topics
@@ -74,5 +75,6 @@ HANDLERS: Final[Mapping[int, Callable[[Call], None]]] = {
     ApiKey.INIT_PRODUCER_ID: init_producer_id,
     ApiKey.OFFSET_FOR_LEADER_EPOCH: offset_for_leader_epoch,
     ApiKey.DESCRIBE_CONFIGS: describe_configs,
+    ApiKey.DESCRIBE_LOG_DIRS: describe_log_dirs,
     ApiKey.DELETE_GROUPS: delete_groups,
 }

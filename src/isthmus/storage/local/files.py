@@ -116,6 +116,11 @@ class Files:
             return False
         return True
 
+    def volume(self, path: Path) -> tuple[int, int]:
+        """Return (total, usable) bytes of the file system that holds `path`."""
+        found = os.statvfs(path)
+        return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
+
     def process_id(self) -> int:
         """Return the number of this process."""
         return os.getpid()

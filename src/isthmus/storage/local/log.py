@@ -120,6 +120,11 @@ class LocalLog:
         return self._directory.cluster_id
 
     @property
+    def directory(self) -> str:
+        """Absolute path of the data directory."""
+        return str(self._directory.path.absolute())
+
+    @property
     def error(self) -> StorageError | None:
         """Why no records are accepted any more."""
         return self._shared.error
@@ -135,6 +140,13 @@ class LocalLog:
         if topic is None or not 0 <= index < len(topic.partitions):
             return None
         return topic.partitions[index]
+
+    def volume(self) -> tuple[int, int]:
+        """Return (total, usable) bytes of the file system. Raises StorageError."""
+        try:
+            return self._files.volume(self._directory.path)
+        except OSError as error:
+            raise storage_error(error, f"the room of {self._directory.path}") from error
 
     def flush(self) -> None:
         """Write what was appended since the last call and begin to sync it."""

@@ -165,9 +165,11 @@ def _open(address: Address) -> socket.socket:
 class RawProducer:
     """One connection, one ready batch, the partitions in turn, five requests in flight."""
 
-    def __init__(self, address: Address, timestamp_ms: int) -> None:
+    def __init__(
+        self, address: Address, timestamp_ms: int, records: int = BATCH_RECORDS
+    ) -> None:
         self._connection = _open(address)
-        self.batch = kafka_wire.record_batch([b"." * VALUE_BYTES] * BATCH_RECORDS, timestamp_ms)
+        self.batch = kafka_wire.record_batch([b"." * VALUE_BYTES] * records, timestamp_ms)
         self._requests = [
             kafka_wire.produce_request(LOG_TOPIC, partition, self.batch)
             for partition in range(PARTITIONS)
@@ -196,6 +198,11 @@ class RawProducer:
                 acknowledged += 1
         self.batches += sent
         return Interval(sent * BATCH_RECORDS, time.perf_counter() - begin)
+
+    def produce_one(self) -> None:
+        """Produce the batch to the first partition and wait for its acknowledgement."""
+        self._connection.sendall(self._requests[0])
+        self._acknowledge()
 
     def _produce_first(self, request: bytes) -> None:
         """Send one batch until its partition takes it; a new leader may not know it is one."""

@@ -113,6 +113,7 @@ class LocalLog:
         except ConfigError:
             self._abandon()
             raise
+        self._shared.housekeeping.start()
 
     @property
     def cluster_id(self) -> str:
@@ -411,6 +412,7 @@ class LocalLog:
         """Make all durable, write the mark of a clean end, let go of the directory."""
         if self._closed:
             return
+        self._shared.housekeeping.close()
         self.flush()
         self._closed = True
         partitions = list(self._shared.partitions)

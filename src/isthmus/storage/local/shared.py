@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from isthmus.errors import SyncFailed
 from isthmus.storage.local.checkpoints import RECOVERY_POINT_FILE, format_recovery_points
+from isthmus.storage.local.housekeeping import Housekeeping
 from isthmus.storage.local.segment import OpenSegments
 from isthmus.storage.local.sync import Syncer, SyncWork
 from isthmus.storage.local.tail import TailBudget
@@ -30,6 +31,7 @@ class Shared:
     __slots__ = (
         "error",
         "files",
+        "housekeeping",
         "open_segments",
         "partitions",
         "recovery_points",
@@ -49,6 +51,7 @@ class Shared:
         self.open_segments = OpenSegments(settings.open_segments_max)
         self.tails = TailBudget(settings.tail_bytes_max, settings.tails_bytes_max)
         self.syncer = Syncer(runtime, files, self._sync_failed)
+        self.housekeeping = Housekeeping(runtime)
         self.touched: list[LocalPartition] = []  # have something queued
         self.partitions: dict[LocalPartition, None] = {}
         self.error: StorageError | None = None  # why nothing is accepted any more

@@ -117,6 +117,15 @@ class LocalPartition:
         return self._restart.offset
 
     @property
+    def durable_recovery_point(self) -> int:
+        """The recovery point that a crash at this moment would find on the disk."""
+        return self._restart.durable_offset
+
+    def recovery_point_saved(self, offset: int) -> None:
+        """The file that a restart reads says `offset` now."""
+        self._restart.durable_offset = offset
+
+    @property
     def size_bytes(self) -> int:
         """Bytes of all batches kept."""
         return self._segments.size_bytes

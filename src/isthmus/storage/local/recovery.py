@@ -57,6 +57,7 @@ class Loaded:
         "epochs",
         "epochs_saved",
         "producers",
+        "recovery_point",
         "segments",
         "snapshots",
         "start_offset",
@@ -66,6 +67,7 @@ class Loaded:
         self.segments = segments
         self.start_offset = 0
         self.end_offset = 0
+        self.recovery_point = 0  # that the file on the disk names
         self.epochs = LeaderEpochs()
         self.epochs_saved = False
         self.producers = ProducerTable(producers_max)
@@ -121,6 +123,7 @@ def load_partition(
     if epoch > newest:
         loaded.epochs.begin(epoch, loaded.end_offset)
     loaded.epochs_saved = saved is not None and epoch == newest
+    loaded.recovery_point = loaded.end_offset if clean else recovery_point or 0
     return loaded
 
 

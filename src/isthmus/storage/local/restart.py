@@ -33,12 +33,14 @@ class RestartPoint:
         "_shared",
         "_snapshots",
         "bytes_since",
+        "durable_offset",
         "epochs",
         "offset",
     )
 
     def __init__(self, shared: Shared, loaded: Loaded) -> None:
         self.offset = loaded.end_offset  # checked or left clean up to here
+        self.durable_offset = loaded.recovery_point  # what the file on the disk says
         self.epochs = loaded.epochs
         self.bytes_since = 0  # written since the last checkpoint
         self._epochs_saved = loaded.epochs_saved

@@ -77,26 +77,29 @@ class Shared:
 class RecoveryPoints:
     """The file that says from where on each partition must be checked after a crash."""
 
-    __slots__ = ("_path", "_shared")
+    __slots__ = ("_path", "_shared", "_writing")
 
     def __init__(self, shared: Shared, directory: Path) -> None:
         self._shared = shared
+        self._writing: list[tuple[LocalPartition, int]] = []  # in the round under way
         self._path = directory / RECOVERY_POINT_FILE
 
     def begin_sync(self) -> SyncWork:
         """Take part in a round: write the file anew."""
         work = SyncWork(0)
-        points = [
-            (partition.log_topic, partition.index, partition.recovery_point)
-            for partition in self._shared.partitions
-        ]
+        self._writing = [(each, each.recovery_point) for each in self._shared.partitions]
+        points = [(each.log_topic, each.index, offset) for each, offset in self._writing]
         work.replacements = [(self._path, format_recovery_points(points))]
         return work
 
     def end_sync(self, work: SyncWork) -> None:
         """The file is written, or the old one stands and more is checked after a crash."""
+        writing, self._writing = self._writing, []
         if work.hint_error is not None:
             logger.warning("%s was not written: %s", self._path, work.hint_error)
+            return
+        for partition, offset in writing:
+            partition.recovery_point_saved(offset)
 
     def fail_sync(self, work: SyncWork) -> None:
         """The old file stands."""

@@ -1,5 +1,8 @@
 """What holds for every test: with ISTHMUS_REQUIRE_ALL=1 nothing may be skipped.
 
+How fast the machine is decides no test, so hypothesis sets no deadline and lets examples take
+their time; e2e/patience.py says how the tests that wait do it.
+
 Warnings are errors, ours above all; those that a client library causes by itself are not ours.
 A test whose client program is not installed is skipped and named with its reason. Where
 everything was installed on purpose (`.ci/run`), a skip would hide a hole, so it fails there.
@@ -11,6 +14,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -18,6 +22,12 @@ if TYPE_CHECKING:
 REQUIRE_ALL = os.environ.get("ISTHMUS_REQUIRE_ALL") == "1"
 
 CLIENT_WARNINGS = ("ignore:(read|open)_text is deprecated:DeprecationWarning",)  # kafka-python
+
+
+settings.register_profile(
+    "unhurried", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("unhurried")
 
 
 def pytest_configure(config: pytest.Config) -> None:

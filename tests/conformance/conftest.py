@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import pytest
 from tests.conformance.raw_client import RawClient
+from tests.e2e.patience import HANG_S
 from tests.e2e.server_process import ServerProcess
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents and "server" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.e2e)
+            item.add_marker(pytest.mark.timeout(HANG_S))
 
 
 @pytest.fixture(scope="module")

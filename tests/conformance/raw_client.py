@@ -14,6 +14,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from tests.e2e.patience import TIMEOUT_S
 from tests.e2e.raw_mqtt import (
     CONNACK,
     CONNECT,
@@ -27,7 +28,6 @@ from tests.e2e.raw_mqtt import (
     PUBREL,
     SUBACK,
     SUBSCRIBE,
-    TIMEOUT_S,
     UNSUBACK,
     UNSUBSCRIBE,
     packet,

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     Join = Callable[..., RawClient]
     Dial = Callable[..., RawClient]
 
-KEPT = prop(SESSION_EXPIRY, 60)
+KEPT = prop(SESSION_EXPIRY, 3600)
 
 
 @pytest.fixture(scope="module")

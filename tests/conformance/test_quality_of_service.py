@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Join = Callable[..., RawClient]
 
 VERSIONS = pytest.mark.parametrize("version", [3, 4, 5])
-KEPT = prop(SESSION_EXPIRY, 60)
+KEPT = prop(SESSION_EXPIRY, 3600)
 
 
 def keep(version: int) -> dict[str, object]:

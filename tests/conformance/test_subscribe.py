@@ -193,7 +193,7 @@ def test_what_was_begun_before_unsubscribe_is_brought_to_its_end(
     qos: int, join: Join, unique: str
 ) -> None:
     """[MQTT-3.10.4-2, MQTT-3.10.4-3]"""
-    client, publisher = join(unique, properties=b"\x11\0\0\0\x3c"), join()
+    client, publisher = join(unique, properties=b"\x11\0\0\x0e\x10"), join()
     client.subscribe(unique, qos)
     publisher.publish(unique, b"before", qos)
     first = client.message()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
+from tests.e2e.patience import HANG_S
 from tests.e2e.server_process import Address, ServerProcess
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.e2e)
+            item.add_marker(pytest.mark.timeout(HANG_S))  # a test's own mark goes before it
 
 
 @pytest.fixture(scope="session")

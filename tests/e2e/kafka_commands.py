@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 from xml.etree import ElementTree
 
 from tests.e2e.kafka_record import BYTES_MAX, CODECS, Record
-from tests.e2e.mqtt_programs import CLIENTS, TIMEOUT_S, node_missing
+from tests.e2e.mqtt_programs import CLIENTS, node_missing
+from tests.e2e.patience import TIMEOUT_S
 from tests.e2e.server_process import Address, text_of
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ SHORT_LIVED: Final = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:au
 
 
 # --- kcat -----------------------------------------------------------------------------------
+
+PATIENT: Final = ("-m", str(round(TIMEOUT_S)))
+"""kcat gives up after five seconds without metadata."""
 
 
 class Kcat:
@@ -42,7 +46,7 @@ class Kcat:
         self, server: Address, log_topic: str, records: Sequence[Record], codec: str = "none"
     ) -> None:
         command = ["kcat", "-P", "-q", "-b", text_of(server), "-t", log_topic, "-z", codec]
-        command += ["-X", f"message.max.bytes={BYTES_MAX}", "-X", "acks=all"]
+        command += ["-X", f"message.max.bytes={BYTES_MAX}", "-X", "acks=all", *PATIENT]
         if len(records) > 100:
             lines = b"".join(one.key + b"\t" + one.value + b"\n" for one in records)  # type: ignore[operator]
             run_to_end([*command, "-K", "\\t"], lines)
@@ -64,6 +68,7 @@ class Kcat:
         command = ["kcat", "-C", "-q", "-u", "-b", text_of(server), "-t", log_topic]
         command += ["-o", "beginning", "-c", str(count), "-f", "%K %S %h\\n%k%s"]
         command += ["-X", f"fetch.message.max.bytes={BYTES_MAX}", "-X", "fetch.wait.max.ms=50"]
+        command += PATIENT
         output = run_to_end(command)
         records, position = [], 0
         while position < len(output):

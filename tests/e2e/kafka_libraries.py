@@ -18,7 +18,7 @@ import kafka
 import kafka.codec
 from confluent_kafka.admin import AdminClient, NewTopic
 from tests.e2e.kafka_record import BYTES_MAX, CODECS, Record
-from tests.e2e.mqtt_programs import TIMEOUT_S
+from tests.e2e.patience import TIMEOUT_S, wait_until
 from tests.e2e.server_process import Address, text_of
 
 if TYPE_CHECKING:
@@ -30,10 +30,12 @@ UNKNOWN_TOPIC: Final = confluent_kafka.KafkaError.UNKNOWN_TOPIC_OR_PART
 def create_topic(server: Address, log_topic: str, partitions: int = 1, **config: str) -> None:
     """Create a log topic and return once a client can see it."""
     admin = AdminClient({"bootstrap.servers": text_of(server)})
-    admin.create_topics([NewTopic(log_topic, partitions, config=config)])[log_topic].result(10)
-    end = time.monotonic() + 10
-    while log_topic not in admin.list_topics(timeout=10).topics:
-        assert time.monotonic() < end, f"{log_topic} was created and does not show"
+    [created] = admin.create_topics([NewTopic(log_topic, partitions, config=config)]).values()
+    created.result(TIMEOUT_S)
+    wait_until(
+        lambda: log_topic in admin.list_topics(timeout=TIMEOUT_S).topics,
+        f"that {log_topic} shows after it was created",
+    )
 
 
 # --- confluent-kafka ------------------------------------------------------------------------
@@ -76,11 +78,11 @@ def record_of(message: confluent_kafka.Message) -> Record:
 
 
 def poll_records(
-    consumer: confluent_kafka.Consumer, count: int, timeout_s: float = TIMEOUT_S
+    consumer: confluent_kafka.Consumer, count: int
 ) -> list[confluent_kafka.Message]:
     """Poll until `count` messages have come, or fail saying how many did."""
     messages: list[confluent_kafka.Message] = []
-    end = time.monotonic() + timeout_s
+    end = time.monotonic() + TIMEOUT_S
     while len(messages) < count and time.monotonic() < end:
         for message in consumer.consume(min(count - len(messages), 10_000), 0.1):
             error = message.error()
@@ -88,7 +90,7 @@ def poll_records(
                 messages.append(message)
             else:
                 assert error.retriable() or error.code() == UNKNOWN_TOPIC, error
-    assert len(messages) >= count, f"{len(messages)} of {count} records after {timeout_s} s"
+    assert len(messages) >= count, f"{len(messages)} of {count} records after {TIMEOUT_S} s"
     return messages
 
 

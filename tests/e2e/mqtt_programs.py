@@ -24,15 +24,13 @@ from paho.mqtt.client import Client, MQTTMessage, MQTTv5, MQTTv311
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from tests.e2e.patience import TIMEOUT_S, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from tests.e2e.server_process import Address
 
-TIMEOUT_S: Final = 30.0
-TICK_S: Final = 0.001
-"""Servers count in whole milliseconds: what they wait may be shorter by less than one."""
 CLIENTS: Final = Path(__file__).parent / "clients"
 PACKET_IDS_AT_ONCE: Final = 20_000
 """Of 65,535: more paho refuses, and mosquitto_pub takes one that wrapped for the last."""
@@ -64,12 +62,11 @@ class Inbox:
         self.arrived_at_s.append(time.monotonic())
         self._arrived.append(message)
 
-    def wait(self, count: int, timeout_s: float = TIMEOUT_S) -> list[Message]:
+    def wait(self, count: int) -> list[Message]:
         """Return everything that arrived once there are `count` messages, or fail."""
         wait_until(
             lambda: len(self._arrived) >= count,
             lambda: f"{count} messages, of which {len(self._arrived)} came,",
-            timeout_s,
         )
         return list(self._arrived)
 
@@ -379,16 +376,6 @@ def lines_to(process: subprocess.Popen[str], read: Callable[[str], None]) -> Ite
     finally:
         process.terminate()
         thread.join(TIMEOUT_S)
-
-
-def wait_until(
-    condition: Callable[[], object], what: str, timeout_s: float = TIMEOUT_S
-) -> None:
-    """Poll until a condition holds, or fail naming it."""
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, f"{what} did not happen within {timeout_s} s"
-        time.sleep(0.01)
 
 
 MQTT_PROGRAMS: Final[tuple[MqttProgram, ...]] = (

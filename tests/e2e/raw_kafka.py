@@ -5,12 +5,13 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Final
 
+from tests.e2e.patience import TIMEOUT_S
+
 if TYPE_CHECKING:
     from tests.e2e.server_process import Address
 
 PRODUCE, FETCH, LIST_OFFSETS, METADATA = range(4)
 API_VERSIONS: Final = 18
-TIMEOUT_S: Final = 10.0
 
 
 def frame(content: bytes) -> bytes:

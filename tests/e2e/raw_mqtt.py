@@ -12,6 +12,8 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from tests.e2e.patience import TIMEOUT_S
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -21,7 +23,6 @@ CONNECT, CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP, SUBSCRIBE, SUBACK = 
 UNSUBSCRIBE, UNSUBACK, PINGREQ, PINGRESP, DISCONNECT, AUTH = range(10, 16)
 
 SESSION_EXPIRY: Final = 0x11
-TIMEOUT_S: Final = 10.0
 
 
 def uint16(number: int) -> bytes:

@@ -7,6 +7,8 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Self
 
+from tests.e2e.patience import TIMEOUT_S
+
 if TYPE_CHECKING:
     from tests.e2e.server_process import Address
 
@@ -20,13 +22,15 @@ class Relay:
         self.address: Address = self._listener.getsockname()
         self._lines: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
+        self._accepting = threading.Thread(target=self._accept)
 
     def __enter__(self) -> Self:
-        self._run(self._accept)
+        self._accepting.start()
         return self
 
     def __exit__(self, *_reason: object) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
+        self._accepting.join()  # so that no line is opened behind the cut
         self._listener.close()
         self.cut()
         for thread in self._threads:
@@ -51,7 +55,7 @@ class Relay:
             except OSError:
                 return
             try:
-                server = socket.create_connection(self.target, 5)
+                server = socket.create_connection(self.target, TIMEOUT_S)
             except OSError:
                 client.close()
                 continue

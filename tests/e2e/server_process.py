@@ -18,14 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from tests.e2e.patience import TIMEOUT_S
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 READY: Final = re.compile(
     r"^ready mqtt=([\d.]+):(\d+) kafka=([\d.]+):(\d+) http=([\d.]+):(\d+)$"
 )
-START_TIMEOUT_S: Final = 20.0
-STOP_TIMEOUT_S: Final = 20.0
 ANY_PORT: Final = "127.0.0.1:0"
 
 Address = tuple[str, int]
@@ -52,7 +52,6 @@ def run_isthmus(
     *arguments: str,
     directory: Path | None = None,
     stdin: bytes = b"",
-    timeout_s: float = 30.0,
     variables: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run one `isthmus` command to its end, off any terminal, and return what it said."""
@@ -61,7 +60,7 @@ def run_isthmus(
         cwd=directory,
         input=stdin,
         capture_output=True,
-        timeout=timeout_s,
+        timeout=TIMEOUT_S,
         env=environment(**(variables or {})),
         check=False,
     )
@@ -142,7 +141,7 @@ class ServerProcess:
     def _first_line(self) -> str:
         assert self._process is not None
         assert self._process.stdout is not None
-        too_late = threading.Timer(START_TIMEOUT_S, self._process.kill)
+        too_late = threading.Timer(TIMEOUT_S, self._process.kill)
         too_late.start()
         try:
             return self._process.stdout.readline()
@@ -170,7 +169,7 @@ class ServerProcess:
         process = self._process
         assert process is not None, "the server is not running"
         process.send_signal(number)
-        status = process.wait(STOP_TIMEOUT_S)
+        status = process.wait(TIMEOUT_S)
         assert process.stdout is not None
         process.stdout.close()
         self._process = None
@@ -186,6 +185,11 @@ class ServerProcess:
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) * 1024
         raise AssertionError("the process reports no resident memory")
+
+    def cpu_s(self) -> float:
+        """Return how long the process has computed, whoever else was using the machine."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def log_lines(self) -> list[str]:
         """Return the lines logged so far, over all starts."""

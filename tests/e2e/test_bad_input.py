@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 from tests.e2e import raw_kafka, raw_mqtt
-from tests.e2e.mqtt_programs import wait_until
+from tests.e2e.patience import TIMEOUT_S, wait_until
 from tests.e2e.raw_mqtt import RawMqtt
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def attack(address: Address, data: bytes) -> bytes:
     said = bytearray()
     with (
         contextlib.suppress(ConnectionError),
-        socket.create_connection(address, 5) as connection,
+        socket.create_connection(address, TIMEOUT_S) as connection,
     ):
         connection.sendall(data)
         connection.settimeout(PATIENCE_S)
@@ -148,7 +148,7 @@ def attack(address: Address, data: bytes) -> bytes:
                 said += more
         except TimeoutError:
             connection.shutdown(socket.SHUT_WR)
-            connection.settimeout(10)
+            connection.settimeout(TIMEOUT_S)
             while more := connection.recv(1 << 16):
                 said += more
     return bytes(said)
@@ -163,7 +163,7 @@ def check_one_complaint(server: ServerProcess, before: int, name: str) -> None:
     """Check that one more line was logged; none where a client only went away too early."""
     expected = 0 if name.startswith("truncated") else 1
     if expected:
-        wait_until(lambda: len(complaints(server)) > before, "a log line", 5)
+        wait_until(lambda: len(complaints(server)) > before, "a log line")
     time.sleep(0.05)
     lines = complaints(server)[before:]
     assert len(lines) == expected, lines
@@ -215,12 +215,11 @@ def test_memory_stays_flat_under_random_bytes(
         for _ in range(count):
             with (
                 contextlib.suppress(ConnectionError),
-                socket.create_connection(getattr(server, port), 5) as connection,
+                socket.create_connection(getattr(server, port), TIMEOUT_S) as connection,
             ):
                 data = chance.choice(beginnings) + chance.randbytes(chance.randrange(1, 3000))
                 connection.sendall(data)
                 connection.shutdown(socket.SHUT_WR)
-                connection.settimeout(5)
                 while connection.recv(1 << 16):
                     pass
         return server.rss_bytes()

@@ -13,6 +13,7 @@ import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.e2e.patience import TIMEOUT_S
 from tests.e2e.server_process import ServerProcess, isthmus_command, run_isthmus, text_of
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def listening(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 def first_json(process: subprocess.Popen[str], retry: Any) -> dict[str, Any]:
     """Return the first line a listener prints, sending until it does."""
     assert process.stdout is not None
-    end = time.monotonic() + 20
+    end = time.monotonic() + TIMEOUT_S
     while process.poll() is None:
         assert time.monotonic() < end, "the listener printed nothing and did not end"
         retry()
@@ -87,7 +88,9 @@ def test_produced_and_subscribed(server: ServerProcess) -> None:
 
 @pytest.mark.parametrize("path", ["healthz", "readyz"])
 def test_health_is_answered(path: str, server: ServerProcess) -> None:
-    with urllib.request.urlopen(f"http://{text_of(server.http)}/{path}", timeout=5) as answer:
+    with urllib.request.urlopen(
+        f"http://{text_of(server.http)}/{path}", timeout=TIMEOUT_S
+    ) as answer:
         assert answer.status == 200
 
 
@@ -111,7 +114,7 @@ def test_config_show_names_the_origin_of_each_value(tmp_path: Path) -> None:
 
 def test_the_demo_prints_plain_lines(tmp_path: Path) -> None:
     """Off a terminal: no control characters, both directions, nothing left behind, status 0."""
-    ended = run_isthmus("demo", "--seconds", "1", directory=tmp_path, timeout_s=45)
+    ended = run_isthmus("demo", "--seconds", "1", directory=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert len(ended.stdout.splitlines()) >= 3
     assert "\x1b" not in ended.stdout + ended.stderr

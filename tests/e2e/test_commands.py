@@ -9,12 +9,11 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from tests.e2e.patience import TIMEOUT_S
 from tests.e2e.server_process import isthmus_command, text_of
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Shores
-
-TIMEOUT_S = 30
 
 
 def run(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
@@ -90,7 +89,7 @@ def test_what_is_published_is_received(shores: Shores, unique: str) -> None:
 
 def test_a_kept_session_gives_one_message_at_a_time(shores: Shores, unique: str) -> None:
     mqtt = ("--mqtt", text_of(shores.mqtt))
-    session = ("-t", unique, "-q", "1", "-i", unique, "--session-expiry", "60")
+    session = ("-t", unique, "-q", "1", "-i", unique, "--session-expiry", "3600")
     first = subprocess.Popen(isthmus_command("sub", *mqtt, *session, "-n", "1"), stdout=-1)
     with first:
         assert first.stdout is not None

@@ -16,7 +16,7 @@ from tests.e2e.kafka_libraries import (
     poll_records,
 )
 from tests.e2e.kafka_record import Record
-from tests.e2e.mqtt_programs import wait_until
+from tests.e2e.patience import TIMEOUT_S, wait_until
 from tests.e2e.server_process import Address, ServerProcess, text_of
 
 if TYPE_CHECKING:
@@ -34,15 +34,15 @@ def fill(server: Address, log_topic: str, count: int = 100) -> set[bytes]:
 
 def member(server: Address, group: str, log_topic: str, **settings: object) -> Consumer:
     """Return a consumer that has joined a group, quick to notice changes."""
-    settings = {"heartbeat.interval.ms": 100, "session.timeout.ms": 6000} | settings
+    settings = {"heartbeat.interval.ms": 100, "session.timeout.ms": 120_000} | settings
     consumer = confluent_consumer(server, **{"group.id": group, **settings})
     consumer.subscribe([log_topic])
     return consumer
 
 
-def settle(members: list[Consumer], timeout_s: float = 20.0) -> list[set[int]]:
+def settle(members: list[Consumer]) -> list[set[int]]:
     """Poll all members until the partitions are shared among them, and return the shares."""
-    end = time.monotonic() + timeout_s
+    end = time.monotonic() + TIMEOUT_S
     while True:
         for one in members:
             one.poll(0.05)
@@ -108,7 +108,7 @@ def test_committed_offsets_and_their_metadata_can_be_read_back(
     consumer = confluent_consumer(shores.kafka, **{"group.id": unique})
     place = TopicPartition(unique, 0, 7, metadata="halfway µ")
     consumer.commit(offsets=[place], asynchronous=False)
-    [committed] = consumer.committed([TopicPartition(unique, 0)], 10)
+    [committed] = consumer.committed([TopicPartition(unique, 0)], TIMEOUT_S)
     assert (committed.offset, committed.metadata) == (7, "halfway µ")
     consumer.close()
 
@@ -120,7 +120,7 @@ def test_a_commit_of_a_former_generation_is_refused(shores: Shores, unique: str)
     first = member(shores.kafka, unique, unique, **quick)
     poll_records(first, 10)
     second = member(shores.kafka, unique, unique)
-    end = time.monotonic() + 30
+    end = time.monotonic() + TIMEOUT_S
     while len(second.assignment()) != PARTITIONS:  # `first` does not poll, so it is put out
         second.poll(0.1)
         assert time.monotonic() < end, "the member that does not poll keeps its partitions"

@@ -21,6 +21,7 @@ from tests.e2e.kafka_libraries import (
     poll_records,
 )
 from tests.e2e.kafka_record import Record
+from tests.e2e.patience import TIMEOUT_S
 from tests.e2e.relay import Relay
 from tests.e2e.server_process import text_of
 
@@ -48,7 +49,7 @@ def test_a_topic_has_the_partitions_it_was_created_with(
     admin: AdminClient, shores: Shores, unique: str
 ) -> None:
     create_topic(shores.kafka, unique, 7)
-    topic = admin.list_topics(timeout=10).topics[unique]
+    topic = admin.list_topics(timeout=TIMEOUT_S).topics[unique]
     assert sorted(topic.partitions) == list(range(7))
     assert all(one.leader >= 0 and one.replicas for one in topic.partitions.values())
 
@@ -70,7 +71,7 @@ def test_a_topic_that_cannot_be_is_refused(
     arguments = {"topic": unique, "num_partitions": 1} | arguments
     [created] = admin.create_topics([NewTopic(**arguments)]).values()  # type: ignore[arg-type]
     with pytest.raises(KafkaException) as caught:
-        created.result(10)
+        created.result(TIMEOUT_S)
     assert code_of(caught) == code
 
 
@@ -86,9 +87,9 @@ def test_a_deleted_topic_is_gone_and_a_new_one_of_its_name_is_empty(
 ) -> None:
     create_topic(shores.kafka, unique)
     ConfluentKafka().produce(shores.kafka, unique, [Record(b"k", b"old")])
-    admin.delete_topics([unique])[unique].result(10)
-    end = time.monotonic() + 10
-    while unique in admin.list_topics(timeout=10).topics:
+    admin.delete_topics([unique])[unique].result(TIMEOUT_S)
+    end = time.monotonic() + TIMEOUT_S
+    while unique in admin.list_topics(timeout=TIMEOUT_S).topics:
         assert time.monotonic() < end, "a deleted topic stays in the metadata"
     create_topic(shores.kafka, unique)
     ConfluentKafka().produce(shores.kafka, unique, [Record(b"k", b"new")])
@@ -97,7 +98,7 @@ def test_a_deleted_topic_is_gone_and_a_new_one_of_its_name_is_empty(
 
 def test_deleting_what_is_not_there_is_refused(admin: AdminClient, unique: str) -> None:
     with pytest.raises(KafkaException) as caught:
-        admin.delete_topics([unique])[unique].result(10)
+        admin.delete_topics([unique])[unique].result(TIMEOUT_S)
     assert code_of(caught) == KafkaError.UNKNOWN_TOPIC_OR_PART
 
 
@@ -117,7 +118,7 @@ def test_configs_are_described_with_defaults(
     create_topic(shores.kafka, unique, **config)
     resource = ConfigResource(ResourceType.TOPIC, unique)
     [described] = admin.describe_configs([resource]).values()
-    configs = described.result(10)
+    configs = described.result(TIMEOUT_S)
     assert configs["retention.ms"].value == "123456"
     assert not configs["retention.ms"].is_default
     assert configs["cleanup.policy"].value == "compact"
@@ -127,18 +128,18 @@ def test_configs_are_described_with_defaults(
 
 
 def test_broker_configs_are_described(admin: AdminClient) -> None:
-    [broker] = admin.list_topics(timeout=10).brokers
+    [broker] = admin.list_topics(timeout=TIMEOUT_S).brokers
     [described] = admin.describe_configs(
         [ConfigResource(ResourceType.BROKER, str(broker))]
     ).values()
-    assert described.result(10)
+    assert described.result(TIMEOUT_S)
 
 
 def test_configs_of_an_unknown_topic_are_refused(admin: AdminClient, unique: str) -> None:
     resource = ConfigResource(ResourceType.TOPIC, unique)
     [described] = admin.describe_configs([resource]).values()
     with pytest.raises(KafkaException) as caught:
-        described.result(10)
+        described.result(TIMEOUT_S)
     assert code_of(caught) == KafkaError.UNKNOWN_TOPIC_OR_PART
 
 
@@ -155,11 +156,11 @@ def test_an_offset_is_found_by_time(shores: Shores, unique: str) -> None:
     )
     for number, timestamp in enumerate(times):
         producer.produce(unique, b"%d" % number, b"k", timestamp=timestamp)
-    assert producer.flush(10) == 0
+    assert producer.flush(TIMEOUT_S) == 0
     consumer = confluent_consumer(shores.kafka)
 
     def offset_at(timestamp: int) -> int:
-        [found] = consumer.offsets_for_times([TopicPartition(unique, 0, timestamp)], 10)
+        [found] = consumer.offsets_for_times([TopicPartition(unique, 0, timestamp)], TIMEOUT_S)
         return int(found.offset)
 
     assert offset_at(times[0] - 5000) == 0
@@ -167,7 +168,7 @@ def test_an_offset_is_found_by_time(shores: Shores, unique: str) -> None:
     assert offset_at(times[17] + 1) == 18
     assert offset_at(times[49]) == 49
     assert offset_at(times[49] + 1) in (-1, OFFSET_INVALID)
-    assert consumer.get_watermark_offsets(TopicPartition(unique, 0), 10) == (0, 50)
+    assert consumer.get_watermark_offsets(TopicPartition(unique, 0), TIMEOUT_S) == (0, 50)
     consumer.close()
 
 
@@ -189,7 +190,7 @@ def test_an_offset_beyond_the_log_is_out_of_range(shores: Shores, unique: str) -
     ConfluentKafka().produce(shores.kafka, unique, [Record(b"k", b"v")])
     consumer = confluent_consumer(shores.kafka, **{"auto.offset.reset": "error"})
     consumer.assign([TopicPartition(unique, 0, 100)])
-    end = time.monotonic() + 10
+    end = time.monotonic() + TIMEOUT_S
     while (message := consumer.poll(0.1)) is None:
         assert time.monotonic() < end, "no error for an offset that does not exist"
     assert message.error().code() == KafkaError._AUTO_OFFSET_RESET
@@ -204,7 +205,7 @@ def test_a_record_too_large_is_refused(shores: Shores, unique: str) -> None:
     failed = []
     producer = confluent_producer(shores.kafka)
     producer.produce(unique, b"x" * 20_000, on_delivery=lambda error, _: failed.append(error))
-    assert producer.flush(10) == 0
+    assert producer.flush(TIMEOUT_S) == 0
     assert failed[0].code() == KafkaError.MSG_SIZE_TOO_LARGE
 
 
@@ -227,7 +228,7 @@ def test_an_idempotent_producer_keeps_order_over_a_flaky_line(
             if number % 2000 == 1999:
                 producer.poll(0.02)
                 line.cut()
-        assert producer.flush(30) == 0
+        assert producer.flush(TIMEOUT_S) == 0
         consumer = confluent_consumer(line.address)
         consumer.subscribe([unique])
         values = [int(message.value()) for message in poll_records(consumer, count)]
@@ -242,7 +243,7 @@ def test_an_idempotent_producer_keeps_order_over_a_flaky_line(
 def advertised_to(address: Address) -> Address:
     """Return where a client that bootstraps at `address` is told to go."""
     admin = AdminClient({"bootstrap.servers": text_of(address)})
-    [broker] = admin.list_topics(timeout=10).brokers.values()
+    [broker] = admin.list_topics(timeout=TIMEOUT_S).brokers.values()
     return broker.host, broker.port
 
 

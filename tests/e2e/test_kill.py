@@ -22,7 +22,7 @@ import pytest
 from confluent_kafka import TopicPartition
 from tests.e2e import raw_mqtt
 from tests.e2e.kafka_libraries import confluent_consumer, confluent_producer, poll_records
-from tests.e2e.mqtt_programs import wait_until
+from tests.e2e.patience import TIMEOUT_S, wait_until
 from tests.e2e.raw_mqtt import PUBACK, RawMqtt
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 SEED: Final = int(os.environ.get("ISTHMUS_KILL_SEED", "20240229"))
 MOMENT_S: Final = (0.02, 0.6)
 WINDOW: Final = 50
-GIVE_UP_S: Final = 120
 QUICK: Final = {"reconnect.backoff.ms": 10, "reconnect.backoff.max.ms": 50}
 
 
@@ -51,6 +50,7 @@ class MqttPublisher:
         self._server = server
         self._topic_name = topic_name
         self._next = 0
+        self._give_up_s = time.monotonic() + TIMEOUT_S
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -61,13 +61,12 @@ class MqttPublisher:
     def stop(self) -> None:
         """End after everything on its way is acknowledged."""
         self._stopping.set()
-        self._thread.join(30)
+        self._thread.join(TIMEOUT_S)
         assert not self.failures, self.failures
         assert self.acknowledged == self._next, "not everything is acknowledged"
 
     def _run(self) -> None:
-        give_up = time.monotonic() + GIVE_UP_S
-        while self._has_more() and not self.failures and time.monotonic() < give_up:
+        while self._has_more() and not self.failures and time.monotonic() < self._give_up_s:
             with (
                 contextlib.suppress(OSError),
                 raw_mqtt.raw_connection(self._server) as connection,
@@ -94,6 +93,7 @@ class MqttPublisher:
                 self.failures.append(f"{arrived} is not the next PUBACK [MQTT-4.6.0-2]")
                 return
             self.acknowledged += 1
+            self._give_up_s = time.monotonic() + TIMEOUT_S
 
     def _packet(self, number: int, *, dup: bool = False) -> bytes:
         identifier = self._id_of(number)
@@ -126,7 +126,7 @@ class KafkaPublisher:
     def stop(self) -> None:
         """End after everything on its way is acknowledged."""
         self._stopping.set()
-        self._thread.join(30)
+        self._thread.join(TIMEOUT_S)
         assert not self._thread.is_alive()
         assert not self.failures, self.failures[:3]
 
@@ -141,7 +141,7 @@ class KafkaPublisher:
                 self._producer.poll(0.0005)
             else:
                 self._producer.poll(0.01)
-        self._producer.flush(20)
+        self._producer.flush(TIMEOUT_S)
         if self.acknowledged != number:
             self.failures.append(f"{self.acknowledged} of {number} are acknowledged")
 
@@ -164,7 +164,7 @@ class LogReader:
         """Read to the end of the log; every offset has to be there, once."""
         consumer = confluent_consumer(self._server, **QUICK)
         try:
-            _, end = consumer.get_watermark_offsets(self._place, 20)
+            _, end = consumer.get_watermark_offsets(self._place, TIMEOUT_S)
             if end > self._place.offset:
                 consumer.assign([self._place])
                 messages = poll_records(consumer, end - self._place.offset)
@@ -211,7 +211,7 @@ EXACTLY_ONCE: Final = ("acks-all",)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("durability", "kills"), [("synced", 20), ("written", 5)])
 def test_nothing_acknowledged_is_lost(
     durability: str, kills: int, start_server: Callable[..., ServerProcess]

@@ -13,13 +13,13 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from tests.e2e import raw_mqtt
 from tests.e2e.mqtt_programs import (
-    TICK_S,
     Inbox,
     Message,
     paho_client,
     paho_publish,
     paho_subscribe,
 )
+from tests.e2e.patience import TICK_S, in_time, keep_within
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -156,7 +156,7 @@ def client_with_will(
     """Hold a paho client whose will waits for a while [MQTT 3.1.3.2.2]."""
     will, session = Properties(PacketTypes.WILLMESSAGE), Properties(PacketTypes.CONNECT)
     will.WillDelayInterval = delay_s
-    session.SessionExpiryInterval = 30
+    session.SessionExpiryInterval = 3600
 
     def prepare(client: Client) -> None:
         client.will_set(topic_name, b"gone", 1, properties=will)
@@ -164,6 +164,14 @@ def client_with_will(
     options = {"clean_start": False, "properties": session}
     with paho_client(server, client_id, prepare=prepare, **options) as client:
         yield client
+
+
+def cut(client: Client) -> float:
+    """Break the connection of a client, and return the time just before."""
+    client.loop_stop()  # first: its thread would connect again
+    cut_s = time.monotonic()
+    client.socket().shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+    return cut_s
 
 
 def test_a_broken_connection_publishes_the_will(shores: Shores, unique: str) -> None:
@@ -199,23 +207,32 @@ def test_a_will_waits_for_its_delay(shores: Shores, unique: str) -> None:
     with paho_client(shores.mqtt) as watcher:
         inbox = paho_subscribe(watcher, f"{unique}/will")
         with client_with_will(shores.mqtt, unique, f"{unique}/will", 1) as client:
-            client.loop_stop()  # first: its thread would connect again
-            cut_s = time.monotonic()
-            client.socket().shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+            cut_s = cut(client)
             inbox.wait(1)
             assert inbox.arrived_at_s[0] - cut_s > 1 - TICK_S
 
 
 def test_who_comes_back_in_time_leaves_no_will(shores: Shores, unique: str) -> None:
     """[MQTT-3.1.3-9]"""
-    with paho_client(shores.mqtt) as watcher:
-        inbox = paho_subscribe(watcher, f"{unique}/will")
-        with client_with_will(shores.mqtt, unique, f"{unique}/will", 1) as client:
-            client.loop_stop()  # first: its thread would wait a second to connect again
-            client.socket().shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
-            with client_with_will(shores.mqtt, unique, f"{unique}/will", 1):
-                inbox.stays_at(0, 2)
-        inbox.stays_at(0, 0.2)
+
+    def comes_back(delay_s: int) -> None:
+        will = (f"{unique}/{delay_s}", delay_s)
+        with paho_client(shores.mqtt) as watcher:
+            inbox = paho_subscribe(watcher, will[0])
+            with (
+                client_with_will(shores.mqtt, unique, *will) as client,
+                client_with_will(shores.mqtt, f"{unique}-later", *will) as later,
+            ):
+                cut_s = cut(client)
+                with client_with_will(shores.mqtt, unique, *will):
+                    keep_within(delay_s, cut_s)
+                    later_cut_s = cut(later)
+                    inbox.wait(1)
+            inbox.stays_at(1)
+        # It is that of the other client: the first one's had been due before.
+        assert inbox.arrived_at_s[0] - later_cut_s > delay_s - TICK_S
+
+    in_time(comes_back)
 
 
 def test_disconnect_with_will_message_publishes_it(shores: Shores, unique: str) -> None:
@@ -233,19 +250,30 @@ def test_a_silent_client_is_cut_and_its_will_published(shores: Shores, unique: s
     with paho_client(shores.mqtt) as watcher:
         inbox = paho_subscribe(watcher, f"{unique}/will")
         will = (f"{unique}/will", b"gone", 1, False)
+        spoke_s = time.monotonic()
         with raw_mqtt.raw_session(shores.mqtt, unique, keep_alive_s=1, will=will) as session:
-            inbox.stays_at(0, 1.2)
-            assert [message.payload for message in inbox.wait(1, 10)] == [b"gone"]
+            assert [message.payload for message in inbox.wait(1)] == [b"gone"]
+            assert inbox.arrived_at_s[0] - spoke_s > 1.5 - TICK_S
             while (last := session.receive()) is not None:
                 assert last.kind == raw_mqtt.DISCONNECT
 
 
 def test_pings_keep_a_connection_alive(shores: Shores, unique: str) -> None:
-    with raw_mqtt.raw_session(shores.mqtt, unique, keep_alive_s=1) as session:
-        for _ in range(5):
-            assert session.is_silent(0.6)
-            session.send(raw_mqtt.packet(raw_mqtt.PINGREQ))
-            session.expect(raw_mqtt.PINGRESP)
+    def pings(keep_alive_s: int) -> None:
+        spoke_s = time.monotonic()
+        with raw_mqtt.raw_session(shores.mqtt, unique, keep_alive_s=keep_alive_s) as session:
+            for _ in range(5):
+                time.sleep(0.6 * keep_alive_s)
+                ping_s = time.monotonic()
+                try:
+                    session.send(raw_mqtt.packet(raw_mqtt.PINGREQ))
+                    session.expect(raw_mqtt.PINGRESP)
+                except (AssertionError, OSError):
+                    keep_within(1.5 * keep_alive_s, spoke_s)
+                    raise
+                spoke_s = ping_s
+
+    in_time(pings)
 
 
 # --- MQTT 5 ---------------------------------------------------------------------------------
@@ -265,7 +293,7 @@ def test_all_publish_properties_pass_through(shores: Shores, unique: str) -> Non
     properties.ContentType = "text/plain"
     properties.ResponseTopic = f"{unique}/answer"
     properties.CorrelationData = b"\x00\xff"
-    properties.MessageExpiryInterval = 60
+    properties.MessageExpiryInterval = 3600
     with paho_client(shores.mqtt) as client:
         paho_subscribe(client, unique)
         arrived = []
@@ -276,13 +304,15 @@ def test_all_publish_properties_pass_through(shores: Shores, unique: str) -> Non
             inbox.put(Message(unique, b""))
 
         client.on_message = on_message
-        client.publish(unique, b"x", 1, properties=properties).wait_for_publish(10)
+        sent_s = time.monotonic()
+        client.publish(unique, b"x", 1, properties=properties)
         inbox.wait(1)
+        passed_s = time.monotonic() - sent_s
     assert arrived[0].PayloadFormatIndicator == 1
     assert arrived[0].ContentType == "text/plain"
     assert arrived[0].ResponseTopic == f"{unique}/answer"
     assert arrived[0].CorrelationData == b"\x00\xff"
-    assert 58 <= arrived[0].MessageExpiryInterval <= 60
+    assert 3599 - passed_s <= arrived[0].MessageExpiryInterval <= 3600
 
 
 def test_no_local_hides_a_clients_own_messages(shores: Shores, unique: str) -> None:

@@ -6,7 +6,8 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.e2e.mqtt_programs import Message, paho_client, paho_publish, wait_until
+from tests.e2e.mqtt_programs import Message, paho_client, paho_publish
+from tests.e2e.patience import in_time, keep_within, wait_until
 from tests.e2e.raw_mqtt import (
     CONNACK,
     DISCONNECT,
@@ -67,15 +68,29 @@ def test_a_session_is_present_until_a_clean_start(
     assert seen == [False, True, False, version == 5]
 
 
-def test_a_session_expires(shores: Shores, unique: str) -> None:
-    options = {"clean": False, "session_expiry_s": 1}
-    with raw_session(shores.mqtt, unique, **options):
-        pass
-    with raw_session(shores.mqtt, unique, **options) as session:
-        assert session.session_present
-    time.sleep(2.5)
-    with raw_session(shores.mqtt, unique, **options) as session:
-        assert not session.session_present
+def test_a_session_expires_and_not_before(shores: Shores, unique: str) -> None:
+    def leave(expiry_s: int) -> None:
+        options = {"clean": False, "session_expiry_s": expiry_s}
+        with raw_session(shores.mqtt, unique, **options) as session:
+            session.send(packet(DISCONNECT))
+            assert session.receive() is None  # the server has begun to count
+            session.cut()
+
+    def is_present() -> bool:
+        with raw_session(shores.mqtt, unique, clean=False) as session:
+            return session.session_present
+
+    def comes_back(expiry_s: int) -> None:
+        left_s = time.monotonic()
+        leave(expiry_s)
+        if not is_present():
+            keep_within(expiry_s, left_s)
+            raise AssertionError("the session has expired too early")
+
+    in_time(comes_back)
+    leave(1)
+    time.sleep(1.2)
+    assert not is_present()
 
 
 def test_disconnect_can_shorten_the_expiry(shores: Shores, unique: str) -> None:

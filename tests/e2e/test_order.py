@@ -11,6 +11,7 @@ from tests.e2e.kafka_libraries import ConfluentKafka, confluent_producer
 from tests.e2e.kafka_programs import KAFKA_PROGRAMS
 from tests.e2e.kafka_record import KafkaProgram, Record
 from tests.e2e.mqtt_programs import MQTT_PROGRAMS, Message, MqttProgram
+from tests.e2e.patience import TIMEOUT_S
 from tests.e2e.server_process import ServerProcess
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def test_delivered_to(program: MqttProgram, server: ServerProcess) -> None:
         for number in range(COUNT):
             producer.produce("load", b"%d" % number, key_of(number, 10))
             if (number + 1) % CHUNK == 0:
-                assert producer.flush(30) == 0
+                assert producer.flush(TIMEOUT_S) == 0
                 inbox.wait(number + 1)
         arrived = inbox.stays_at(COUNT, 0.1)
     check_order(((message.topic_name, message.payload) for message in arrived), 10)

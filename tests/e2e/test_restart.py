@@ -9,6 +9,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 from tests.e2e.kafka_libraries import ConfluentKafka, confluent_producer, create_topic
 from tests.e2e.kafka_record import Record
 from tests.e2e.mqtt_programs import Message, paho_client, paho_publish, paho_subscribe
+from tests.e2e.patience import TIMEOUT_S
 from tests.e2e.raw_mqtt import DISCONNECT, raw_session
 from tests.e2e.server_process import text_of
 
@@ -56,9 +57,9 @@ def test_topics_with_their_settings(end: str, fresh_server: ServerProcess) -> No
 def described(server: ServerProcess, log_topic: str) -> tuple[list[int], str]:
     """Return the partitions of a log topic and its `retention.ms`."""
     admin = AdminClient({"bootstrap.servers": text_of(server.kafka)})
-    partitions = sorted(admin.list_topics(timeout=10).topics[log_topic].partitions)
+    partitions = sorted(admin.list_topics(timeout=TIMEOUT_S).topics[log_topic].partitions)
     [configs] = admin.describe_configs([ConfigResource(ResourceType.TOPIC, log_topic)]).values()
-    return partitions, configs.result(10)["retention.ms"].value
+    return partitions, configs.result(TIMEOUT_S)["retention.ms"].value
 
 
 @END
@@ -97,7 +98,7 @@ def test_an_idempotent_producer_goes_on(end: str, fresh_server: ServerProcess) -
                 b"k",
                 on_delivery=lambda error, _: failures.append(error) if error else None,
             )
-        assert producer.flush(20) == 0
+        assert producer.flush(TIMEOUT_S) == 0
 
     produce(range(50))
     restart(fresh_server, end)

@@ -19,8 +19,8 @@ from tests.e2e.mqtt_programs import (
     paho_client,
     paho_publish,
     paho_subscribe,
-    wait_until,
 )
+from tests.e2e.patience import wait_until
 from tests.e2e.raw_mqtt import (
     PUBCOMP,
     PUBLISH,

@@ -26,6 +26,7 @@ JAVA = shutil.which("java")
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(600),
     pytest.mark.skipif(JAVA is None, reason="java is not installed"),
     pytest.mark.skipif(
         not list(KAFKA_LIB.glob("kafka-tools-*.jar")),
@@ -38,7 +39,7 @@ def dump(paths, *options):
     """Run DumpLogSegments and return what it prints; what it finds wrong goes to stderr."""
     command = [JAVA, "-Xmx256m", "-cp", f"{KAFKA_LIB}/*", DUMP_LOG_SEGMENTS]
     command += ["--files", ",".join(map(str, paths)), *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 

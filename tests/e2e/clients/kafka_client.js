@@ -9,7 +9,12 @@ import kafkajs from 'kafkajs'
 
 const [broker, action, topic, detail] = process.argv.slice(2)
 process.env.KAFKAJS_NO_PARTITIONER_WARNING = '1'
-const kafka = new kafkajs.Kafka({ brokers: [broker], logLevel: kafkajs.logLevel.ERROR })
+const kafka = new kafkajs.Kafka({
+  brokers: [broker],
+  connectionTimeout: 60_000, // a second by default, which a busy machine may need
+  requestTimeout: 120_000,
+  logLevel: kafkajs.logLevel.ERROR,
+})
 
 const bytes = (text) => (text === null ? null : Buffer.from(text, 'base64'))
 const text = (buffer) => (buffer === null ? null : Buffer.from(buffer).toString('base64'))

@@ -12,6 +12,7 @@ const client = await mqtt.connectAsync({
   port: Number(port),
   protocolVersion: 5,
   reconnectPeriod: 0,
+  connectTimeout: 120_000,
   properties: { receiveMaximum: 1000 },
 })
 

@@ -92,7 +92,9 @@ def test_any_request_is_answered_or_closes(
 
 
 @settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(request=requests(), data=st.data())
 def test_a_damaged_request_harms_nobody_else(

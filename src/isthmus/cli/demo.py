@@ -37,6 +37,7 @@ key = "{line}"
 FREE: Final = "127.0.0.1:0"
 START_S_MAX: Final = 30.0
 STOP_S_MAX: Final = 10.0
+ARRIVAL_S_MAX: Final = 20.0
 TURN_S: Final = 0.1  # each line measures once a turn
 COMMAND_TURNS: Final = 5  # one line is sent a command every so many turns
 
@@ -162,6 +163,7 @@ def run_factory(addresses: dict[str, Listener], count: int, seconds: float | Non
                 line.start(addresses["mqtt"])
                 started.append(line)
             work(lines, office, seconds, show)
+            wait_for_arrival(figures)
     finally:
         for line in started:
             line.stop()
@@ -185,7 +187,13 @@ def work(
         turn += 1
         show(turn * TURN_S)
         time.sleep(max(0.0, start + turn * TURN_S - time.monotonic()))
-    time.sleep(2 * TURN_S)  # what is on its way arrives
+
+
+def wait_for_arrival(figures: dict[str, Figures]) -> None:
+    """Wait until what is on its way has come out at the other end, but not for ever."""
+    end = time.monotonic() + ARRIVAL_S_MAX
+    while time.monotonic() < end and not all(each.has_arrived() for each in figures.values()):
+        time.sleep(TURN_S)
 
 
 # --- what is seen -----------------------------------------------------------------------------

@@ -46,6 +46,10 @@ class Figures:
         self.vibration = 0.0
         self.state = "?"
 
+    def has_arrived(self) -> bool:
+        """Whether nothing is on its way: all is consumed, and every command answered."""
+        return self.consumed >= self.published and self.answered >= self.commanded
+
 
 class Line:
     """One production line: an MQTT 5 client, two sensors, and a drive that takes commands."""
@@ -54,7 +58,7 @@ class Line:
         self.name = name
         self._number = number
         self._figures = figures
-        self._connected = threading.Event()
+        self._ready = threading.Event()
         self._lost = ""
         self._client = Client(
             CallbackAPIVersion.VERSION2, f"demo-{run}-{name}", protocol=MQTTv5
@@ -62,6 +66,7 @@ class Line:
         self._client.will_set(self._topic_name("state"), b"lost", qos=1, retain=True)
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
+        self._client.on_subscribe = self._on_subscribe
         self._client.on_message = self._on_command
 
     def start(self, address: Listener) -> None:
@@ -73,7 +78,7 @@ class Line:
                 f"no MQTT server answers at {address.address}: {error.strerror or error}"
             ) from None
         self._client.loop_start()
-        if not self._connected.wait(ANSWER_S_MAX):
+        if not self._ready.wait(ANSWER_S_MAX):
             raise click.ClickException(f"no MQTT server answers at {address.address}")
 
     def measure(self, seconds: float) -> None:
@@ -106,7 +111,9 @@ class Line:
         if not reason.is_failure:
             self._client.subscribe(self._topic_name("command"), qos=1)
             self._client.publish(self._topic_name("state"), b"running", 1, True)
-            self._connected.set()
+
+    def _on_subscribe(self, _c: Client, _u: Any, _m: int, _reasons: Any, _p: Any) -> None:
+        self._ready.set()  # from here on no command is missed
 
     def _on_disconnect(self, _c: Client, _u: Any, _f: Any, reason: Any, _p: Any) -> None:
         self._lost = str(reason)

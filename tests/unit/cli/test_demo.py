@@ -35,3 +35,14 @@ def test_the_summary_adds_the_lines_up() -> None:
         "MQTT published 8  Kafka consumed 6  latency p50 2.0 ms p99 2.0 ms"
         "  commands 4  answers 2  round trip -"
     )
+
+
+def test_nothing_is_on_its_way_once_all_is_consumed_and_answered() -> None:
+    figures = Figures()
+    assert figures.has_arrived()
+    figures.published = figures.commanded = 1
+    assert not figures.has_arrived()
+    figures.consumed = 1
+    assert not figures.has_arrived()
+    figures.answered = 1
+    assert figures.has_arrived()

@@ -19,6 +19,7 @@ from setuptools import Extension, setup
 POINTERS = ["isthmus.wire.buffer", "isthmus.wire.crc32c"]
 TYPED = [
     "isthmus.record.batch",
+    "isthmus.record.walk",
     "isthmus.topics.tree",
     "isthmus.mqtt.packets",
     "isthmus.mqtt.properties",

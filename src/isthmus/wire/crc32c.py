@@ -26,9 +26,19 @@ _TABLE: Final = _table()
 hardware = False  # whether `crc32c` uses the processor's instruction
 
 
-def crc32c(data: bytes | bytearray | memoryview, value: int = 0, start: int = 0) -> int:
-    """Return the checksum of `data[start:]`, continued from the checksum `value`."""
-    return crc32c_by_table(data, value, start)
+def crc32c(
+    data: bytes | bytearray | memoryview, value: int = 0, start: int = 0, end: int = -1
+) -> int:
+    """Return the checksum of `data[start:end]`, continued from the checksum `value`.
+
+    `end` -1 stands for the end of `data`.
+    """
+    flat = memoryview(data).cast("B")
+    if end != -1:
+        if not 0 <= start <= end <= len(flat):
+            raise IndexError(f"no bytes {start} to {end} in {len(flat)}")
+        flat = flat[:end]
+    return crc32c_by_table(flat, value, start)
 
 
 def crc32c_by_table(

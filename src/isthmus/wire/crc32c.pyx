@@ -135,19 +135,26 @@ cdef unsigned int crc32c_raw(
     return ~crc_by_slices(~value, data, <size_t>size)
 
 
-cpdef unsigned int crc32c(object data, unsigned int value=0, Py_ssize_t start=0) except? 0:
-    """Return the checksum of `data[start:]`, continued from the checksum `value`."""
+cpdef unsigned int crc32c(
+    object data, unsigned int value=0, Py_ssize_t start=0, Py_ssize_t end=-1
+) except? 0:
+    """Return the checksum of `data[start:end]`, continued from the checksum `value`.
+
+    `end` -1 stands for the end of `data`.
+    """
     cdef Py_buffer view
     cdef const unsigned char* at
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
     try:
-        if start < 0 or start > view.len:
-            raise IndexError(f"no byte {start} in {view.len}")
+        if end == -1:
+            end = view.len
+        if start < 0 or start > end or end > view.len:
+            raise IndexError(f"no bytes {start} to {end} in {view.len}")
         at = <const unsigned char*>view.buf + start
-        if view.len - start <= _HELD_BYTES_MAX:
-            return crc32c_raw(at, view.len - start, value)
+        if end - start <= _HELD_BYTES_MAX:
+            return crc32c_raw(at, end - start, value)
         with nogil:
-            value = crc32c_raw(at, view.len - start, value)
+            value = crc32c_raw(at, end - start, value)
         return value
     finally:
         PyBuffer_Release(&view)

@@ -25,6 +25,13 @@ def test_published_answers(checksum, data: bytes, expected: int) -> None:
     assert checksum(data[3:], checksum(data[:3])) == expected
 
 
+def test_it_may_end_before_the_data() -> None:
+    assert crc32c(b"xyabcxy", 0, 2, 5) == crc32c(b"abc")
+    for start, end in ((0, 8), (3, 2), (0, -2)):
+        with pytest.raises(IndexError):
+            crc32c(b"xyabcxy", 0, start, end)
+
+
 @pytest.mark.parametrize("start", [-1, 4])
 def test_it_starts_within_the_data(start: int) -> None:
     with pytest.raises(IndexError):

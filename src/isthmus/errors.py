@@ -110,6 +110,14 @@ class ProducerFenced(BatchRefused):
     """The producer epoch is older than the newest seen for this producer id."""
 
 
+class TransactionStateInvalid(BatchRefused):
+    """A producer wrote outside of the transaction that it has open."""
+
+
+class CoordinatorFenced(BatchRefused):
+    """A transaction marker comes from a coordinator that another one has replaced."""
+
+
 class BatchTooLarge(BatchRefused):
     """A record batch is larger than the log topic's max.message.bytes."""
 

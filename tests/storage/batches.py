@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from isthmus.record.batch import BatchBuilder, split_batches
+from isthmus.record.markers import EndMarker, build_marker
 from isthmus.storage.log import ISOLATION_WRITTEN
 
 NOW_MS = 1_700_000_000_000
@@ -32,6 +33,11 @@ def batch_of(
     if not magic_crc:
         batch.data[batch.size - 1] ^= 1
     return batch
+
+
+def marker_of(producer_id, *, commits, epoch=0, coordinator_epoch=0, timestamp=NOW_MS):
+    """Return the control batch that ends a transaction."""
+    return build_marker(producer_id, epoch, EndMarker(commits, coordinator_epoch), timestamp)
 
 
 def contents(partition, isolation=ISOLATION_WRITTEN, start=None):

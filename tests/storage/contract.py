@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import pytest
 from tests.sim import SimRuntime
-from tests.storage.batches import Answer, batch_of, contents
+from tests.storage.batches import Answer, batch_of, contents, marker_of
 
 from isthmus.errors import (
     BatchRefused,
     BatchTooLarge,
     ConfigInvalid,
+    CoordinatorFenced,
     CorruptBatch,
     LogClosed,
     OffsetOutOfRange,
@@ -22,6 +23,7 @@ from isthmus.errors import (
     TopicExists,
     TopicInvalid,
     TopicUnknown,
+    TransactionStateInvalid,
 )
 from isthmus.storage.log import ISOLATION_DURABLE, ISOLATION_WRITTEN
 
@@ -154,8 +156,7 @@ class LogContract:
 
     def test_a_trusted_batch_may_be_a_control_batch(self, log, partition, runtime):
         answer = Answer()
-        batch = batch_of(b"marker", control=True, producer_id=7, epoch=0)
-        partition.append(batch, answer, trusted=True)
+        partition.append(marker_of(7, commits=True), answer, trusted=True)
         log.flush()
         runtime.settle()
         assert answer.events == [("written", 0), "durable"]
@@ -215,18 +216,122 @@ class LogContract:
         with pytest.raises(OffsetOutOfRange):
             partition.read(offset, MIB)
 
-    def test_open_transactions_hold_back_the_stable_offset(self, log, partition, runtime):
+    # --- transactions -------------------------------------------------------------------------
+
+    def put_in(self, log, partition, producer_id, sequence, *values):
+        """Append one batch of a transaction."""
+        how = {"producer_id": producer_id, "epoch": 0, "sequence": sequence}
+        return self.put(log, partition, *values, transactional=True, **how)
+
+    def end(self, log, partition, producer_id, *, commits, **how):
+        """Append the marker of a transaction."""
+        answer = Answer()
+        marker = marker_of(producer_id, commits=commits, **how)
+        partition.append(marker, answer, trusted=True)
+        log.flush()
+        self.runtime_of(log).settle()
+        return answer
+
+    def interleave(self, log, partition):
+        """Write three transactions of two producers, and what belongs to none."""
+        self.put(log, partition, b"0")
+        self.put_in(log, partition, 1, 0, b"1")
+        self.put_in(log, partition, 2, 0, b"2", b"3")
+        self.put(log, partition, b"4")
+        self.end(log, partition, 2, commits=False)  # 5
+        self.put_in(log, partition, 2, 2, b"6")
+        self.put_in(log, partition, 1, 1, b"7")
+        self.end(log, partition, 1, commits=True)  # 8
+        self.end(log, partition, 2, commits=False)  # 9
+        self.put_in(log, partition, 1, 2, b"10")
+
+    def check_interleaved(self, partition):
+        """Compare what is told of `interleave` with what Kafka would tell."""
+        assert partition.end_offset == 11
+        assert partition.last_stable_offset == 10
+        assert partition.aborted(0, 10) == [(2, 2), (2, 6)]
+        assert partition.aborted(0, 3) == [(2, 2)]
+        assert partition.aborted(0, 2) == []
+        assert partition.aborted(5, 6) == [(2, 2)]
+        assert partition.aborted(6, 7) == [(2, 6)]
+        assert partition.aborted(10, 10) == []
+
+    def test_open_transactions_hold_back_the_stable_offset(self, log, partition):
         self.put(log, partition, b"a")
-        self.put(log, partition, b"b", producer_id=9, epoch=0, sequence=0, transactional=True)
+        self.put_in(log, partition, 9, 0, b"b")
         self.put(log, partition, b"c")
         assert partition.last_stable_offset == 1
         assert partition.end_offset == 3
         assert len(partition.read(0, MIB, ISOLATION_DURABLE).buffers) == 1
-        marker = batch_of(b"m", control=True, transactional=True, producer_id=9, epoch=0)
-        partition.append(marker, None, trusted=True)
-        log.flush()
+        self.end(log, partition, 9, commits=True)
         self.put(log, partition, b"d")
         assert partition.last_stable_offset == 5
+        assert len(partition.read(0, MIB, ISOLATION_DURABLE).buffers) == 5
+
+    def test_what_was_aborted_is_told_for_each_stretch(self, log, partition):
+        self.interleave(log, partition)
+        self.check_interleaved(partition)
+
+    def test_the_oldest_open_transaction_counts_whatever_ends_first(self, log, partition):
+        for producer_id in (1, 2, 3):
+            self.put_in(log, partition, producer_id, 0, b"v")
+        stable = []
+        for producer_id in (2, 1, 3):
+            self.end(log, partition, producer_id, commits=True)
+            stable.append(partition.last_stable_offset)
+        assert stable == [0, 2, 6]
+
+    def test_a_marker_counts_once_it_is_durable(self, log, partition, runtime):
+        self.put_in(log, partition, 1, 0, b"v")
+        partition.append(marker_of(1, commits=True), None, trusted=True)
+        assert partition.last_stable_offset == 0
+        log.flush()
+        assert partition.last_stable_offset == (2 if partition.durable_offset == 2 else 0)
+        partition.wait(0, lambda: None, ISOLATION_DURABLE)
+        runtime.settle()
+        assert partition.last_stable_offset == 2
+
+    def test_a_waiter_for_what_is_decided_is_woken_by_the_marker(self, log, partition):
+        self.put_in(log, partition, 1, 0, b"v")
+        woken = []
+        partition.wait(0, lambda: woken.append(1), ISOLATION_DURABLE)
+        self.put(log, partition, b"other")
+        assert woken == []
+        self.end(log, partition, 1, commits=False)
+        assert woken == [1]
+
+    def test_a_marker_that_ends_nothing_is_stored_and_changes_nothing(self, log, partition):
+        self.put(log, partition, b"a", producer_id=1, epoch=0, sequence=0)
+        assert self.end(log, partition, 1, commits=False).is_durable
+        assert self.end(log, partition, 2, commits=False).is_durable
+        assert partition.aborted(0, 3) == []
+        assert partition.last_stable_offset == 3
+        again = self.put(log, partition, b"a", producer_id=1, epoch=0, sequence=0)
+        assert again.base_offset == 0
+
+    def test_a_marker_may_bring_the_next_epoch(self, log, partition):
+        """Transactions of version 2 (KIP-890)."""
+        self.put_in(log, partition, 1, 0, b"v")
+        self.end(log, partition, 1, commits=False, epoch=1)
+        assert partition.aborted(0, 2) == [(1, 0)]
+        assert type(self.put_in(log, partition, 1, 1, b"late").error) is ProducerFenced
+        first = self.put(log, partition, b"w", producer_id=1, epoch=1, sequence=0)
+        assert first.base_offset == 2
+
+    def test_what_contradicts_a_transaction_is_refused(self, log, partition):
+        self.put_in(log, partition, 1, 0, b"v")
+        outside = self.put(log, partition, b"w", producer_id=1, epoch=0, sequence=1)
+        assert type(outside.error) is TransactionStateInvalid
+        self.end(log, partition, 1, commits=True, coordinator_epoch=4)
+        late = self.end(log, partition, 1, commits=True, coordinator_epoch=3)
+        assert type(late.error) is CoordinatorFenced
+        old = self.end(log, partition, 1, commits=True, epoch=-1, coordinator_epoch=4)
+        assert type(old.error) is ProducerFenced
+        other = Answer()
+        control = batch_of(b"m", producer_id=1, epoch=0, control=True, transactional=True)
+        partition.append(control, other, trusted=True)
+        assert type(other.error) is CorruptBatch
+        assert partition.end_offset == 2
 
     # --- wait ---------------------------------------------------------------------------------
 

@@ -208,6 +208,8 @@ CODES: Final[dict[type[errors.IsthmusError], ErrorCode]] = {
     errors.BatchRefused: ErrorCode.INVALID_RECORD,
     errors.OutOfOrderSequence: ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER,
     errors.ProducerFenced: ErrorCode.INVALID_PRODUCER_EPOCH,
+    errors.TransactionStateInvalid: ErrorCode.INVALID_TXN_STATE,
+    errors.CoordinatorFenced: ErrorCode.TRANSACTION_COORDINATOR_FENCED,
     errors.BatchTooLarge: ErrorCode.MESSAGE_TOO_LARGE,
     errors.TimestampInvalid: ErrorCode.INVALID_TIMESTAMP,
     errors.ConfigInvalid: ErrorCode.INVALID_CONFIG,

@@ -79,7 +79,11 @@ class Partition(Protocol):
 
     @property
     def last_stable_offset(self) -> int:
-        """One past the last record `ISOLATION_DURABLE` may see; at most `durable_offset`."""
+        """One past the last record `ISOLATION_DURABLE` may see; at most `durable_offset`.
+
+        Before it no transaction is open, and the markers of all are durable. It never moves
+        back, not by a crash either.
+        """
 
     @property
     def size_bytes(self) -> int:
@@ -93,8 +97,9 @@ class Partition(Protocol):
         The batch's bytes belong to the partition from here on. A batch that breaks a rule is
         refused through `ticket.failed` (BatchRefused, CorruptBatch, LogClosed, …), at once. A
         batch that an idempotent producer sent before is not stored again: its ticket gets the
-        first one's offset. `trusted`: this server has built the batch; it may be a control
-        batch, and its checksum and timestamps are not checked again.
+        first one's offset. `trusted`: this server has built the batch; it may be the marker
+        that ends a transaction (record/markers.py), and its checksum and timestamps are not
+        checked again.
         """
 
     def read(self, offset: int, bytes_max: int, isolation: int = ISOLATION_WRITTEN) -> Records:
@@ -104,6 +109,14 @@ class Partition(Protocol):
         `bytes_max`. The first may begin after `offset`, where the log has a gap. Empty:
         nothing there *yet*, see `wait`. Raises OffsetOutOfRange for an offset before
         `start_offset` or after `end_offset`, TopicUnknown once the log topic is deleted.
+        """
+
+    def aborted(self, offset: int, end: int) -> list[tuple[int, int]]:
+        """Return the aborted transactions that have records from `offset` to before `end`.
+
+        As pairs of producer id and first offset, for readers with ISOLATION_DURABLE: they drop
+        what a producer wrote from its first offset on, until they come to its marker. `end` is
+        at most `last_stable_offset`. Raises StorageError.
         """
 
     def wait(

@@ -21,6 +21,7 @@ from isthmus.errors import (
     TopicExists,
     TopicUnknown,
 )
+from isthmus.storage.aborted import AbortedIndex
 from isthmus.storage.log import ISOLATION_DURABLE, ISOLATION_WRITTEN, Records
 from isthmus.storage.names import check_log_topic
 from isthmus.storage.producers import ProducerTable
@@ -51,6 +52,7 @@ class MemoryPartition:
         self._log = log
         self._batches: list[RecordBatch] = []
         self._ends: list[int] = []  # next offset of each batch
+        self._aborted = AbortedIndex()
         self._queue: list[tuple[RecordBatch | None, int, Ticket | None]] = []
         self._queue_end = 0  # one past the newest queued record
         self._waiters = {ISOLATION_WRITTEN: Waiters(), ISOLATION_DURABLE: Waiters()}
@@ -64,8 +66,7 @@ class MemoryPartition:
     @property
     def last_stable_offset(self) -> int:
         """One past the last record that no open transaction holds back."""
-        first_open = self.producers.first_open_offset()
-        return self.end_offset if first_open is None else min(first_open, self.end_offset)
+        return max(self.producers.stable_offset(self.end_offset), self.start_offset)
 
     def append(
         self, batch: RecordBatch, ticket: Ticket | None, *, trusted: bool = False
@@ -102,6 +103,8 @@ class MemoryPartition:
                 self._ends.append(batch.next_offset)
                 self.size_bytes += batch.size
                 self.end_offset = batch.next_offset
+        for aborted in self.producers.aborted:
+            self._aborted.append(aborted)
         self.producers.settle()
         for _, base_offset, ticket in queue:
             if ticket is not None:
@@ -126,6 +129,12 @@ class MemoryPartition:
             buffers.append(batch.data)
             bytes_max -= batch.size
         return Records(buffers)
+
+    def aborted(self, offset: int, end: int) -> list[tuple[int, int]]:
+        """Return the aborted transactions that have records from `offset` to before `end`."""
+        found: list[tuple[int, int]] = []
+        self._aborted.collect(offset, end, found)
+        return found
 
     def wait(
         self, offset: int, wake: Callable[[], None], isolation: int = ISOLATION_WRITTEN

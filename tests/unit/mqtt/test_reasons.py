@@ -27,6 +27,8 @@ AS_THEIR_KIND = {
     errors.OffsetOutOfRange,
     errors.OutOfOrderSequence,
     errors.ProducerFenced,
+    errors.TransactionStateInvalid,
+    errors.CoordinatorFenced,
     errors.TimestampInvalid,
     errors.ConfigInvalid,
     errors.CorruptBatch,

@@ -5,9 +5,14 @@ from __future__ import annotations
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from tests.storage.batches import batch_of
+from tests.storage.batches import batch_of, marker_of
 
-from isthmus.errors import BatchRefused, CorruptBatch, OutOfOrderSequence, ProducerFenced
+from isthmus.errors import (
+    CorruptBatch,
+    OutOfOrderSequence,
+    ProducerFenced,
+    TransactionStateInvalid,
+)
 from isthmus.storage.producers import SEQUENCE_MAX, ProducerTable
 
 
@@ -97,19 +102,19 @@ def test_a_transaction_is_open_until_its_marker(log):
     log.append(numbered(0, transactional=True))
     log.append(numbered(1, transactional=True))
     log.append(numbered(0, producer_id=2, transactional=True))
-    assert log.table.first_open_offset() == 0
-    with pytest.raises(BatchRefused):
+    assert log.table.stable_offset(3) == 0
+    with pytest.raises(TransactionStateInvalid):
         log.append(numbered(2))
-    log.append(numbered(-1, transactional=True, control=True))
-    assert log.table.first_open_offset() == 2
-    log.append(numbered(-1, producer_id=2, transactional=True, control=True))
-    assert log.table.first_open_offset() is None
+    log.append(marker_of(1, commits=True))
+    assert [log.table.stable_offset(durable) for durable in (3, 4)] == [0, 2]
+    log.append(marker_of(2, commits=True))
+    assert [log.table.stable_offset(durable) for durable in (4, 5)] == [2, 5]
 
 
 def test_a_marker_with_a_new_epoch_starts_the_sequence_again(log):
     """Transactions of version 2 bump the epoch with the marker (KIP-890)."""
     log.append(numbered(0, transactional=True))
-    log.append(numbered(-1, epoch=1, transactional=True, control=True))
+    log.append(marker_of(1, commits=True, epoch=1))
     with pytest.raises(OutOfOrderSequence):
         log.append(numbered(1, epoch=1, transactional=True))
     log.append(numbered(0, epoch=1, transactional=True))
@@ -123,7 +128,7 @@ def test_roll_back_forgets_what_was_not_written(log):
     table.admit(numbered(0, producer_id=2, transactional=True), 3)
     table.roll_back()
     assert table.get(2) is None
-    assert table.first_open_offset() is None
+    assert table.stable_offset(4) == 4
     assert log.append(numbered(1)) == (1, True)
 
 

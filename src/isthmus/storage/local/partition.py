@@ -105,11 +105,8 @@ class LocalPartition:
 
     @property
     def last_stable_offset(self) -> int:
-        """One past the last record that is durable and held back by no open transaction."""
-        first_open = self.producers.first_open_offset()
-        if first_open is None or first_open > self.durable_offset:
-            return self.durable_offset
-        return first_open
+        """One past the last record that is durable and no open transaction holds back."""
+        return max(self.producers.stable_offset(self.durable_offset), self.start_offset)
 
     @property
     def recovery_point(self) -> int:
@@ -198,6 +195,8 @@ class LocalPartition:
             self._take_back()
             for batch in written:
                 self.producers.replay(batch)
+        for aborted in self.producers.aborted:
+            self._segments.note_aborted(aborted)
         self.producers.settle()
         self._restart.bytes_since += self._queue_bytes
         return failure
@@ -212,6 +211,8 @@ class LocalPartition:
         self._restart.save_epochs()
         if self._segments.active is None:
             self._segments.add(base_offset)
+        if self.producers.aborted:
+            self._segments.load_aborted()
 
     def _chunks(self, batches: list[RecordBatch]) -> Iterator[list[RecordBatch]]:
         """Part the batches where a new segment begins, beginning it. Raises OSError."""
@@ -337,6 +338,10 @@ class LocalPartition:
         end = self.end_offset
         limit = end if isolation == ISOLATION_WRITTEN else self.last_stable_offset
         return self._reader.read(offset, bytes_max, self.start_offset, end, limit)
+
+    def aborted(self, offset: int, end: int) -> list[tuple[int, int]]:
+        """Return the aborted transactions that have records from `offset` to before `end`."""
+        return self._reader.aborted(offset, end)
 
     def wait(
         self, offset: int, wake: Callable[[], None], isolation: int = ISOLATION_WRITTEN

@@ -44,6 +44,13 @@ class PartitionReader:
                 )
         return Records(buffers)
 
+    def aborted(self, offset: int, end: int) -> list[tuple[int, int]]:
+        """Return the aborted transactions that have records from `offset` to before `end`."""
+        try:
+            return self._segments.aborted(offset, end)
+        except OSError as error:
+            raise storage_error(error, f"{self._where} was not read") from error
+
     def offset_for_time(self, timestamp_ms: int) -> tuple[int, int] | None:
         """Return (offset, timestamp) of the first record at or after `timestamp_ms`."""
         try:

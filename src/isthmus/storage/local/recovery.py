@@ -16,8 +16,8 @@ offset up to which all was synced once) is read and its checksums are compared. 
   grows even when a power cut took every trace of a partition's last epoch.
 - **What is left is synced**, because it will be shown to readers as durable.
 
-The state of idempotent producers is the newest snapshot that can be read, and the batch headers
-since.
+The state of the producers is the newest snapshot that can be read, and the batches since. On
+the same way the aborted transactions of what is checked are found again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,13 @@ import logging
 import re
 from typing import TYPE_CHECKING, Final
 
-from isthmus.errors import CorruptBatch
+from isthmus.storage.aborted import AbortedIndex
+from isthmus.storage.local.aborted import (
+    rebuild_aborted,
+    restore_newest,
+    snapshot_path,
+    snapshots_among,
+)
 from isthmus.storage.local.checkpoints import LEADER_EPOCH_FILE, LeaderEpochs
 from isthmus.storage.local.scan import Damage
 from isthmus.storage.local.segments import SegmentList
@@ -43,7 +49,6 @@ if TYPE_CHECKING:
     from isthmus.storage.topic_configs import TopicConfig
 
 _SEGMENT: Final = re.compile(r"(\d{20})\.log")
-_SNAPSHOT: Final = re.compile(r"(\d{20})\.snapshot")
 _FAR: Final = 2**62  # an offset after all others
 
 logger = logging.getLogger(__name__)
@@ -99,21 +104,27 @@ def load_partition(
     names = files.names(directory)
     bases = _numbers(_SEGMENT, names)
     for base in bases:
-        loaded.segments.restore(base, files.size(directory / f"{base:020d}.log"))
+        segment = loaded.segments.restore(base, files.size(directory / f"{base:020d}.log"))
+        segment.has_aborts = segment.index_paths[2].name in names
     loaded.start_offset = loaded.end_offset = bases[0] if bases else 0
-    loaded.snapshots = _numbers(_SNAPSHOT, names)
+    loaded.snapshots = snapshots_among(names)
     saved = _load_epochs(files, directory)
     loaded.epochs = saved or LeaderEpochs()
     begin = _load_snapshot(loaded, files, _FAR if recovery_point is None else recovery_point)
     clean = recovery_point is None and _load_clean(loaded)
     if clean:
-        loaded.segments.walk(begin, loaded.end_offset, loaded.producers.replay)
+        _replay(loaded, begin, loaded.end_offset)
     else:
-        loaded.segments.walk(begin, recovery_point or 0, loaded.producers.replay)
+        _replay(loaded, begin, recovery_point or 0)
         _recover(loaded, recovery_point or 0, begin, files)
     if begin > loaded.end_offset:  # what the snapshot tells of is gone
         begin = _load_snapshot(loaded, files, loaded.end_offset)
-        loaded.segments.walk(begin, loaded.end_offset, loaded.producers.replay)
+        _replay(loaded, begin, loaded.end_offset)
+        active = loaded.segments.active
+        if active is not None:
+            index = _aborted_before(loaded.end_offset, active, loaded.segments, files)
+            active.replace_aborted(index)
+    _find_lost_aborts(loaded, files, names, _FAR if clean else recovery_point or 0)
     if saved is None and bases:
         logger.warning("%s in %s is missing or wrong: rebuilt", LEADER_EPOCH_FILE, directory)
         loaded.epochs = LeaderEpochs()
@@ -175,7 +186,13 @@ def _recover(loaded: Loaded, recovery_point: int, begin: int, files: Files) -> N
     walked: list[tuple[Segment, Scan]] = []
     for segment in segments.since(recovery_point):
         offset = max(recovery_point, segment.base_offset)
+        index = _aborted_before(first, segment, segments, files)
         walked.append((segment, segment.resume(offset, verify=True, visit=visit)))
+        for aborted in loaded.producers.aborted:
+            index.append(aborted)
+        loaded.producers.settle()
+        index.cut(segment.next_offset)
+        segment.replace_aborted(index)
     while len(walked) > 1 and walked[-1][1].next_offset == walked[-1][0].base_offset:
         segment, _ = walked.pop()  # nothing good in it: it belongs to the torn tail
         logger.warning("%s holds nothing that can be read: removed", segment.path)
@@ -212,19 +229,52 @@ def _recover(loaded: Loaded, recovery_point: int, begin: int, files: Files) -> N
 def _load_snapshot(loaded: Loaded, files: Files, limit: int) -> int:
     """Restore the newest snapshot up to `limit`; return the offset to go on from.
 
-    Newer ones, and those that cannot be read, are removed.
+    Newer ones, those that cannot be read, and those from before the log begins are removed:
+    behind a gap of deleted records a right sequence would look like a wrong one.
     """
-    while loaded.snapshots:
-        offset = loaded.snapshots[-1]
-        path = loaded.segments.directory / f"{offset:020d}.snapshot"
-        data = files.read_file(path) if offset <= limit else None
-        try:
-            if data is not None:
-                loaded.producers.restore(data)
-                return offset
-        except CorruptBatch as error:
-            logger.warning("%s is of no use: %s", path, error)
-        files.remove(path)
-        loaded.snapshots.pop()
-    loaded.producers.clear()
-    return loaded.start_offset
+    directory, first = loaded.segments.directory, loaded.segments.first_offset
+    usable = [offset for offset in loaded.snapshots if first <= offset <= limit]
+    begin = restore_newest(loaded.producers, files, directory, usable)
+    kept = [offset for offset in usable if begin is not None and offset <= begin]
+    for offset in loaded.snapshots:
+        if offset not in kept:
+            files.remove(snapshot_path(directory, offset))
+    loaded.snapshots = kept
+    return first if begin is None else begin
+
+
+def _replay(loaded: Loaded, begin: int, end: int) -> None:
+    """Learn what producers wrote from `begin` to `end`; who aborted is in the indexes."""
+    loaded.segments.walk(begin, end, loaded.producers.replay)
+    loaded.producers.settle()
+
+
+def _aborted_before(
+    offset: int, segment: Segment, segments: SegmentList, files: Files
+) -> AbortedIndex:
+    """Return the transactions that markers before `offset` abort in this segment."""
+    if offset <= segment.base_offset:
+        return AbortedIndex()
+    index = segment.aborted()
+    if index is None:
+        return rebuild_aborted(segments, files, segment.base_offset, offset)
+    index.cut(offset)
+    return index
+
+
+def _find_lost_aborts(loaded: Loaded, files: Files, names: list[str], limit: int) -> None:
+    """Build `.txnindex` again for segments before `limit` whose other indexes are gone.
+
+    No such file is needed where nothing was aborted, so that it is missing says nothing. But
+    whoever removes the indexes of a segment to have them built again means this one too.
+    """
+    for segment in loaded.segments:
+        path, _, aborted_path = segment.index_paths
+        if (
+            segment.base_offset < limit
+            and path.name not in names
+            and aborted_path.name not in names
+            and not segment.is_small
+        ):
+            base, end = segment.base_offset, min(segment.next_offset, loaded.end_offset)
+            segment.replace_aborted(rebuild_aborted(loaded.segments, files, base, end))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
+from isthmus.storage.local.aborted import snapshot_path
 from isthmus.storage.local.checkpoints import LEADER_EPOCH_FILE
 
 if TYPE_CHECKING:
@@ -95,8 +96,7 @@ class RestartPoint:
         directory = self._segments.directory
         if self._epochs_saved:
             work.hints.append((directory / LEADER_EPOCH_FILE, None))
-        snapshot = directory / f"{end_offset:020d}.snapshot"
-        work.hints.append((snapshot, self._producers.snapshot()))
+        work.hints.append((snapshot_path(directory, end_offset), self._producers.snapshot()))
         work.recovery_point = end_offset
         self.bytes_since = 0
 
@@ -118,6 +118,6 @@ class RestartPoint:
 
     def _remove_snapshot(self, offset: int) -> None:
         try:
-            self._shared.files.remove(self._segments.directory / f"{offset:020d}.snapshot")
+            self._shared.files.remove(snapshot_path(self._segments.directory, offset))
         except OSError as error:
             logger.warning("an old snapshot was not removed: %s", error)

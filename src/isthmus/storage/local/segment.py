@@ -1,4 +1,4 @@
-"""One file of a partition, with its two indexes.
+"""One file of a partition, with its indexes.
 
 A segment holds consecutive batches from `base_offset` on, byte for byte as they were sent. Only
 the newest segment of a partition is appended to. A segment's file is opened when it is needed
@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
+from isthmus.storage.aborted import AbortedIndex
 from isthmus.storage.local.index import OffsetIndex, TimeIndex
 from isthmus.storage.local.scan import CHUNK_BYTES, Scan
 
@@ -31,6 +32,7 @@ READ_AHEAD_BYTES: Final = 8 * 1024  # read beyond what is asked: the way from th
 PROBE_BYTES: Final = 4096
 _NEVER: Final = -1  # a timestamp older than all
 _EVICTION_TRIES: Final = 8
+ABORTED_SUFFIX: Final = ".txnindex"
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +74,7 @@ class Segment:
     """One segment; `next_offset` and `size` tell where the next batch goes."""
 
     __slots__ = (
+        "_aborted",
         "_closing",
         "_descriptor",
         "_files",
@@ -83,6 +86,7 @@ class Segment:
         "_time_index",
         "base_offset",
         "dirty",
+        "has_aborts",
         "max_timestamp",
         "max_timestamp_offset",
         "next_offset",
@@ -107,6 +111,7 @@ class Segment:
         self.max_timestamp = _NEVER
         self.max_timestamp_offset = base_offset
         self.dirty = False  # has bytes that no fdatasync has covered
+        self.has_aborts = False  # markers that abort a transaction lie here
         self.unsynced_indexes: dict[Path, None] = {}  # files written since a checkpoint
         self.pins = 0  # syncs that use the descriptor just now
         self._files = files
@@ -118,6 +123,7 @@ class Segment:
         self._since_entry = 0
         self._offset_index: OffsetIndex | None = None
         self._time_index: TimeIndex | None = None
+        self._aborted: AbortedIndex | None = None
 
     # --- the file -----------------------------------------------------------------------------
 
@@ -127,14 +133,24 @@ class Segment:
         return not self.dirty and self.pins == 0
 
     @property
+    def is_small(self) -> bool:
+        """Whether the segment has no entry in its offset index, and so needs no such file."""
+        return self.size <= self._index_interval
+
+    @property
     def entries(self) -> int:
         """Entries of the offset index. Raises OSError."""
         return len(self._indexes()[0])
 
     @property
-    def index_paths(self) -> tuple[Path, Path]:
-        """Where the offset index and the time index lie."""
-        return self.path.with_suffix(".index"), self.path.with_suffix(".timeindex")
+    def index_paths(self) -> tuple[Path, Path, Path]:
+        """Where the offset index, the time index and the aborted transactions lie."""
+        path = self.path
+        return (
+            path.with_suffix(".index"),
+            path.with_suffix(".timeindex"),
+            path.with_suffix(ABORTED_SUFFIX),
+        )
 
     def descriptor(self) -> int:
         """Return the open file, opening it if need be. Raises OSError."""
@@ -155,7 +171,7 @@ class Segment:
         except OSError as error:
             logger.warning("an index of %s was not written: %s", self.path, error)
         descriptor, self._descriptor = self._descriptor, -1
-        self._offset_index = self._time_index = None
+        self._offset_index = self._time_index = self._aborted = None
         self._open.forget(self)
         self._files.close(descriptor)
 
@@ -204,7 +220,9 @@ class Segment:
         if complete:
             self._indexes()[1].append(self.max_timestamp, self.max_timestamp_offset)
         for index, path in zip(
-            (self._offset_index, self._time_index), self.index_paths, strict=True
+            (self._offset_index, self._time_index, self._aborted),
+            self.index_paths,
+            strict=True,
         ):
             if index is None or index.saved == len(index):
                 continue
@@ -233,8 +251,8 @@ class Segment:
                 OffsetIndex(self.base_offset),
                 TimeIndex(self.base_offset),
             )
-            offsets, times = map(self._files.read_file, self.index_paths)
-            usable = (offsets is not None or self.size <= self._index_interval) and (
+            offsets, times = map(self._files.read_file, self.index_paths[:2])
+            usable = (offsets is not None or self.is_small) and (
                 times is not None or self.size == 0
             )
             usable = usable and offset_index.load(offsets or b"", self.size)
@@ -246,6 +264,34 @@ class Segment:
             elif last is not None and last[0] > self.max_timestamp:
                 self.max_timestamp, self.max_timestamp_offset = last
         return self._offset_index, self._time_index
+
+    def aborted(self) -> AbortedIndex | None:
+        """Return the transactions whose abort markers lie here. Raises OSError.
+
+        None where the file cannot be right; it is made again by aborted.py.
+        """
+        self.descriptor()  # what is loaded goes when the segment is closed
+        if self._aborted is None:
+            index = AbortedIndex()
+            data = self._files.read_file(self.index_paths[2]) if self.has_aborts else b""
+            if data is None or not index.load(data, self.base_offset, self.next_offset):
+                return None
+            self._aborted = index
+        return self._aborted
+
+    def replace_aborted(self, index: AbortedIndex) -> None:
+        """Take other aborted transactions, durably but for the file's name. Raises OSError."""
+        path = self.index_paths[2]
+        index.saved = 0
+        data, _ = index.unsaved()
+        if data:
+            self._files.write_file(path, data, sync=True)
+        elif self.has_aborts:
+            self._files.remove(path)
+        index.saved = len(index)
+        self.has_aborts = bool(data)
+        self.descriptor()
+        self._aborted = index
 
     def rebuild_indexes(self) -> None:
         """Make both indexes from the file. Raises OSError."""

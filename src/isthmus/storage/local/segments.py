@@ -12,6 +12,7 @@ import logging
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Final
 
+from isthmus.storage.local.aborted import rebuild_aborted
 from isthmus.storage.local.index import OFFSET_ENTRY_BYTES
 from isthmus.storage.local.segment import OpenSegments, Segment
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from isthmus.record.batch import RecordBatch
+    from isthmus.storage.aborted import AbortedIndex, AbortedTransaction
     from isthmus.storage.local.files import Files
     from isthmus.storage.local.scan import Damage
     from isthmus.storage.topic_configs import TopicConfig
@@ -71,6 +73,11 @@ class SegmentList:
         return self._segments[-1] if self._segments else None
 
     @property
+    def first_offset(self) -> int:
+        """Where the oldest segment begins, 0 where there is none."""
+        return self._bases[0] if self._bases else 0
+
+    @property
     def size_bytes(self) -> int:
         """Bytes of all segment files."""
         return self.sealed_bytes + (self._segments[-1].size if self._segments else 0)
@@ -104,6 +111,16 @@ class SegmentList:
         except OSError as error:
             logger.warning("an index of %s was not written: %s", segment.path, error)
         self.add(base_offset)
+
+    def load_aborted(self) -> None:
+        """Make sure that `note_aborted` cannot fail. Raises OSError."""
+        self._aborted_in(self._segments[-1])
+
+    def note_aborted(self, aborted: AbortedTransaction) -> None:
+        """A marker was appended that aborts a transaction."""
+        segment = self._segments[bisect_right(self._bases, aborted.last_offset) - 1]
+        self._aborted_in(segment).append(aborted)
+        segment.has_aborts = True
 
     def append(self, batches: list[RecordBatch], views: list[memoryview]) -> None:
         """Append to the active segment. Raises OSError; see `Segment.append`."""
@@ -165,6 +182,26 @@ class SegmentList:
             self.report(segment, scan.damage)
             slot += 1
         return buffers
+
+    def aborted(self, offset: int, end: int) -> list[tuple[int, int]]:
+        """Return the aborted transactions that have records from `offset` to before `end`.
+
+        As pairs of producer id and first offset. Raises OSError.
+        """
+        found: list[tuple[int, int]] = []
+        for segment in self.since(offset):
+            if segment.has_aborts and self._aborted_in(segment).collect(offset, end, found):
+                break
+        return found
+
+    def _aborted_in(self, segment: Segment) -> AbortedIndex:
+        index = segment.aborted()
+        if index is None:
+            logger.warning("%s is wrong and is built again", segment.index_paths[2])
+            base, end = segment.base_offset, segment.next_offset
+            index = rebuild_aborted(self, self._files, base, end)
+            segment.replace_aborted(index)
+        return index
 
     def offset_for_time(self, timestamp_ms: int) -> tuple[int, int] | None:
         """Return (offset, timestamp) of the first record at or after `timestamp_ms`."""

@@ -200,7 +200,7 @@ def test_a_full_disk_refuses_and_goes_on_when_there_is_room(server, short):
 
 
 def test_only_the_partition_that_fails_is_refused(server):
-    server.disk.fail_only = "pwritev"
+    server.disk.fail_only = ("pwritev",)
     server.disk.calls, server.disk.fail_at = 0, 2
     answers = {name: server.put(name=name) for name in "abc"}
     server.log.flush()

@@ -13,6 +13,7 @@ it durable.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from isthmus.errors import (
@@ -176,7 +177,7 @@ class LocalLog:
         self._catalog.topics[entry.topic_id] = entry
         try:
             self._save_catalog()
-            self._load_partitions(topic, recovering=None)
+            self._load_partitions(topic, recovering=None, is_new=True)
         except OSError as error:
             self._forget(entry)
             raise storage_error(error, f"log topic {name} was not created") from error
@@ -193,7 +194,7 @@ class LocalLog:
         topic.entry.partitions = count
         try:
             self._save_catalog()
-            self._load_partitions(topic, recovering=None)
+            self._load_partitions(topic, recovering=None, is_new=True)
         except OSError as error:
             topic.entry.partitions = len(topic.partitions)
             raise storage_error(error, f"{name} was not given more partitions") from error
@@ -228,26 +229,40 @@ class LocalLog:
         for partition in topic.partitions:
             self._shared.partitions.pop(partition, None)
             partition.close(gone)
-        aside = [
-            self._set_aside(self._path(name, index), _DELETED)
-            for index in range(entry.partitions)
-        ]
+        aside = []
+        for index in range(entry.partitions):
+            path = self._path(name, index)
+            try:
+                aside.append(self._set_aside(path, _DELETED))
+            except OSError as error:
+                logger.warning("%s was not set aside: %s", path, error)
+        self._sync_names()  # before a log topic of this name can come, or a file can go
         self._runtime.offload(
             lambda: self._remove_all(aside),
             lambda _result, error: self._removed(entry, error),
         )
 
     def _set_aside(self, path: Path, suffix: str) -> Path:
-        """Give a directory a name that no partition has, so that its name is free."""
+        """Give a directory a name that no partition has, so that its name is free.
+
+        It is fine if it is gone. Raises OSError.
+        """
         mark = f".{self._runtime.random_bytes(16).hex()}{suffix}"
         target = path.with_name(path.name[: 255 - len(mark)] + mark)
-        try:
+        with suppress(FileNotFoundError):
             self._files.rename(path, target)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            logger.warning("%s was not set aside: %s", path, error)
         return target
+
+    def _sync_names(self) -> None:
+        """Return once the names in the data directory are on the disk. Raises SyncFailed."""
+        try:
+            self._files.sync_directory(self._directory.path)
+        except OSError as error:
+            failure = SyncFailed(
+                f"{self._directory.path} was not synced: {error.strerror or error}"
+            )
+            self._shared.fail(failure)
+            raise failure from error
 
     def _remove_all(self, paths: list[Path]) -> None:
         for path in paths:
@@ -342,13 +357,18 @@ class LocalLog:
 
     def _finish_deletions(self) -> None:
         """Remove what the last server did not come to remove. Raises OSError."""
-        deleting = [entry for entry in self._catalog.topics.values() if entry.deleting]
+        entries = self._catalog.topics.values()
+        deleting = [entry for entry in entries if entry.deleting]
+        living = {entry.name for entry in entries if not entry.deleting}
         for entry in deleting:
             for index in range(entry.partitions):
                 path = self._path(entry.name, index)
-                if self._owner(path) == entry.topic_id:
-                    self._files.remove_tree(path)
+                owner = self._owner(path)
+                if owner == entry.topic_id or (owner is None and entry.name not in living):
+                    self._set_aside(path, _DELETED)
             del self._catalog.topics[entry.topic_id]
+        if deleting:
+            self._files.sync_directory(self._directory.path)  # before files in it go
         for name in self._files.names(self._directory.path):
             if name.endswith(_DELETED):
                 self._files.remove_tree(self._directory.path / name)
@@ -356,13 +376,17 @@ class LocalLog:
             self._catalog.save()
 
     def _load_partitions(
-        self, topic: LocalTopic, recovering: dict[tuple[str, int], int] | None
+        self,
+        topic: LocalTopic,
+        recovering: dict[tuple[str, int], int] | None,
+        *,
+        is_new: bool = False,
     ) -> None:
         """Load the partitions that the catalog has and `topic` lacks. Raises OSError."""
         entry = topic.entry
         for index in range(len(topic.partitions), entry.partitions):
             path = self._path(entry.name, index)
-            self._claim(path, entry.topic_id)
+            self._claim(path, entry.topic_id, is_new=is_new)
             loaded = load_partition(
                 self._shared,
                 path,
@@ -376,13 +400,17 @@ class LocalLog:
             topic.partitions.append(partition)
             self._shared.partitions[partition] = None
 
-    def _claim(self, path: Path, topic_id: bytes) -> None:
-        """Make sure of a partition's directory. Raises OSError."""
+    def _claim(self, path: Path, topic_id: bytes, *, is_new: bool) -> None:
+        """Make sure of a partition's directory. Raises OSError.
+
+        One that does not say whose it is has lost that in a power cut, and is taken for the
+        partition's, unless that is new.
+        """
         if self._files.exists(path):
             owner = self._owner(path)
             if owner == topic_id:
                 return
-            if owner is not None:
+            if is_new or owner is not None:
                 stray = self._set_aside(path, _STRAY)
                 logger.warning("%s belongs to no log topic known: now %s", path, stray.name)
         self._files.make_directory(path)

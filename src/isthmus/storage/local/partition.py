@@ -293,12 +293,12 @@ class LocalPartition:
             segment.pins += 1
             segment.dirty = False
             work.descriptors.append(segment.descriptor())
-        if segments.names_changed:
-            work.directories = [segments.directory, segments.directory.parent]
-            segments.names_changed = False
         self._records_unsynced = 0
         if self._restart.is_due and not self._queue:  # else producers know of what is queued
             self._restart.begin(work, self.end_offset)
+        if segments.names_changed:
+            work.directories = [segments.directory, segments.directory.parent]
+            segments.names_changed = False
         return work
 
     def end_sync(self, work: SyncWork) -> None:

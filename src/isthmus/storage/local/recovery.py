@@ -94,6 +94,10 @@ def load_partition(
 ) -> Loaded:
     """Load a partition; `recovery_point` is None after a clean end. Raises OSError.
 
+    A recovery point counts only if its snapshot is there, which was the last to be written for
+    it: the file of all recovery points knows log topics by name, and may tell of another one
+    that was deleted since.
+
     Its leader epoch will be `leader_epoch`, or a larger one where the directory knows better.
     """
     files = shared.files
@@ -108,6 +112,10 @@ def load_partition(
         segment.has_aborts = segment.index_paths[2].name in names
     loaded.start_offset = loaded.end_offset = bases[0] if bases else 0
     loaded.snapshots = snapshots_among(names)
+    if recovery_point is not None:
+        recovery_point = max(
+            (offset for offset in loaded.snapshots if offset <= recovery_point), default=0
+        )
     saved = _load_epochs(files, directory)
     loaded.epochs = saved or LeaderEpochs()
     begin = _load_snapshot(loaded, files, _FAR if recovery_point is None else recovery_point)

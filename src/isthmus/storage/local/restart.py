@@ -40,10 +40,12 @@ class RestartPoint:
     )
 
     def __init__(self, shared: Shared, loaded: Loaded) -> None:
-        self.offset = loaded.end_offset  # checked or left clean up to here
+        self.offset = loaded.recovery_point
         self.durable_offset = loaded.recovery_point  # what the file on the disk says
         self.epochs = loaded.epochs
         self.bytes_since = 0  # written since the last checkpoint
+        if loaded.end_offset > self.offset:
+            self.bytes_since = shared.settings.checkpoint_bytes
         self._epochs_saved = loaded.epochs_saved
         self._producers = loaded.producers
         self._segments = loaded.segments
@@ -97,6 +99,7 @@ class RestartPoint:
         if self._epochs_saved:
             work.hints.append((directory / LEADER_EPOCH_FILE, None))
         work.hints.append((snapshot_path(directory, end_offset), self._producers.snapshot()))
+        self._segments.names_changed = True
         work.recovery_point = end_offset
         self.bytes_since = 0
 

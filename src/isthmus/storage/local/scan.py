@@ -29,6 +29,7 @@ CHUNK_BYTES: Final = 1024 * 1024
 _HEAD = struct.Struct(">qiib")  # base offset, batch length, leader epoch, version
 _LENGTH_FROM: Final = 12
 _MAGIC_POSITION: Final = 16
+SECTOR_BYTES: Final = 512  # what a disk writes whole or not at all
 _MAGIC_BYTE: Final = bytes((MAGIC,))
 _BATCH_RECORDS_MAX: Final = RECORDS_BYTES_MAX // 7  # no record is smaller than seven bytes
 
@@ -137,7 +138,7 @@ class Scan:
                 candidate = position + found - _MAGIC_POSITION
                 if self._possible(chunk, found - _MAGIC_POSITION, candidate, damaged):
                     batch = self._batch_at(candidate, verify=True)
-                    if batch is not None and self._goes_on(candidate + batch.size, batch):
+                    if batch is not None and self._is_in_place(candidate, batch):
                         return candidate, batch
                 found = chunk.find(_MAGIC_BYTE, found + 1)
             position += len(chunk) - HEADER_BYTES + 1
@@ -147,11 +148,23 @@ class Scan:
         base_offset, length, epoch, _ = _HEAD.unpack_from(chunk, start)
         batches_lost_max = (candidate - damaged) // HEADER_BYTES + 1
         return bool(
-            self.next_offset <= base_offset
+            self.next_offset < base_offset  # some record was lost, or there is no damage
             and base_offset <= self.next_offset + batches_lost_max * _BATCH_RECORDS_MAX
             and epoch >= 0
             and HEADER_BYTES <= length + _LENGTH_FROM <= self._end - candidate
         )
+
+    def _is_in_place(self, position: int, batch: RecordBatch) -> bool:
+        """Whether a batch behind damage is one of the log, at the offset that it names.
+
+        The base offset lies outside the checksum. Where a sector that was never written ends in
+        it, only the batch behind it can vouch for it.
+        """
+        following = position + batch.size
+        if position % SECTOR_BYTES <= SECTOR_BYTES - _LENGTH_FROM:
+            return self._goes_on(following, batch)
+        witness = self._batch_at(following, verify=True)
+        return witness is not None and witness.base_offset == batch.next_offset
 
     def _goes_on(self, position: int, batch: RecordBatch) -> bool:
         """Whether what follows a batch is what follows batches: the end, or the next head."""

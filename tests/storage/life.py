@@ -1,0 +1,543 @@
+"""Random lives of a whole log, what it promised in them, and whether a disk keeps that.
+
+`Life` uses a `LocalLog` in every way that its contract has, by seed: many partitions, rolls,
+producers and retries, log topics that come, grow, change and go, orderly ends and others. It
+goes on after errors, as a server that stays up does. `Promises` holds what was promised up to
+some moment; `examine` opens what a disk holds and compares. It looks through the contract of
+the log only, so it holds whatever lies below.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tests.sim import SimRuntime
+from tests.storage.batches import Answer, batch_of
+from tests.storage.stepping import SteppingRuntime
+
+from isthmus.errors import ConfigError, IsthmusError, StorageError, SyncFailed
+from isthmus.record.batch import RecordBatch, split_batches
+from isthmus.storage.local.log import LocalLog
+from isthmus.storage.local.settings import LocalSettings
+from isthmus.storage.log import ISOLATION_DURABLE
+from isthmus.storage.producers import ProducerTable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.storage.disk import SimDisk
+
+    from isthmus.storage.local.partition import LocalPartition
+
+DIRECTORY = Path("/disk/data")
+SETTINGS = LocalSettings(
+    tail_bytes_max=2000, tails_bytes_max=6000, open_segments_max=3, checkpoint_bytes=4000
+)
+READ_BYTES = 1 << 20
+
+Place = tuple[bytes, int]  # log topic's id, partition
+Remark = tuple[Any, ...]
+
+SMALL = {"internal.segment.bytes": "1500", "index.interval.bytes": "200"}
+SETS_OF_CONFIGS: tuple[dict[str, str], ...] = (
+    {},
+    SMALL,
+    {**SMALL, "segment.ms": "60000"},
+    {**SMALL, "message.timestamp.type": "LogAppendTime"},
+    {**SMALL, "isthmus.durability": "written"},
+    {**SMALL, "isthmus.durability": "written", "flush.messages": "4"},
+    {"isthmus.durability": "memory"},
+)
+
+
+class KnownTopic(NamedTuple):
+    topic_id: bytes
+    partitions: int
+    configs: dict[str, str]
+
+
+class Promises:
+    """What a log has told the world so far. Every method is one remark of a journal."""
+
+    def __init__(self) -> None:
+        self.topics: dict[str, KnownTopic] = {}
+        self.changing: set[str] = set()  # log topics of which only the disk knows
+        self.possible: dict[Place, dict[int, list[bytes]]] = defaultdict(
+            lambda: defaultdict(list)
+        )
+        self.written: dict[Place, dict[int, bytes]] = defaultdict(dict)
+        self.durable_end: dict[Place, int] = defaultdict(int)
+        self.epochs: dict[Place, int] = {}
+        self.weak: set[bytes] = set()  # ids of log topics that promised less, some time
+
+    def apply(self, remark: Remark) -> None:
+        getattr(self, remark[0])(*remark[1:])
+
+    def change(self, name: str) -> None:
+        self.changing.add(name)
+
+    def settle(self, name: str, known: KnownTopic | None) -> None:
+        self.changing.discard(name)
+        if known is None:
+            self.topics.pop(name, None)
+            return
+        self.topics[name] = known
+        self.weaken(known.topic_id, known.configs)
+
+    def weaken(self, topic_id: bytes, configs: dict[str, str]) -> None:
+        if configs.get("isthmus.durability", "synced") != "synced":
+            self.weak.add(topic_id)
+
+    def queue(self, place: Place, base_offset: int, raw: bytes) -> None:
+        self.possible[place][base_offset].append(raw)
+
+    def write(self, place: Place, base_offset: int, raw: bytes) -> None:
+        self.written[place][base_offset] = raw
+
+    def be_durable(self, place: Place, end_offset: int) -> None:
+        if place[0] not in self.weak:
+            self.durable_end[place] = max(self.durable_end[place], end_offset)
+
+    def be_led(self, place: Place, epoch: int) -> None:
+        self.epochs[place] = epoch
+
+    def kept(self, place: Place, *, power_cut: bool) -> dict[int, bytes]:
+        """Return the batches that have to be there after a crash, by base offset."""
+        end = self.durable_end[place]
+        return {
+            base: raw
+            for base, raw in self.written[place].items()
+            if not power_cut or RecordBatch(memoryview(raw)).next_offset <= end
+        }
+
+
+class LifeTicket(Answer):
+    """A ticket that passes on what it hears as a promise."""
+
+    def __init__(self, life: Life, place: Place, raw: bytes, *, wants_durable: bool) -> None:
+        super().__init__(wants_durable=wants_durable)
+        self._life = life
+        self._place = place
+        self.sent = self.raw = raw
+        self.next_offset = -1
+
+    def written(self, base_offset: int) -> None:
+        super().written(base_offset)
+        self._life.say("write", self._place, base_offset, self.raw)
+
+    def durable(self) -> None:
+        super().durable()
+        self._life.say("be_durable", self._place, self.next_offset)
+
+
+class RetryTicket(Answer):
+    """A ticket for a batch that is in the log already, or on its way there."""
+
+    def __init__(self, first: LifeTicket) -> None:
+        super().__init__()
+        self.first = first
+
+    def written(self, base_offset: int) -> None:
+        super().written(base_offset)
+        assert base_offset == self.first.base_offset, "a retry is answered as the first time"
+
+
+class Life:
+    """See the head of this file. `say` collects promises, in `journal` too if there is one."""
+
+    def __init__(self, seed: int, disk: SimDisk, settings: LocalSettings = SETTINGS) -> None:
+        self.disk = disk
+        self.promises = Promises()
+        self.tickets: list[Answer] = []
+        self.log: LocalLog | None = None
+        self._chance = random.Random(seed)
+        self._settings = settings
+        self._number = 0
+        self._now_ms = 1_700_000_000_000
+        self._last: dict[tuple[Place, int], LifeTicket] = {}  # newest batch of a producer
+        self._unasked: list[tuple[LocalPartition, Place, bytes]] = []  # without a ticket
+        self.runtime = SteppingRuntime(self._chance, disk)
+
+    def say(self, *remark: Any) -> None:
+        self.promises.apply(remark)
+        if self.disk.journal is not None:
+            self.disk.journal.remark(remark)
+
+    def live(self, steps: int) -> None:
+        """Begin, do `steps` things, and end in order."""
+        self.start()
+        for _ in range(steps):
+            if self.log is None:
+                self.start()
+            self._do_something()
+        if self.log is not None:
+            self.close()
+
+    def _do_something(self) -> None:
+        actions = {
+            self.append: 30,
+            self.flush: 20,
+            self.runtime.turn: 10,
+            self.runtime.step: 10,
+            self.runtime.settle: 6,
+            self.create: 4,
+            self.delete: 2,
+            self.grow: 2,
+            self.configure: 2,
+            self.pass_time: 2,
+            self.read: 4,
+            self.restart: 1,
+            self.kill: 1,
+        }
+        (action,) = self._chance.choices(list(actions), list(actions.values()))
+        action()
+        self._note_durable()
+
+    # --- starts and ends ----------------------------------------------------------------------
+
+    def start(self) -> None:
+        self.runtime.interleaving = True
+        with suppress(ConfigError, StorageError):
+            self.log = LocalLog(DIRECTORY, self.runtime, self.disk, self._settings)
+        if self.log is None:
+            self.kill()
+            return
+        for name, topic in self.log.topics.items():
+            if name in self.promises.changing:
+                self._settle(name)
+            self._note_epochs(name)
+            assert topic.topic_id == self.promises.topics[name].topic_id
+        for name in self.promises.changing - set(self.log.topics):
+            self.say("settle", name, None)
+
+    def restart(self) -> None:
+        self.close()
+        self.start()
+
+    def close(self) -> None:
+        assert self.log is not None
+        self.flush()
+        self.runtime.finish_begun()
+        self.runtime.interleaving = False
+        for name, topic in self.log.topics.items():
+            for partition in topic.partitions:
+                assert partition.log_topic == name
+        self.log.close()
+        self.runtime.settle()
+        assert self.disk.open_count == 0, "a file was left open"
+        for name, topic in self.log.topics.items():
+            for partition in topic.partitions:
+                if self.log.error is None:
+                    self._note_end((topic.topic_id, partition.index), partition)
+            assert name
+        self.log = None
+
+    def kill(self) -> None:
+        self.runtime.kill()
+        self.log = None
+        self._unasked.clear()
+        self._last.clear()
+        before = self.disk
+        self.disk = before.kill()
+        for name in ("fail_at", "fail_count", "fail_with", "fail_only", "short", "calls"):
+            setattr(self.disk, name, getattr(before, name))
+        self.runtime = SteppingRuntime(self._chance, self.disk)
+
+    # --- log topics ---------------------------------------------------------------------------
+
+    def create(self) -> None:
+        log = self._log
+        name = f"t{self._chance.randrange(5)}"
+        if name in log.topics:
+            return
+        configs = self._chance.choice(SETS_OF_CONFIGS)
+        with self._changing(name):
+            log.create(name, self._chance.choice((1, 1, 2, 5)), configs)
+
+    def delete(self) -> None:
+        name = self._a_topic()
+        if name is not None:
+            with self._changing(name):
+                self._log.delete(name)
+
+    def grow(self) -> None:
+        name = self._a_topic()
+        if name is not None:
+            count = len(self._log.topics[name].partitions) + self._chance.randint(1, 2)
+            if count <= 8:
+                with self._changing(name):
+                    self._log.add_partitions(name, count)
+
+    def configure(self) -> None:
+        name = self._a_topic()
+        if name is not None:
+            configs = self._chance.choice(SETS_OF_CONFIGS)
+            self.say("weaken", self._log.topics[name].topic_id, configs)
+            with self._changing(name):
+                self._log.configure(name, configs)
+
+    def _changing(self, name: str) -> _Change:
+        return _Change(self, name)
+
+    def _settle(self, name: str) -> None:
+        """A log topic is what the log says it is."""
+        topic = self._log.topics.get(name)
+        known = None
+        if topic is not None:
+            known = KnownTopic(topic.topic_id, len(topic.partitions), dict(topic.configs))
+        self.say("settle", name, known)
+        self._note_epochs(name)
+
+    def _note_epochs(self, name: str) -> None:
+        topic = self._log.topics.get(name)
+        for partition in topic.partitions if topic is not None else ():
+            place = (topic.topic_id, partition.index)
+            if self.promises.epochs.get(place) != partition.leader_epoch:
+                self.say("be_led", place, partition.leader_epoch)
+
+    # --- records ------------------------------------------------------------------------------
+
+    def append(self) -> None:
+        for _ in range(self._chance.choice((1, 1, 2, 6))):
+            partition, place = self._a_partition()
+            if partition is None:
+                return
+            producer = self._chance.choice((-1, -1, 7, 8))
+            last = self._last.get((place, producer))
+            if producer >= 0 and last is not None and self._chance.random() < 0.2:
+                retry = RetryTicket(last)
+                self.tickets.append(retry)
+                partition.append(RecordBatch(memoryview(bytearray(last.sent))), retry)
+            else:
+                self._append(partition, place, producer)
+
+    def _append(self, partition: LocalPartition, place: Place, producer: int) -> None:
+        values = []
+        for _ in range(self._chance.choice((1, 1, 3))):
+            self._number += 1
+            size = self._chance.choice((0, 40, 40, 200, 200, 1000))
+            values.append(b"%d-" % self._number + self._chance.randbytes(size))
+        numbered = {}
+        if producer >= 0:
+            known = partition.producers.get(producer)
+            sequence = 0 if known is None else known.last_sequence + 1
+            numbered = {"producer_id": producer, "epoch": 0, "sequence": sequence}
+        batch = batch_of(*values, timestamp=self.runtime.now_ms(), **numbered)
+        asked = self._chance.choice((True, True, True, False, None))
+        before = bytes(batch.data)
+        if asked is None:
+            partition.append(batch, None)
+            self._unasked.append((partition, place, bytes(batch.data)))
+        else:
+            ticket = LifeTicket(self, place, before, wants_durable=asked)
+            self.tickets.append(ticket)
+            partition.append(batch, ticket)
+            ticket.raw = bytes(batch.data)  # the offset and the epoch are in it now
+            ticket.next_offset = batch.next_offset
+            if producer >= 0 and ticket.error is None:
+                self._last[place, producer] = ticket
+        self.say("queue", place, batch.base_offset, bytes(batch.data))
+
+    def flush(self) -> None:
+        self._log.flush()
+        for partition, place, raw in self._unasked:
+            batch = RecordBatch(memoryview(raw))
+            if self.promises.written[place].get(batch.base_offset) is not None:
+                continue  # refused, and the next one got its place
+            if batch.next_offset <= partition.end_offset:
+                self.say("write", place, batch.base_offset, raw)
+        self._unasked.clear()
+        for topic in self._log.topics.values():
+            for partition in topic.partitions:
+                self._check_written((topic.topic_id, partition.index), partition)
+
+    def _check_written(self, place: Place, partition: LocalPartition) -> None:
+        written = self.promises.written[place]
+        if written:
+            last = RecordBatch(memoryview(written[max(written)]))
+            assert partition.end_offset >= last.next_offset
+
+    def read(self) -> None:
+        partition, place = self._a_partition()
+        if partition is None or partition.start_offset == partition.end_offset:
+            return
+        offset = self._chance.randrange(partition.start_offset, partition.end_offset)
+        with suppress(StorageError):
+            records = partition.read(offset, self._chance.choice((1, 500, READ_BYTES)))
+            for batch in split_batches(b"".join(records.buffers)):
+                assert self.promises.written[place][batch.base_offset] == batch.data
+
+    def pass_time(self) -> None:
+        self.runtime.advance(self._chance.choice((10, 1000, 70_000)))
+
+    def _note_durable(self) -> None:
+        """Readers of what is durable have seen it, whoever asked for it."""
+        for topic in self._log.topics.values() if self.log is not None else ():
+            for partition in topic.partitions:
+                self._note_end((topic.topic_id, partition.index), partition)
+
+    def _note_end(self, place: Place, partition: LocalPartition) -> None:
+        if partition.durable_offset > self.promises.durable_end[place]:
+            self.say("be_durable", place, partition.durable_offset)
+
+    # --- chance -------------------------------------------------------------------------------
+
+    @property
+    def _log(self) -> LocalLog:
+        assert self.log is not None
+        return self.log
+
+    def _a_topic(self) -> str | None:
+        names = sorted(self._log.topics)
+        return self._chance.choice(names) if names else None
+
+    def _a_partition(self) -> tuple[LocalPartition | None, Place]:
+        name = self._a_topic()
+        if name is None:
+            return None, (b"", 0)
+        topic = self._log.topics[name]
+        partition = self._chance.choice(topic.partitions)
+        return partition, (topic.topic_id, partition.index)
+
+
+class _Change:
+    """While it lasts nobody knows what a crash leaves of a log topic; a context manager."""
+
+    def __init__(self, life: Life, name: str) -> None:
+        self._life = life
+        self._name = name
+
+    def __enter__(self) -> None:
+        self._life.say("change", self._name)
+
+    def __exit__(self, kind: Any, error: Any, _: Any) -> bool:
+        if not isinstance(error, SyncFailed):  # then only the next start will know
+            self._life._settle(self._name)
+        return isinstance(error, IsthmusError)
+
+
+# --- after a crash ----------------------------------------------------------------------------
+
+
+def examine(disk: SimDisk, promises: Promises, *, power_cut: bool, seed: int = 0) -> None:
+    """Open what a crash has left, compare it with what was promised, and carry on with it."""
+    log = LocalLog(DIRECTORY, SimRuntime(seed), disk, SETTINGS)
+    for name, known in promises.topics.items():
+        if name not in promises.changing:
+            assert name in log.topics, f"{name} is lost"
+            topic = log.topics[name]
+            assert topic.topic_id == known.topic_id
+            assert len(topic.partitions) == known.partitions
+            assert topic.configs == known.configs
+    assert set(log.topics) <= set(promises.topics) | promises.changing, (
+        "what was deleted is back"
+    )
+    before = {}
+    for place, partition in _partitions(log):
+        found = stored(partition)
+        _compare(place, partition, found, promises, power_cut=power_cut)
+        _check_producers(place, partition, found)
+        before[place] = found
+    after = _carry_on(log, before, promises, seed)
+    log = LocalLog(DIRECTORY, SimRuntime(seed + 1), disk, SETTINGS)
+    for place, partition in _partitions(log):
+        assert stored(partition) == after[place]
+        _check_producers(place, partition, after[place])
+    log.close()
+    assert disk.open_count == 0
+
+
+def stored(partition: LocalPartition, isolation: int = ISOLATION_DURABLE) -> dict[int, bytes]:
+    """Return all batches that a reader gets, by base offset, as they are stored."""
+    found: dict[int, bytes] = {}
+    offset = partition.start_offset
+    while True:
+        records = partition.read(offset, READ_BYTES, isolation)
+        if not records.size:
+            return found
+        for batch in split_batches(b"".join(records.buffers)):
+            batch.verify()
+            assert batch.next_offset > offset
+            assert batch.base_offset not in found
+            found[batch.base_offset] = bytes(batch.data)
+            offset = batch.next_offset
+
+
+def _partitions(log: LocalLog) -> Iterator[tuple[Place, LocalPartition]]:
+    for topic in log.topics.values():
+        for partition in topic.partitions:
+            yield (topic.topic_id, partition.index), partition
+
+
+def _compare(
+    place: Place,
+    partition: LocalPartition,
+    found: dict[int, bytes],
+    promises: Promises,
+    *,
+    power_cut: bool,
+) -> None:
+    kept = promises.kept(place, power_cut=power_cut)
+    for base, raw in kept.items():
+        assert base in found, f"offset {base} is lost (to {partition.end_offset})"
+        assert found[base] == raw, f"offset {base} is another batch"
+    possible = promises.possible[place]
+    next_offset = partition.start_offset
+    for base, raw in found.items():
+        assert raw in possible[base], f"offset {base} was never written"
+        assert base >= next_offset
+        if base > next_offset:
+            assert power_cut, "a gap"
+            assert next_offset >= promises.durable_end[place]
+        next_offset = RecordBatch(memoryview(raw)).next_offset
+    assert partition.end_offset == partition.durable_offset == next_offset
+    if not promises.written[place].items() <= found.items():
+        assert partition.leader_epoch > promises.epochs[place], "nobody notices what is lost"
+    assert partition.leader_epoch >= promises.epochs.get(place, 0)
+
+
+def _check_producers(place: Place, partition: LocalPartition, found: dict[int, bytes]) -> None:
+    replayed = ProducerTable()
+    for raw in found.values():
+        replayed.replay(RecordBatch(memoryview(raw)))
+    assert dict(partition.producers) == dict(replayed), f"producers of {place}"
+
+
+def _carry_on(
+    log: LocalLog, before: dict[Place, dict[int, bytes]], promises: Promises, seed: int
+) -> dict[Place, dict[int, bytes]]:
+    """Append to every partition, ask for old batches again, and close the log in order."""
+    answers: list[Answer] = []
+    after = {place: dict(found) for place, found in before.items()}
+    for place, partition in _partitions(log):
+        newest = {}
+        for base, raw in before[place].items():
+            batch = RecordBatch(memoryview(bytearray(raw)))
+            newest[batch.producer_id] = (base, batch)
+        for producer, (base, batch) in newest.items():
+            if producer >= 0 and not batch.log_append_time:
+                answers.append(Answer())
+                partition.append(batch, answers[-1])
+                log.flush()
+                assert answers[-1].base_offset == base, f"a retry: {answers[-1].error}"
+        for producer in (-1, 7):
+            known = partition.producers.get(producer)
+            sequence = -1 if producer < 0 else 0 if known is None else known.last_sequence + 1
+            numbered = {
+                "producer_id": producer,
+                "epoch": min(producer, 0),
+                "sequence": sequence,
+            }
+            batch = batch_of(b"%d after" % seed, timestamp=log._runtime.now_ms(), **numbered)
+            answers.append(Answer())
+            partition.append(batch, answers[-1])
+            assert batch.base_offset >= promises.durable_end[place]
+            after[place][batch.base_offset] = bytes(batch.data)
+    log.flush()
+    log.close()
+    assert all(answer.is_durable for answer in answers), [each.error for each in answers]
+    return after

@@ -7,13 +7,14 @@ for where `.ci/run` puts them, and in the directory that ISTHMUS_KAFKA_LIB names
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from tests.sim import SimRuntime
-from tests.storage.batches import NOW_MS, batch_of
+from tests.storage.batches import NOW_MS, batch_of, marker_of
 
 from isthmus.storage.local.log import LocalLog
 
@@ -113,3 +114,54 @@ def test_indexes_agree_with_the_log_and_a_wrong_one_would_be_found(directory):
 def test_snapshots_are_readable(directory):
     printed = dump(sorted(directory.glob("*.snapshot")))
     assert "producerId: 3 producerEpoch: 1" in printed
+
+
+@pytest.fixture(scope="module")
+def transactions(tmp_path_factory):
+    """Transactions that end in later segments, with what the log says was aborted."""
+    path = tmp_path_factory.mktemp("kafka") / "data"
+    runtime = SimRuntime()
+    log = LocalLog(path, runtime)
+    log.create("t", 1, {"internal.segment.bytes": "2000"})
+    partition = log.partition("t", 0)
+    sequences = dict.fromkeys(range(1, 6), 0)
+    for number in range(120):
+        producer_id = number * 7 % 5 + 1
+        if number % 4 == 3:
+            batch = marker_of(producer_id, commits=number % 3 == 0, coordinator_epoch=number)
+        else:
+            sequence = sequences[producer_id]
+            sequences[producer_id] += 1
+            how = {"epoch": 0, "sequence": sequence, "transactional": True}
+            batch = batch_of(b"v" * number, producer_id=producer_id, **how)
+        partition.append(batch, None, trusted=True)
+        log.flush()
+        runtime.settle()
+    aborted = partition.aborted(0, partition.end_offset)
+    log.close()
+    return path / "t-0", aborted, partition.last_stable_offset
+
+
+def test_aborted_transactions_are_readable(transactions):
+    directory, aborted, _ = transactions
+    paths = sorted(directory.glob("*.txnindex"))
+    assert len(paths) > 2
+    printed = dump(paths)
+    row = re.compile(
+        r"producerId: (\d+) firstOffset: (\d+) lastOffset: (\d+) lastStableOff\w+: (\d+)"
+    )
+    rows = [tuple(map(int, numbers)) for numbers in row.findall(printed)]
+    assert [(producer_id, first) for producer_id, first, _, _ in rows] == aborted
+    assert all(first < last and stable <= last + 1 for _, first, last, stable in rows)
+    assert "Exception" not in printed
+
+
+def test_markers_and_open_transactions_are_readable(transactions):
+    directory, aborted, stable = transactions
+    printed = dump(sorted(directory.glob("*.log")), "--deep-iteration")
+    assert printed.count("endTxnMarker: ABORT") >= len(aborted) > 10
+    assert printed.count("endTxnMarker: COMMIT") == 10
+    assert "isvalid: false" not in printed
+    printed = dump(sorted(directory.glob("*.snapshot"))[-1:])
+    starts = re.findall(r"currentTxnFirstOffset: OptionalLong\[(\d+)\]", printed)
+    assert min(map(int, starts)) == stable

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from isthmus.errors import IsthmusError, OffsetOutOfRange
 from isthmus.kafka.errors import ErrorCode, code_of
-from isthmus.storage.log import ISOLATION_WRITTEN
+from isthmus.record.walk import offset_after
+from isthmus.storage.log import ISOLATION_DURABLE, ISOLATION_WRITTEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -72,7 +73,16 @@ class FetchPartition:
 class PartitionRead:
     """What was found in one partition."""
 
-    __slots__ = ("buffers", "diverging", "entry", "error", "leader_epoch", "marks", "size")
+    __slots__ = (
+        "aborted",
+        "buffers",
+        "diverging",
+        "entry",
+        "error",
+        "leader_epoch",
+        "marks",
+        "size",
+    )
 
     def __init__(self, entry: FetchPartition) -> None:
         self.entry = entry
@@ -82,6 +92,8 @@ class PartitionRead:
         self.diverging: tuple[int, int] | None = None  # (epoch, end offset) [KIP-595]
         self.buffers: Sequence[memoryview | bytes] = ()
         self.size = 0
+        # Of what was read, as (producer id, first offset); None for who does not ask for it.
+        self.aborted: list[tuple[int, int]] | None = None
 
 
 class Fetch(NamedTuple):
@@ -172,13 +184,15 @@ class Fetches:
             return read
         try:
             records = partition.read(entry.offset, bytes_max, isolation)
+            if is_first or records.size <= bytes_max:
+                read.buffers, read.size = records.buffers, records.size
+            if isolation == ISOLATION_DURABLE:
+                end = offset_after(read.buffers[-1]) if read.buffers else entry.offset
+                read.aborted = partition.aborted(entry.offset, end)
         except OffsetOutOfRange:
             return _out_of_range(read, partition)
         except IsthmusError as error:
-            read.error = code_of(error)
-        else:
-            if is_first or records.size <= bytes_max:
-                read.buffers, read.size = records.buffers, records.size
+            return _failed(read, code_of(error))
         return read
 
     def _find(self, entry: FetchPartition) -> Partition | None:
@@ -290,6 +304,12 @@ class _Parked:
     def _time_is_up(self) -> None:
         if self._fetches is not None:
             self._fetches.look_again(self, is_over=True)
+
+
+def _failed(read: PartitionRead, error: ErrorCode) -> PartitionRead:
+    read.error = error
+    read.buffers, read.size = (), 0
+    return read
 
 
 def _out_of_range(read: PartitionRead, partition: Partition) -> PartitionRead:

@@ -56,3 +56,8 @@ cpdef Span walk_batches(
     long long bytes_max,
     long long gap_end=*,
 )
+
+@cython.locals(
+    buffer=ReadBuffer, header=_Header, next_offset="long long", position=Py_ssize_t
+)
+cpdef long long offset_after(object data) except -2

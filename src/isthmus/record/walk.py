@@ -135,3 +135,19 @@ def walk_batches(
             start = position
         position = end
     return Span(position if start < 0 else start, position, next_offset, wanted)
+
+
+def offset_after(data: Data) -> int:
+    """Return the offset after the last of the batches in `data`; -1 where there is none.
+
+    For what was checked before: nothing is verified again.
+    """
+    buffer = ReadBuffer()
+    buffer.attach(data)
+    header = _Header()
+    next_offset = -1
+    position = 0
+    while position < buffer.end and header.read(buffer, position):
+        next_offset = header.next_offset
+        position += header.size
+    return next_offset

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isthmus.record.batch import HEADER_BYTES, BatchBuilder, RecordBatch, split_batches
-from isthmus.record.walk import walk_batches
+from isthmus.record.walk import offset_after, walk_batches
 
 FAR = 2**60
 
@@ -128,3 +128,9 @@ def test_a_gap_that_what_follows_denies_is_damage() -> None:
     assert (span.end, span.wanted) == (size, -1)
     partly = walk_batches(joined(batches)[: 2 * size + 3], 0, 0, FAR, FAR, 200)
     assert (partly.end, partly.wanted) == (size, 2 * size + HEADER_BYTES)
+
+
+@given(st.lists(st.integers(1, 5), max_size=6), st.integers(0, 1_000))
+def test_the_offset_after_all_is_that_of_the_last_batch(counts: list[int], base: int) -> None:
+    batches = batches_of(counts, base)
+    assert offset_after(joined(batches)) == (base + sum(counts) if counts else -1)

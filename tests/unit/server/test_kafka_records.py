@@ -11,6 +11,7 @@ from tests.unit.server.kafka_peer import Peer, ShoreRoom, versions
 from isthmus.kafka.api import ApiKey
 from isthmus.kafka.errors import ErrorCode
 from isthmus.record.batch import BatchBuilder, RecordBatch, split_batches
+from isthmus.record.markers import EndMarker, build_marker
 
 NOW = 1_700_000_000_000
 OK = ErrorCode.NONE
@@ -78,6 +79,39 @@ def test_fetch_in_every_version(peer: Peer, version: int) -> None:
     assert (row["high_watermark"], row["last_stable_offset"]) == (2, 2)
     assert row["aborted_transactions"] == []
     assert fetch(peer, 2, version=version)["aborted_transactions"] is None
+
+
+def transactions(peer: Peer) -> None:
+    """Two producers: offsets 0 to 2 of the first one aborted at 3; from 4 on one is open."""
+    partition = peer.room.log.partition("t", 0)
+    assert partition is not None
+    builder = BatchBuilder()
+    for producer_id, sequence in ((7, 0), (8, 0), (7, 1), (7, -1), (9, 0)):
+        if sequence < 0:
+            batch = build_marker(producer_id, 0, EndMarker(False, 0), NOW)
+        else:
+            builder.append(NOW + partition.end_offset, None, b"v")
+            of_transaction = producer_id != 8
+            batch = builder.seal(0, producer_id, 0, sequence, transactional=of_transaction)
+        partition.append(batch, None, trusted=True)
+        peer.room.log.flush()
+
+
+@pytest.mark.parametrize("version", versions(ApiKey.FETCH))
+def test_who_reads_what_is_decided_is_told_what_was_aborted(peer: Peer, version: int) -> None:
+    transactions(peer)
+    row = fetch(peer, 0, version=version, isolation_level=1)
+    assert [batch.base_offset for batch in split_batches(row["records"])] == [0, 1, 2, 3]
+    assert (row["high_watermark"], row["last_stable_offset"]) == (5, 4)
+    assert row["aborted_transactions"] == [{"producer_id": 7, "first_offset": 0}]
+    nothing = fetch(peer, 4, version=version, isolation_level=1)
+    assert (bytes(nothing["records"]), nothing["aborted_transactions"]) == (b"", [])
+    beyond = fetch(peer, 9, version=version, isolation_level=1)
+    assert beyond["error_code"] == ErrorCode.OFFSET_OUT_OF_RANGE
+    assert beyond["aborted_transactions"] is None
+    everything = fetch(peer, 0, version=version)
+    assert len(split_batches(everything["records"])) == 5
+    assert (everything["last_stable_offset"], everything["aborted_transactions"]) == (4, None)
 
 
 def two_batches() -> bytes:
@@ -278,9 +312,12 @@ def test_deleting_a_log_topic_answers_who_waits_for_it(peer: Peer) -> None:
     assert row["error_code"] == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
 
 
-def list_offset(peer: Peer, timestamp: int, version: int, **more: Any) -> dict[str, Any]:
+def list_offset(
+    peer: Peer, timestamp: int, version: int, *, isolation: int = 0, **more: Any
+) -> dict[str, Any]:
     asked = {"partition_index": 0, "timestamp": timestamp, **more}
-    body = {"replica_id": -1, "topics": [{"name": "t", "partitions": [asked]}]}
+    topics = [{"name": "t", "partitions": [asked]}]
+    body = {"replica_id": -1, "isolation_level": isolation, "topics": topics}
     return peer.ask(ApiKey.LIST_OFFSETS, version, body)["topics"][0]["partitions"][0]
 
 
@@ -318,6 +355,25 @@ def test_offsets_by_time_are_exact_per_record(peer: Peer, version: int) -> None:
             assert refused == ErrorCode.UNSUPPORTED_VERSION
     if version >= 4:
         assert list_offset(peer, NOW, version)["leader_epoch"] == 0
+
+
+@pytest.mark.parametrize(
+    "version", [each for each in versions(ApiKey.LIST_OFFSETS) if each > 1]
+)
+def test_who_reads_what_is_decided_finds_nothing_behind_it(peer: Peer, version: int) -> None:
+    transactions(peer)
+
+    def at(timestamp: int, isolation: int) -> int:
+        row = list_offset(peer, timestamp, version, isolation=isolation)
+        assert row["error_code"] == OK
+        return row["offset"]
+
+    assert [at(-1, isolation) for isolation in (0, 1)] == [5, 4]
+    assert [at(-2, isolation) for isolation in (0, 1)] == [0, 0]
+    assert [at(NOW + 2, isolation) for isolation in (0, 1)] == [2, 2]
+    assert [at(NOW + 4, isolation) for isolation in (0, 1)] == [4, -1]
+    if version >= 7:
+        assert [at(-3, isolation) for isolation in (0, 1)] == [4, -1]
 
 
 def test_list_offsets_checks_what_the_client_believes(peer: Peer) -> None:

@@ -64,15 +64,13 @@ def _answer(call: Call, context: FetchContext, reads: list[PartitionRead]) -> No
 
 def _row(call: Call, read: PartitionRead) -> dict[str, Any]:
     high_watermark, last_stable_offset, start_offset = read.marks
-    is_committed = call.request["isolation_level"] == READ_COMMITTED
     row: dict[str, Any] = {
         "partition_index": read.entry.index,
         "error_code": read.error,
         "high_watermark": high_watermark,
         "last_stable_offset": last_stable_offset,
         "log_start_offset": start_offset,
-        # No transaction is ever aborted here; whoever reads uncommitted is not told of any.
-        "aborted_transactions": [] if is_committed else None,
+        "aborted_transactions": _aborted(read),
         # Batches as they are, zstd in the oldest versions too: the reader knows what it can.
         "records": [*read.buffers],
     }
@@ -85,3 +83,13 @@ def _row(call: Call, read: PartitionRead) -> dict[str, Any]:
             "leader_epoch": read.leader_epoch,
         }
     return row
+
+
+def _aborted(read: PartitionRead) -> list[dict[str, int]] | None:
+    """Name what a reader of decided records has to drop; null for all other readers."""
+    if read.aborted is None:
+        return None
+    return [
+        {"producer_id": producer_id, "first_offset": first_offset}
+        for producer_id, first_offset in read.aborted
+    ]

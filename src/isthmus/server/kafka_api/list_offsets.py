@@ -85,8 +85,9 @@ def _find(partition: Partition, timestamp: int, limit: int) -> Found:
     if timestamp in (LATEST_TIERED, EARLIEST_PENDING_UPLOAD):
         return None
     if timestamp == MAX_TIMESTAMP:
-        return partition.offset_for_max_time()
-    found = partition.offset_for_time(timestamp)
+        found = partition.offset_for_max_time()
+    else:
+        found = partition.offset_for_time(timestamp)
     return found if found is not None and found[0] < limit else None
 
 

@@ -159,23 +159,23 @@ def _numbers() -> list[Setting]:
             "delete.retention.ms", "long", "86400000",
             "How long a tombstone of a compacted log topic is kept, so that a reader that "
             "starts at the beginning has that time to see it.",
-            low=0, server_default="log.cleaner.delete.retention.ms", honoured=False,
+            low=0, server_default="log.cleaner.delete.retention.ms",
         ),
         Setting(
             "min.compaction.lag.ms", "long", "0",
             "Shortest time that a record stays uncompacted.",
-            low=0, server_default="log.cleaner.min.compaction.lag.ms", honoured=False,
+            low=0, server_default="log.cleaner.min.compaction.lag.ms",
         ),
         Setting(
             "max.compaction.lag.ms", "long", str(LONG_MAX),
             "Longest time that a record may stay uncompacted.",
-            low=1, server_default="log.cleaner.max.compaction.lag.ms", honoured=False,
+            low=1, server_default="log.cleaner.max.compaction.lag.ms",
         ),
         Setting(
             "min.cleanable.dirty.ratio", "double", "0.5",
             "Share of a compacted partition that must be new before it is compacted again. "
             "It bounds the space lost to old values.",
-            low=0, high=1, server_default="log.cleaner.min.cleanable.ratio", honoured=False,
+            low=0, high=1, server_default="log.cleaner.min.cleanable.ratio",
         ),
         Setting(
             "file.delete.delay.ms", "long", "60000",
@@ -321,10 +321,14 @@ class TopicConfig:
         "after_ms_max",
         "batch_bytes_max",
         "before_ms_max",
+        "compaction_lag_ms_max",
+        "compaction_lag_ms_min",
+        "compacts",
+        "delete_retention_ms",
+        "dirty_ratio_min",
         "durability",
         "index_bytes_max",
         "index_interval_bytes",
-        "key_required",
         "log_append_time",
         "records_per_sync",
         "segment_bytes_max",
@@ -345,7 +349,14 @@ class TopicConfig:
         self.after_ms_max = _int("message.timestamp.after.max.ms", configs)
         self.log_append_time = configs.get("message.timestamp.type") == "LogAppendTime"
         policy = SETTINGS["cleanup.policy"].parse(configs.get("cleanup.policy", "delete"))
-        self.key_required = isinstance(policy, tuple) and "compact" in policy
+        self.compacts = isinstance(policy, tuple) and "compact" in policy
+        self.compaction_lag_ms_min = _int("min.compaction.lag.ms", configs)
+        self.compaction_lag_ms_max = _int("max.compaction.lag.ms", configs)
+        self.delete_retention_ms = _int("delete.retention.ms", configs)
+        ratio = SETTINGS["min.cleanable.dirty.ratio"]
+        self.dirty_ratio_min = float(configs.get(ratio.name, ratio.default))
+        if self.compacts:  # only what is in a sealed segment can be compacted
+            self.segment_ms_max = min(self.segment_ms_max, self.compaction_lag_ms_max)
         self.records_per_sync = _int("flush.messages", configs)
         self.durability = configs.get("isthmus.durability", durability)
         if self.records_per_sync == 1:

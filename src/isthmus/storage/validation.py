@@ -48,7 +48,7 @@ def check_batch(
         if batch.attributes & _UNUSUAL or batch.producer_id >= 0:
             _check_producer(batch)
         _check_records(batch)
-        if config.key_required:
+        if config.compacts:
             _check_keys(batch)
     if config.log_append_time:
         batch.set_log_append_time(now_ms)

@@ -87,13 +87,13 @@ def test_impossible_values_are_refused_by_name(name, text):
 def test_typed_access_gives_what_was_set_or_the_default():
     config = TopicConfig({})
     assert (config.segment_bytes_max, config.batch_bytes_max) == (1 << 30, 1048588)
-    assert (config.key_required, config.log_append_time) == (False, False)
+    assert (config.compacts, config.log_append_time) == (False, False)
     assert config.durability == "synced"
     config = TopicConfig(
         {"cleanup.policy": "compact, delete", "message.timestamp.type": "LogAppendTime"},
         "memory",
     )
-    assert (config.key_required, config.log_append_time) == (True, True)
+    assert (config.compacts, config.log_append_time) == (True, True)
     assert config.durability == "memory"
 
 

@@ -2,6 +2,7 @@
 
     leader-epoch-checkpoint               where each leader epoch of a partition begins
     recovery-point-offset-checkpoint      up to where each partition is on the disk for sure
+    isthmus-compaction                    how far a partition is compacted (ours, not Kafka's)
     partition.metadata                    which log topic, by id, a directory belongs to
     meta.properties                       whose data directory this is
     .kafka_cleanshutdown                  the last close was complete
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 LEADER_EPOCH_FILE: Final = "leader-epoch-checkpoint"
 RECOVERY_POINT_FILE: Final = "recovery-point-offset-checkpoint"
+COMPACTION_FILE: Final = "isthmus-compaction"
 PARTITION_METADATA_FILE: Final = "partition.metadata"
 META_PROPERTIES_FILE: Final = "meta.properties"
 CLEAN_SHUTDOWN_FILE: Final = ".kafka_cleanshutdown"
@@ -64,6 +66,18 @@ def parse_recovery_points(data: bytes) -> dict[tuple[str, int], int]:
         topic, index, offset = line.split()
         points[topic, int(index)] = int(offset)
     return points
+
+
+def format_compaction(clean_offset: int, gap_end: int) -> bytes:
+    """Write up to where a partition is clean, and below which offset it may have gaps."""
+    return _format_lines([f"{clean_offset} {gap_end}"])
+
+
+def parse_compaction(data: bytes) -> tuple[int, int]:
+    """Return both. Raises ValueError."""
+    (line,) = _parse_lines(data)
+    clean_offset, gap_end = map(int, line.split())
+    return clean_offset, gap_end
 
 
 def format_partition_metadata(topic_id: bytes) -> bytes:

@@ -37,6 +37,8 @@ from isthmus.storage.local.checkpoints import (
     parse_partition_metadata,
     parse_recovery_points,
 )
+from isthmus.storage.local.compaction import INTERVAL_MS as COMPACTION_MS
+from isthmus.storage.local.compaction import Compactor
 from isthmus.storage.local.directory import DataDirectory
 from isthmus.storage.local.files import Files, storage_error
 from isthmus.storage.local.partition import LocalPartition
@@ -114,6 +116,8 @@ class LocalLog:
         except ConfigError:
             self._abandon()
             raise
+        self._compactor = Compactor(self._shared)
+        self._shared.housekeeping.add("compaction", self._compactor.run, COMPACTION_MS)
         self._shared.housekeeping.start()
 
     @property
@@ -441,6 +445,7 @@ class LocalLog:
         if self._closed:
             return
         self._shared.housekeeping.close()
+        self._compactor.close()
         self.flush()
         self._closed = True
         partitions = list(self._shared.partitions)

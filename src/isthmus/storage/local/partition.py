@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from isthmus.errors import StorageError
     from isthmus.record.batch import RecordBatch
     from isthmus.storage.local.recovery import Loaded
+    from isthmus.storage.local.segments import SegmentList
     from isthmus.storage.local.shared import Shared
     from isthmus.storage.log import Records, Ticket
     from isthmus.storage.topic_configs import TopicConfig
@@ -121,6 +122,11 @@ class LocalPartition:
     def recovery_point_saved(self, offset: int) -> None:
         """The file that a restart reads says `offset` now."""
         self._restart.durable_offset = offset
+
+    @property
+    def segments(self) -> SegmentList:
+        """Its files, for those who take something away (compaction.py)."""
+        return self._segments
 
     @property
     def size_bytes(self) -> int:

@@ -33,9 +33,15 @@ from isthmus.storage.local.aborted import (
     snapshot_path,
     snapshots_among,
 )
-from isthmus.storage.local.checkpoints import LEADER_EPOCH_FILE, LeaderEpochs
+from isthmus.storage.local.checkpoints import (
+    COMPACTION_FILE,
+    LEADER_EPOCH_FILE,
+    LeaderEpochs,
+    parse_compaction,
+)
 from isthmus.storage.local.scan import Damage
 from isthmus.storage.local.segments import SegmentList
+from isthmus.storage.local.swap import finish_swaps
 from isthmus.storage.producers import ProducerTable
 
 if TYPE_CHECKING:
@@ -105,6 +111,8 @@ def load_partition(
         SegmentList(files, shared.open_segments, directory, config),
         shared.settings.producers_max,
     )
+    finish_swaps(files, directory)
+    _load_compaction(loaded.segments, files)
     names = files.names(directory)
     bases = _numbers(_SEGMENT, names)
     for base in bases:
@@ -149,6 +157,17 @@ def load_partition(
 def _numbers(pattern: re.Pattern[str], names: list[str]) -> list[int]:
     matches = map(pattern.fullmatch, names)
     return sorted(int(match[1]) for match in matches if match is not None)
+
+
+def _load_compaction(segments: SegmentList, files: Files) -> None:
+    data = files.read_file(segments.directory / COMPACTION_FILE)
+    if data is None:
+        return
+    try:
+        segments.clean_offset, segments.gap_end = parse_compaction(data)
+    except ValueError:
+        logger.warning("%s in %s is wrong", COMPACTION_FILE, segments.directory)
+        segments.gap_end = _FAR  # where there are gaps nobody knows
 
 
 def _load_epochs(files: Files, directory: Path) -> LeaderEpochs | None:
@@ -211,7 +230,9 @@ def _recover(loaded: Loaded, recovery_point: int, begin: int, files: Files) -> N
     for number, (segment, scan) in enumerate(walked):
         if number + 1 < len(walked):
             following = walked[number + 1][0].base_offset
-            if scan.position < segment.size or scan.next_offset < following:
+            if scan.position < segment.size or (
+                scan.next_offset < following > segments.gap_end
+            ):
                 scan.damage.append(
                     Damage(scan.position, segment.size, scan.next_offset, following)
                 )

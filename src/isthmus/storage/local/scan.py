@@ -2,7 +2,8 @@
 
 A batch is good when its header makes sense at this place (version 2, a length that fits) and,
 where asked, its checksum is right. The base offset lies outside the checksum, so it must be
-the one at which the batch before it ended.
+the one at which the batch before it ended. Where compaction may have taken batches away
+(`gap_end`) it may be a larger one, if what comes directly after goes on from there.
 
 Where a batch is bad, the walk looks for the next good one. Bytes after the damage are taken
 for a batch again only if their checksum is right, their offset is possible, and
@@ -55,6 +56,7 @@ class Scan:
         "_descriptor",
         "_end",
         "_files",
+        "_gap_end",
         "_verify",
         "_window",
         "_window_start",
@@ -73,7 +75,9 @@ class Scan:
         *,
         verify: bool,
         chunk_bytes: int = CHUNK_BYTES,
+        gap_end: int = 0,
     ) -> None:
+        """Begin at `start`; between batches that end up to `gap_end` offsets may be missing."""
         self.position = start
         self.next_offset = next_offset
         self.damage: list[Damage] = []
@@ -81,6 +85,7 @@ class Scan:
         self._files = files
         self._descriptor = descriptor
         self._end = end
+        self._gap_end = gap_end
         self._verify = verify
         self._chunk_bytes = chunk_bytes
         self._window = memoryview(b"")
@@ -105,8 +110,14 @@ class Scan:
             yield position, batch
 
     def _follows(self, batch: RecordBatch) -> bool:
+        if batch.base_offset == self.next_offset:
+            return True
         if self._anchored:
-            return batch.base_offset == self.next_offset
+            return (
+                self.next_offset < batch.base_offset
+                and batch.next_offset <= self._gap_end
+                and self._goes_on(self.position + batch.size, batch)
+            )
         return batch.base_offset >= self.next_offset
 
     def _batch_at(self, position: int, *, verify: bool = False) -> RecordBatch | None:
@@ -149,7 +160,8 @@ class Scan:
         batches_lost_max = (candidate - damaged) // HEADER_BYTES + 1
         return bool(
             self.next_offset < base_offset  # some record was lost, or there is no damage
-            and base_offset <= self.next_offset + batches_lost_max * _BATCH_RECORDS_MAX
+            and base_offset
+            <= max(self.next_offset + batches_lost_max * _BATCH_RECORDS_MAX, self._gap_end)
             and epoch >= 0
             and HEADER_BYTES <= length + _LENGTH_FROM <= self._end - candidate
         )

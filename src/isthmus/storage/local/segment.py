@@ -86,6 +86,7 @@ class Segment:
         "_time_index",
         "base_offset",
         "dirty",
+        "gap_end",
         "has_aborts",
         "max_timestamp",
         "max_timestamp_offset",
@@ -93,6 +94,7 @@ class Segment:
         "path",
         "pins",
         "size",
+        "suffix",
         "unsynced_indexes",
     )
 
@@ -103,10 +105,16 @@ class Segment:
         directory: Path,
         base_offset: int,
         index_interval: int,
+        *,
+        gap_end: int = 0,
+        suffix: str = "",
     ) -> None:
+        """`suffix`: ends the names of files that are being made beside those of the log."""
         self.base_offset = base_offset
         self.next_offset = base_offset
-        self.path = directory / f"{base_offset:020d}.log"
+        self.path = directory / f"{base_offset:020d}.log{suffix}"
+        self.suffix = suffix
+        self.gap_end = gap_end  # compaction may have taken offsets below it
         self.size = 0
         self.max_timestamp = _NEVER
         self.max_timestamp_offset = base_offset
@@ -145,12 +153,10 @@ class Segment:
     @property
     def index_paths(self) -> tuple[Path, Path, Path]:
         """Where the offset index, the time index and the aborted transactions lie."""
-        path = self.path
-        return (
-            path.with_suffix(".index"),
-            path.with_suffix(".timeindex"),
-            path.with_suffix(ABORTED_SUFFIX),
-        )
+        return self._beside(".index"), self._beside(".timeindex"), self._beside(ABORTED_SUFFIX)
+
+    def _beside(self, kind: str) -> Path:
+        return self.path.with_name(f"{self.base_offset:020d}{kind}{self.suffix}")
 
     def descriptor(self) -> int:
         """Return the open file, opening it if need be. Raises OSError."""
@@ -175,6 +181,19 @@ class Segment:
         self._open.forget(self)
         self._files.close(descriptor)
 
+    def take_names(self, open_segments: OpenSegments) -> None:
+        """Belong to the log from now on, under the names that its segments have."""
+        self.suffix = ""
+        self.path = self._beside(".log")
+        self._open = open_segments
+        open_segments.use(self)
+
+    def discard(self) -> None:
+        """Close the file for good: its names are no longer the segment's to write to."""
+        self._offset_index = self._time_index = self._aborted = None
+        self.unsynced_indexes.clear()
+        self.close()
+
     def unpin(self) -> None:
         """A sync that used the descriptor has ended."""
         self.pins -= 1
@@ -197,9 +216,7 @@ class Segment:
         if position == 0:
             self._first_timestamp = batches[0].max_timestamp
         for batch in batches:
-            if batch.max_timestamp > self.max_timestamp:
-                self.max_timestamp = batch.max_timestamp
-                self.max_timestamp_offset = batch.last_offset
+            self._note_time(batch)
             if self._since_entry > self._index_interval:
                 self._add_entries(offset_index, batch.last_offset, position)
             self._since_entry += batch.size
@@ -235,6 +252,11 @@ class Segment:
                 self._files.close(descriptor)
             index.saved = len(index)
             self.unsynced_indexes[path] = None
+
+    def _note_time(self, batch: RecordBatch) -> None:
+        if batch.max_timestamp > self.max_timestamp and batch.count:  # else nothing has it
+            self.max_timestamp = batch.max_timestamp
+            self.max_timestamp_offset = batch.last_offset
 
     def _add_entries(self, offset_index: OffsetIndex, last_offset: int, position: int) -> None:
         offset_index.append(last_offset, position)
@@ -339,9 +361,7 @@ class Segment:
         offset_index, _ = self._indexes()
         self._since_entry = 0
         for position, batch in scan:
-            if batch.max_timestamp > self.max_timestamp:
-                self.max_timestamp = batch.max_timestamp
-                self.max_timestamp_offset = batch.last_offset
+            self._note_time(batch)
             if self._since_entry > self._index_interval:
                 self._add_entries(offset_index, batch.last_offset, position)
             self._since_entry += batch.size
@@ -425,4 +445,5 @@ class Segment:
             next_offset,
             verify=verify,
             chunk_bytes=chunk_bytes,
+            gap_end=self.gap_end,
         )

@@ -9,7 +9,7 @@ offset would not fit into the index any more.
 from __future__ import annotations
 
 import logging
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, Final
 
 from isthmus.storage.local.aborted import rebuild_aborted
@@ -17,7 +17,7 @@ from isthmus.storage.local.index import OFFSET_ENTRY_BYTES
 from isthmus.storage.local.segment import OpenSegments, Segment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from isthmus.record.batch import RecordBatch
@@ -41,8 +41,11 @@ class SegmentList:
         "_open",
         "_reported",
         "_segments",
+        "clean_offset",
         "directory",
         "dirty",
+        "gap_end",
+        "is_swapping",
         "names_changed",
         "sealed_bytes",
     )
@@ -54,6 +57,9 @@ class SegmentList:
         self.dirty: list[Segment] = []  # have bytes that no sync has covered
         self.names_changed = False  # so has the directory
         self.sealed_bytes = 0
+        self.clean_offset = 0  # compacted up to here, see compaction.py
+        self.gap_end = 0  # below it, offsets may be missing
+        self.is_swapping = False  # names change just now: no segment may be taken away
         self._files = files
         self._open = open_segments
         self._config = config
@@ -98,6 +104,7 @@ class SegmentList:
             self.directory,
             base_offset,
             self._config.index_interval_bytes,
+            gap_end=self.gap_end,
         )
         self._segments.append(segment)
         self._bases.append(base_offset)
@@ -165,6 +172,21 @@ class SegmentList:
         """Whether `save_indexes` has something to hand over."""
         return any(segment.unsynced_indexes for segment in self._segments)
 
+    def holds(self, group: Sequence[Segment]) -> bool:
+        """Whether these are consecutive segments of the list, and sealed."""
+        slot = bisect_left(self._bases, group[0].base_offset)
+        sealed = self._segments[:-1]
+        return list(group) == sealed[slot : slot + len(group)]
+
+    def replace(self, group: Sequence[Segment], segment: Segment) -> None:
+        """Put one segment in the place of those that it was made of, see `holds`."""
+        slot = bisect_left(self._bases, group[0].base_offset)
+        self._segments[slot : slot + len(group)] = [segment]
+        self._bases[slot : slot + len(group)] = [segment.base_offset]
+        self.sealed_bytes += segment.size - sum(old.size for old in group)
+        for old in group:
+            old.discard()
+
     # --- reading ------------------------------------------------------------------------------
 
     def read(self, offset: int, bytes_max: int, limit: int) -> list[memoryview]:
@@ -193,6 +215,15 @@ class SegmentList:
             if segment.has_aborts and self._aborted_in(segment).collect(offset, end, found):
                 break
         return found
+
+    def aborted_transactions(self) -> list[AbortedTransaction]:
+        """Return all aborted transactions that the log knows of. Raises OSError."""
+        return [
+            row
+            for segment in self._segments
+            if segment.has_aborts
+            for row in self._aborted_in(segment)
+        ]
 
     def _aborted_in(self, segment: Segment) -> AbortedIndex:
         index = segment.aborted()

@@ -22,4 +22,5 @@ class LocalSettings:
     open_segments_max: int = 512  # files kept open
     checkpoint_bytes: int = 64 * MIB  # most bytes per partition to go over after a crash
     partitions_max: int = 20_000  # of all log topics together
+    compaction_bytes_max: int = 32 * MIB  # for the keys of a compaction, 24 bytes for each
     producers_max: int = PRODUCERS_MAX  # idempotent producers remembered per partition

@@ -1,0 +1,407 @@
+"""Compaction: the sealed segments of a log topic, rewritten without what was replaced since.
+
+One pass over a partition, as Apache Kafka's `LogCleaner` does it:
+
+1. **Choose.** Of all partitions the one of which the largest part was written since it was
+   compacted last (`min.cleanable.dirty.ratio`), or one that has waited `max.compaction.lag.ms`.
+   Never touched: the newest segment, what is younger than `min.compaction.lag.ms`, what a
+   restart might ask for (the recovery point on the disk), what is behind an open transaction.
+2. **Learn** the newest offset of each key from what was written since (offset_map.py), as far
+   as there is room in memory. What does not fit is next time's.
+3. **Rewrite** everything from the beginning to there (cleaner.py), neighbours together into
+   segments of up to `segment.bytes`, into files beside the log.
+4. **Swap** each of them in (swap.py) as it is done. An end at any moment leaves each group of
+   segments as it was or as it becomes, and both say the same of every key.
+
+Two numbers per partition are kept in `isthmus-compaction`, written before the first swap and
+after the last one: how far the partition is clean, and below which offset there may be gaps.
+Only there a scan takes a gap for no damage. A partition in which anything is damaged is left
+alone: rewriting would remove the traces.
+
+Everything long runs on another thread in small slices (housekeeping.py), with a rest after each
+as long as the slice: walking records is Python, and the loop waits as long as it runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+from isthmus.errors import CorruptBatch
+from isthmus.record.rebuild import stored_records
+from isthmus.storage.local.checkpoints import COMPACTION_FILE, format_compaction
+from isthmus.storage.local.cleaner import Cleaner, Transactions
+from isthmus.storage.local.offset_map import OffsetMap
+from isthmus.storage.local.segment import OpenSegments, Segment
+from isthmus.storage.local.segments import RELATIVE_OFFSET_MAX
+from isthmus.storage.local.swap import CLEANED_SUFFIX, Swap
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from isthmus.record.batch import RecordBatch
+    from isthmus.storage.aborted import AbortedIndex
+    from isthmus.storage.local.housekeeping import Steps
+    from isthmus.storage.local.partition import LocalPartition
+    from isthmus.storage.local.scan import Scan
+    from isthmus.storage.local.shared import Shared
+
+    Walk: TypeAlias = "Callable[[Iterator[RecordBatch]], Iterator[int]]"
+
+INTERVAL_MS: Final = 15_000  # Kafka's log.cleaner.backoff.ms
+RETRY_MS: Final = 600_000  # after the disk has refused something
+SLICE_COST: Final = 400  # records walked in one slice, about half a millisecond
+BYTES_PER_COST: Final = 4096
+REST_S: Final = 0.0005
+WRITE_BYTES: Final = 256 * 1024  # gathered for one write
+SYNC_BYTES: Final = 8 * 1024 * 1024  # written between two syncs
+
+logger = logging.getLogger(__name__)
+
+
+class Overtaken(Exception):
+    """What was to be compacted is not there any more."""
+
+
+class Plan(NamedTuple):
+    """What may be compacted of one partition."""
+
+    partition: LocalPartition
+    segments: list[Segment]  # from the oldest to the last that may be touched
+    dirty_offset: int  # what comes before is clean
+    dirty_ratio: float
+    is_overdue: bool
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is worth the work."""
+        return self.is_overdue or self.dirty_ratio > self.partition.config.dirty_ratio_min
+
+
+def plan_compaction(partition: LocalPartition, now_ms: int) -> Plan | None:
+    """Return what may be compacted, None where that is nothing. Raises OSError."""
+    config, segments = partition.config, partition.segments
+    limit = min(partition.last_stable_offset, partition.durable_recovery_point)
+    dirty_offset = segments.clean_offset
+    if not partition.start_offset <= dirty_offset <= partition.end_offset:
+        dirty_offset = partition.start_offset
+    chosen: list[Segment] = []
+    clean_bytes = dirty_bytes = 0
+    oldest_ms = now_ms
+    for segment in list(segments)[:-1]:
+        is_dirty = segment.next_offset > dirty_offset
+        if segment.next_offset > limit or (
+            is_dirty
+            and config.compaction_lag_ms_min > 0
+            and segment.newest_timestamp() > now_ms - config.compaction_lag_ms_min
+        ):
+            break
+        chosen.append(segment)
+        if not is_dirty:
+            clean_bytes += segment.size
+            continue
+        dirty_bytes += segment.size
+        if segment.size and config.compaction_lag_ms_max < now_ms:
+            oldest_ms = min(oldest_ms, segment.first_timestamp())
+    if not dirty_bytes:
+        return None
+    return Plan(
+        partition,
+        chosen,
+        dirty_offset,
+        dirty_bytes / (clean_bytes + dirty_bytes),
+        oldest_ms < now_ms - config.compaction_lag_ms_max,
+    )
+
+
+def group_segments(segments: Sequence[Segment], bytes_max: int) -> list[list[Segment]]:
+    """Part segments into neighbours that fit into one of `bytes_max` bytes and its index."""
+    groups: list[list[Segment]] = []
+    group_bytes = 0
+    for segment in segments:
+        if (
+            groups
+            and group_bytes + segment.size <= bytes_max
+            and segment.next_offset - 1 - groups[-1][0].base_offset <= RELATIVE_OFFSET_MAX
+        ):
+            groups[-1].append(segment)
+            group_bytes += segment.size
+        else:
+            groups.append([segment])
+            group_bytes = segment.size
+    return groups
+
+
+class Learning:
+    """The newest offset of each key from the first dirty offset on, as far as there is room."""
+
+    def __init__(self, newest: OffsetMap, plan: Plan, transactions: Transactions) -> None:
+        self.newest = newest
+        self.latest = plan.dirty_offset - 1  # up to here all is known
+        self._from = plan.dirty_offset
+        self._transactions = transactions
+
+    def learn(self, batches: Iterator[RecordBatch]) -> Iterator[int]:
+        """Walk over a segment; yield what each batch has cost."""
+        for batch in batches:
+            if batch.is_control:
+                self._transactions.is_needless(batch)
+            elif not self._transactions.is_aborted(batch):
+                for record in stored_records(batch):
+                    if record.key is None or record.offset < self._from:
+                        continue
+                    if self.newest.is_full:
+                        self.latest = max(self.latest, record.offset - 1)
+                        return
+                    self.newest.put(record.key, record.offset)
+            self.latest = max(self.latest, batch.last_offset)
+            yield _cost(batch)
+
+
+class Rewriting:
+    """Copies segments into one being made, as clean as they become."""
+
+    def __init__(self, cleaner: Cleaner, made: Segment) -> None:
+        self.has_changed = False
+        self._cleaner = cleaner
+        self._made = made
+        self._synced = 0
+
+    def copy(self, batches: Iterator[RecordBatch]) -> Iterator[int]:
+        """Walk over a segment; yield what each batch has cost."""
+        kept: list[RecordBatch] = []
+        size = 0
+        for batch in batches:
+            left = self._cleaner.clean(batch)
+            if left is not batch:
+                self.has_changed = True
+            if left is not None:
+                kept.append(left)
+                size += left.size
+            if size >= WRITE_BYTES:
+                self._write(kept)
+                kept, size = [], 0
+            yield _cost(batch)
+        self._write(kept)
+
+    def _write(self, batches: list[RecordBatch]) -> None:
+        if batches:
+            self._made.append(batches, [batch.data for batch in batches])
+        if self._made.size - self._synced >= SYNC_BYTES:
+            self._made.sync()  # little by little, so that nobody's fdatasync waits for all
+            self._synced = self._made.size
+
+
+class Compactor:
+    """Compacts the partitions of one log; `run` is a job of its housekeeping."""
+
+    def __init__(self, shared: Shared, rest: Callable[[float], None] = time.sleep) -> None:
+        self._shared = shared
+        self._rest = rest
+        self._not_before_ms: dict[LocalPartition, float] = {}
+        self._unfinished: list[Segment] = []  # the next start gives them their names
+
+    def run(self) -> Steps:
+        """Compact what is due, the worst first, each partition once."""
+        seen: set[LocalPartition] = set()
+        while (plan := self._choose(seen)) is not None:
+            seen.add(plan.partition)
+            where = plan.partition.segments.directory
+            try:
+                yield from self._compact(plan)
+            except Overtaken:
+                continue
+            except CorruptBatch as error:
+                self._not_before_ms[plan.partition] = float("inf")
+                logger.error("%s is damaged and is not compacted: %s", where, error)
+            except OSError as error:
+                if plan.partition not in self._shared.partitions:
+                    continue  # deleted, and its files with it
+                self._put_off(plan.partition, RETRY_MS)
+                logger.warning("%s was not compacted, it is tried again: %s", where, error)
+
+    def close(self) -> None:
+        """Let go of all files; nothing is under way any more."""
+        for segment in self._unfinished:
+            segment.unpin()
+
+    def _put_off(self, partition: LocalPartition, delay_ms: float) -> None:
+        self._not_before_ms[partition] = self._shared.runtime.monotonic_ms() + delay_ms
+
+    def _choose(self, seen: set[LocalPartition]) -> Plan | None:
+        """Return the plan for the partition that needs it most."""
+        now_ms = self._shared.runtime.now_ms()
+        monotonic_ms = self._shared.runtime.monotonic_ms()
+        best: Plan | None = None
+        if self._shared.error is not None:
+            return None
+        for partition in self._shared.partitions:
+            if (
+                not partition.config.compacts
+                or partition in seen
+                or partition.segments.is_swapping  # for good: a rename has failed
+                or self._not_before_ms.get(partition, 0) > monotonic_ms
+            ):
+                continue
+            try:
+                plan = plan_compaction(partition, now_ms)
+            except OSError as error:
+                self._put_off(partition, RETRY_MS)
+                logger.warning("%s: %s", partition.segments.directory, error)
+                continue
+            if (
+                plan is not None
+                and plan.is_due
+                and (best is None or plan.dirty_ratio > best.dirty_ratio)
+            ):
+                best = plan
+        return best
+
+    # --- one partition ------------------------------------------------------------------------
+
+    def _compact(self, plan: Plan) -> Steps:
+        segments = plan.partition.segments
+        before = sum(segment.size for segment in plan.segments)
+        aborted = segments.aborted_transactions()
+        end_offset = plan.segments[-1].next_offset
+        newest = OffsetMap(
+            self._shared.settings.compaction_bytes_max, end_offset - plan.dirty_offset
+        )
+        try:
+            learning = Learning(newest, plan, Transactions(aborted))
+            for segment in plan.segments:
+                if segment.next_offset > plan.dirty_offset and not newest.is_full:
+                    yield from self._walk(segment, learning.learn)
+            touched = [each for each in plan.segments if each.base_offset <= learning.latest]
+            end_offset = touched[-1].next_offset
+            yield partial(self._note, plan.partition, segments.clean_offset, end_offset)
+            segments.gap_end = max(segments.gap_end, end_offset)
+            cleaner = Cleaner(
+                newest,
+                learning.latest,
+                transactions := Transactions(aborted),
+                dict(plan.partition.producers),
+                end_offset=end_offset,
+                now_ms=self._shared.runtime.now_ms(),
+                retention_ms=plan.partition.config.delete_retention_ms,
+            )
+            for group in group_segments(touched, plan.partition.config.segment_bytes_max):
+                yield from self._rewrite(plan.partition, group, cleaner, transactions)
+        finally:
+            newest.close()
+        segments.clean_offset = learning.latest + 1
+        yield partial(self._note, plan.partition, segments.clean_offset, segments.gap_end)
+        logger.info(
+            "%s is compacted up to offset %d: %d bytes are %d now",
+            segments.directory,
+            segments.clean_offset,
+            before,
+            sum(each.size for each in segments if each.base_offset < end_offset),
+        )
+
+    def _note(self, partition: LocalPartition, clean_offset: int, gap_end: int) -> None:
+        """Write what a start must know of the partition. Raises OSError."""
+        path = partition.segments.directory / COMPACTION_FILE
+        gap_end = max(gap_end, partition.segments.gap_end)
+        self._shared.files.replace(path, format_compaction(clean_offset, gap_end))
+
+    def _rewrite(
+        self,
+        partition: LocalPartition,
+        group: list[Segment],
+        cleaner: Cleaner,
+        transactions: Transactions,
+    ) -> Steps:
+        """Make one segment of a group and put it in its place."""
+        segments, files = partition.segments, self._shared.files
+        made = Segment(
+            files,
+            OpenSegments(1),
+            segments.directory,
+            group[0].base_offset,
+            partition.config.index_interval_bytes,
+            gap_end=segments.gap_end,
+            suffix=CLEANED_SUFFIX,
+        )
+        made.pins = 1  # it has no name to be opened by until the end
+        swap = Swap(files, group, made)
+        is_in = is_done = False
+        try:
+            rewriting = Rewriting(cleaner, made)
+            for segment in group:
+                yield from self._walk(segment, rewriting.copy)
+            kept = transactions.take_kept()
+            if len(group) == 1 and not rewriting.has_changed:
+                return
+            self._check(partition, group)
+            segments.is_swapping = True
+            made.next_offset = group[-1].next_offset
+            yield partial(_decide, made, kept, swap)
+            self._check(partition, group)
+            made.take_names(self._shared.open_segments)
+            segments.replace(group, made)
+            is_in = True
+            swap.hide()
+            yield swap.finish
+            is_done = True
+        finally:
+            if is_in and not is_done:
+                self._unfinished.append(made)
+            else:
+                made.unpin()
+                segments.is_swapping = swap.is_decided and not is_in
+            if not swap.is_decided:
+                made.discard()
+                swap.undo()
+
+    def _check(self, partition: LocalPartition, group: Sequence[Segment]) -> None:
+        """Raise Overtaken if the log topic or the segments were deleted meanwhile."""
+        if partition not in self._shared.partitions or not partition.segments.holds(group):
+            raise Overtaken
+
+    def _walk(self, segment: Segment, walk: Walk) -> Steps:
+        """Walk over a segment in slices."""
+        scan = segment.scan_from(segment.base_offset)
+        segment.pins += 1
+        try:
+            work = walk(_sound(scan, segment))
+            while not (yield partial(self._slice, work)):
+                pass
+        finally:
+            segment.unpin()
+
+    def _slice(self, work: Iterator[int]) -> bool:
+        """Do some of the work, then rest; True when all is done."""
+        spent = 0
+        for cost in work:
+            spent += cost
+            if spent >= SLICE_COST:
+                self._rest(REST_S * spent / SLICE_COST)
+                return False
+        return True
+
+
+def _sound(scan: Scan, segment: Segment) -> Iterator[RecordBatch]:
+    """Yield the batches of a whole segment. Raises CorruptBatch where it is damaged."""
+    for _, batch in scan:
+        if scan.damage:
+            break
+        yield batch
+    if scan.damage or scan.position < segment.size:
+        raise CorruptBatch(f"{segment.path} holds bytes that are no batch")
+
+
+def _decide(made: Segment, aborted: AbortedIndex, swap: Swap) -> None:
+    """Complete the files and decide that they replace the others. Raises OSError."""
+    made.save_indexes(complete=made.max_timestamp >= 0)
+    made.replace_aborted(aborted)
+    swap.decide()
+    made.dirty = False
+    made.unsynced_indexes.clear()
+
+
+def _cost(batch: RecordBatch) -> int:
+    """Return what it costs to walk over a batch, in records."""
+    return 1 + batch.count + batch.size // BYTES_PER_COST

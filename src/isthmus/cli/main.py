@@ -23,6 +23,7 @@ COMMANDS: Final = {  # name -> module that holds a click command of that name
     "produce": "isthmus.cli.kafka",
     "consume": "isthmus.cli.kafka",
     "topics": "isthmus.cli.topics",
+    "log": "isthmus.cli.log",
     "config": "isthmus.cli.settings",
     "version": "isthmus.cli.settings",
 }

@@ -26,6 +26,17 @@ CATALOG_FILE: Final = "isthmus-catalog"
 _VERSION: Final = 1
 
 
+class CatalogDamaged(ConfigError):
+    """The catalog is not what was written; `why` is a part of a sentence."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(
+            f"{path} is damaged ({why}): the log topics it lists cannot be opened; put back a "
+            "copy of this file, or let `isthmus log repair` make it from the directories"
+        )
+        self.why = why
+
+
 @dataclass(slots=True)
 class CatalogTopic:
     """One log topic as the catalog knows it."""
@@ -49,21 +60,29 @@ class Catalog:
         self._path = directory / CATALOG_FILE
 
     def load(self) -> bool:
-        """Read the file; False where there is none. Raises OSError, ConfigError."""
+        """Read the file; False where there is none.
+
+        Raises OSError, CatalogDamaged, ConfigError for the catalog of a newer version.
+        """
         data = self._files.read_file(self._path)
         if data is None:
             return False
         try:
             head, _, body = data.partition(b"\n")
-            name, version, crc = head.decode().split()
-            if name != CATALOG_FILE or int(version) != _VERSION or int(crc, 16) != crc32c(body):
+            fields = head.decode("ascii", "replace").split()
+            if len(fields) != 3:
+                raise ValueError("its first line is not that of a catalog")
+            name, version, crc = fields
+            if name != CATALOG_FILE or int(crc, 16) != crc32c(body):
                 raise ValueError("its first line does not fit the rest")
+            if int(version) != _VERSION:
+                raise ConfigError(
+                    f"{self._path} has version {version}, this Isthmus knows {_VERSION}: "
+                    "the data is of a newer one, which must open it"
+                )
             self._parse(json.loads(body))
         except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(
-                f"{self._path} is damaged ({error}): the log topics it lists cannot be opened; "
-                "put back a copy of this file, or start with another directory"
-            ) from error
+            raise CatalogDamaged(self._path, str(error)) from error
         return True
 
     def save(self) -> None:

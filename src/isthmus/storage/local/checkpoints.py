@@ -146,6 +146,13 @@ class LeaderEpochs:
             end = start
         return -1, -1
 
+    def at(self, offset: int) -> int:
+        """Return the epoch in which `offset` was written, or -1 where none is known."""
+        for epoch, start in reversed(self._entries):
+            if start <= offset:
+                return epoch
+        return -1
+
     def format(self) -> bytes:
         """Write Kafka's checkpoint file."""
         return _format_lines([f"{epoch} {start}" for epoch, start in self._entries])

@@ -47,7 +47,7 @@ class DataDirectory:
         """Lock the directory, making it ready if it is new. Raises ConfigError."""
         try:
             self._make()
-            self._take_lock()
+            self.lock()
             self._identify(runtime, node_id)
         except OSError as error:
             self.close()
@@ -77,7 +77,8 @@ class DataDirectory:
                 f"{foreign[0]}): give an empty or a new one with --data"
             )
 
-    def _take_lock(self) -> None:
+    def lock(self) -> None:
+        """Take the directory for this process. Raises OSError, ConfigError."""
         path = self.path / LOCK_FILE
         self._lock = self._files.open(path, create=True)
         if not self._files.lock(self._lock):

@@ -41,6 +41,10 @@ class Files:
         flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
         return os.open(path, flags, 0o644)
 
+    def open_read(self, path: Path) -> int:
+        """Open a file for reading only, which also works where nothing may be written."""
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
     def close(self, descriptor: int) -> None:
         """Let go of a descriptor; what was to be kept has been synced before, or was not."""
         with suppress(OSError):
@@ -115,6 +119,20 @@ class Files:
         except BlockingIOError:
             return False
         return True
+
+    def is_locked(self, path: Path) -> bool:
+        """Whether another process holds the lock of this file; False where there is none."""
+        try:
+            descriptor = self.open_read(path)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            self.close(descriptor)
+        return False
 
     def volume(self, path: Path) -> tuple[int, int]:
         """Return (total, usable) bytes of the file system that holds `path`."""

@@ -130,6 +130,10 @@ class QuotaExceeded(Refused):
     """A limit on number or size is reached; the text names it."""
 
 
+class PolicyViolation(Refused):
+    """The cleanup policy of the log topic does not allow it."""
+
+
 class ConfigInvalid(Refused):
     """A setting of a log topic is unknown or has an impossible value."""
 

@@ -18,6 +18,7 @@ from isthmus.errors import (
     LogClosed,
     OffsetOutOfRange,
     OutOfOrderSequence,
+    PolicyViolation,
     ProducerFenced,
     TimestampInvalid,
     TopicExists,
@@ -377,6 +378,85 @@ class LogContract:
         log.flush()
         runtime.settle()
         assert woken == [1, 2]
+
+    # --- deleting records ---------------------------------------------------------------------
+
+    def delete_before(self, partition, offset):
+        """Delete records and return what `done` was told."""
+        told = []
+        partition.delete_before(offset, told.append)
+        self._runtime.settle()
+        (answer,) = told
+        return answer
+
+    def test_deleted_records_are_gone_for_readers(self, log, partition):
+        self.put(log, partition, b"a", b"b")
+        self.put(log, partition, b"c")
+        assert self.delete_before(partition, 2) is None
+        assert (partition.start_offset, partition.end_offset) == (2, 3)
+        assert contents(partition) == [b"c"]
+        with pytest.raises(OffsetOutOfRange):
+            partition.read(1, MIB)
+
+    def test_the_start_may_lie_within_a_batch(self, log, partition):
+        self.put(log, partition, b"a", b"b", b"c", timestamps=[10, 30, 20])
+        assert self.delete_before(partition, 2) is None
+        assert partition.start_offset == 2
+        assert contents(partition) == [b"c"]
+        assert partition.offset_for_time(0) == (2, 20)
+        assert partition.offset_for_time(25) is None
+        assert partition.offset_for_max_time() == (2, 20)
+
+    def test_all_may_be_deleted_and_offsets_go_on(self, log, partition):
+        self.put(log, partition, b"a", b"b")
+        assert self.delete_before(partition, -1) is None
+        assert (partition.start_offset, partition.end_offset) == (2, 2)
+        assert partition.read(2, MIB).size == 0
+        assert partition.offset_for_time(0) is None
+        assert partition.offset_for_max_time() is None
+        assert self.put(log, partition, b"c").base_offset == 2
+        assert contents(partition) == [b"c"]
+
+    def test_the_start_never_goes_back(self, log, partition):
+        self.put(log, partition, b"a", b"b", b"c")
+        assert self.delete_before(partition, 2) is None
+        assert self.delete_before(partition, 1) is None
+        assert partition.start_offset == 2
+
+    @pytest.mark.parametrize("offset", [-2, 4])
+    def test_what_is_not_there_cannot_be_deleted(self, log, partition, offset):
+        self.put(log, partition, b"a", b"b", b"c")
+        assert isinstance(self.delete_before(partition, offset), OffsetOutOfRange)
+        assert partition.start_offset == 0
+
+    def test_records_of_a_compacted_log_topic_stay(self, log):
+        for policy, error in (("compact", PolicyViolation), ("compact,delete", type(None))):
+            log.create(policy.replace(",", "."), 1, {"cleanup.policy": policy})
+            partition = log.partition(policy.replace(",", "."), 0)
+            self.put(log, partition, b"a", keys=[b"k"])
+            assert isinstance(self.delete_before(partition, -1), error)
+
+    def test_nothing_is_deleted_from_what_is_deleted_or_closed(self, log, partition):
+        self.put(log, partition, b"a")
+        log.delete("events")
+        assert isinstance(self.delete_before(partition, 1), TopicUnknown)
+        log.create("others", 1, {})
+        partition = log.partition("others", 0)
+        log.close()
+        assert isinstance(self.delete_before(partition, 0), LogClosed)
+
+    def test_deleting_keeps_what_producers_wrote(self, log, partition):
+        numbered = {"producer_id": 7, "epoch": 0}
+        self.put(log, partition, b"a", **numbered, sequence=0)
+        assert self.delete_before(partition, -1) is None
+        again = self.put(log, partition, b"a", **numbered, sequence=0)
+        assert again.base_offset == 0  # answered as before, and not stored
+        assert self.put(log, partition, b"b", **numbered, sequence=1).base_offset == 1
+
+    def test_deleting_does_not_hold_back_the_stable_offset(self, log, partition):
+        self.put(log, partition, b"a", producer_id=7, epoch=0, sequence=0, transactional=True)
+        assert self.delete_before(partition, -1) is None
+        assert partition.last_stable_offset == 1
 
     # --- time and epochs ----------------------------------------------------------------------
 

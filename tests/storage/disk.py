@@ -40,6 +40,7 @@ class File:
         self.data = bytearray(data)
         self.durable = bytes(data)
         self.pending: list[tuple[int, bytes | None]] = []  # (position, bytes), or (size, None)
+        self.modified_ms = 1_700_000_000_000  # a test may set it
 
     def write(self, position: int, data: bytes) -> None:
         if len(self.data) < position:
@@ -248,6 +249,10 @@ class SimDisk(Files):
     def size(self, path):
         self._count("size", path)
         return len(self.file(path).data)
+
+    def modified_ms(self, path):
+        self._count("modified_ms", path)
+        return self.file(path).modified_ms
 
     def pread(self, descriptor, size, position):
         self._count("pread", descriptor)

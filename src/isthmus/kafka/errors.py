@@ -212,6 +212,7 @@ CODES: Final[dict[type[errors.IsthmusError], ErrorCode]] = {
     errors.CoordinatorFenced: ErrorCode.TRANSACTION_COORDINATOR_FENCED,
     errors.BatchTooLarge: ErrorCode.MESSAGE_TOO_LARGE,
     errors.TimestampInvalid: ErrorCode.INVALID_TIMESTAMP,
+    errors.PolicyViolation: ErrorCode.POLICY_VIOLATION,
     errors.ConfigInvalid: ErrorCode.INVALID_CONFIG,
     # the disk or the cluster; a closed log is a server that goes, so the client looks again
     errors.StorageError: ErrorCode.KAFKA_STORAGE_ERROR,

@@ -128,6 +128,15 @@ class Partition(Protocol):
         only written. Also woken when the log topic is deleted.
         """
 
+    def delete_before(self, offset: int, done: Callable[[IsthmusError | None], object]) -> None:
+        """Delete the records before `offset` (-1: all there are now); `done` tells how it went.
+
+        On the loop, perhaps within this call. With None: `start_offset` is `offset`, or was
+        more already, and will not be less after any crash. Else OffsetOutOfRange, for an
+        offset after `end_offset`; PolicyViolation, where `cleanup.policy` is not to delete;
+        TopicUnknown, StorageError. The bytes go later, with whole segments.
+        """
+
     def offset_for_time(self, timestamp_ms: int) -> tuple[int, int] | None:
         """Return (offset, timestamp) of the first record at or after `timestamp_ms`."""
 

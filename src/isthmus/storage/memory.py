@@ -21,12 +21,13 @@ from isthmus.errors import (
     TopicExists,
     TopicUnknown,
 )
+from isthmus.record.batch import RecordReader
 from isthmus.storage.aborted import AbortedIndex
 from isthmus.storage.log import ISOLATION_DURABLE, ISOLATION_WRITTEN, Records
 from isthmus.storage.names import check_log_topic
 from isthmus.storage.producers import ProducerTable
 from isthmus.storage.topic_configs import TopicConfig
-from isthmus.storage.validation import check_batch
+from isthmus.storage.validation import check_batch, check_start
 from isthmus.storage.waiters import Waiters
 
 if TYPE_CHECKING:
@@ -154,18 +155,40 @@ class MemoryPartition:
         self._waiters[ISOLATION_WRITTEN].wake(self.end_offset)
         self._waiters[ISOLATION_DURABLE].wake(self.last_stable_offset)
 
+    def delete_before(self, offset: int, done: Callable[[IsthmusError | None], object]) -> None:
+        """Let the partition begin at `offset`."""
+        try:
+            if self._closed is not None:
+                raise self._closed
+            self.start_offset = max(self.start_offset, check_start(self, offset))
+        except IsthmusError as error:
+            done(error.with_traceback(None))
+            return
+        gone = bisect_right(self._ends, self.start_offset)
+        self.size_bytes -= sum(batch.size for batch in self._batches[:gone])
+        del self._batches[:gone], self._ends[:gone]
+        done(None)
+
     def offset_for_time(self, timestamp_ms: int) -> tuple[int, int] | None:
         """Return (offset, timestamp) of the first record at or after `timestamp_ms`."""
         for batch in self._batches:
-            found = batch.offset_for_time(timestamp_ms)
-            if found is not None:
-                return found
+            reader = RecordReader(batch)
+            while batch.max_timestamp >= timestamp_ms and reader.advance():
+                if reader.timestamp >= timestamp_ms and reader.offset >= self.start_offset:
+                    return reader.offset, reader.timestamp
         return None
 
     def offset_for_max_time(self) -> tuple[int, int] | None:
         """Return (offset, timestamp) of the first record with the largest timestamp."""
-        newest = max((batch.max_timestamp for batch in self._batches), default=None)
-        return None if newest is None else self.offset_for_time(newest)
+        found = None
+        for batch in self._batches:
+            reader = RecordReader(batch)
+            while (found is None or batch.max_timestamp > found[1]) and reader.advance():
+                if reader.offset >= self.start_offset and (
+                    found is None or reader.timestamp > found[1]
+                ):
+                    found = reader.offset, reader.timestamp
+        return found
 
     def epoch_end_offset(self, leader_epoch: int) -> tuple[int, int]:
         """Return (epoch, end offset); there is only the epoch 0."""

@@ -103,7 +103,7 @@ def _numbers() -> list[Setting]:
             "segment.jitter.ms", "long", "0",
             "Largest chance reduction of segment.ms, to keep many partitions from rolling "
             "at once.",
-            low=0, server_default="log.roll.jitter.ms", honoured=False,
+            low=0, server_default="log.roll.jitter.ms",
         ),
         Setting(
             "segment.index.bytes", "int", "10485760",
@@ -131,12 +131,12 @@ def _numbers() -> list[Setting]:
             "retention.bytes", "long", "-1",
             "Size above which the oldest segments of a partition are deleted; -1 sets no "
             "limit. It holds per partition, not per log topic.",
-            server_default="log.retention.bytes", honoured=False,
+            server_default="log.retention.bytes",
         ),
         Setting(
             "retention.ms", "long", "604800000",
             "Age above which segments are deleted; -1 keeps them for ever.",
-            low=-1, server_default="log.retention.ms", honoured=False,
+            low=-1, server_default="log.retention.ms",
         ),
         Setting(
             "max.message.bytes", "int", "1048588",
@@ -180,7 +180,7 @@ def _numbers() -> list[Setting]:
         Setting(
             "file.delete.delay.ms", "long", "60000",
             "Time between taking a segment out of the log and removing its file.",
-            low=0, server_default="log.segment.delete.delay.ms", honoured=False,
+            low=0, server_default="log.segment.delete.delay.ms",
         ),
         Setting(
             "min.insync.replicas", "int", "1",
@@ -325,13 +325,18 @@ class TopicConfig:
         "compaction_lag_ms_min",
         "compacts",
         "delete_retention_ms",
+        "deletes",
         "dirty_ratio_min",
         "durability",
+        "file_delete_delay_ms",
         "index_bytes_max",
         "index_interval_bytes",
         "log_append_time",
         "records_per_sync",
+        "retention_bytes",
+        "retention_ms",
         "segment_bytes_max",
+        "segment_jitter_ms_max",
         "segment_ms_max",
     )
 
@@ -342,6 +347,7 @@ class TopicConfig:
             _int("internal.segment.bytes", configs) or _int("segment.bytes", configs)
         )  # fmt: skip
         self.segment_ms_max = _int("segment.ms", configs)
+        self.segment_jitter_ms_max = _int("segment.jitter.ms", configs)
         self.index_bytes_max = _int("segment.index.bytes", configs)
         self.index_interval_bytes = _int("index.interval.bytes", configs)
         self.batch_bytes_max = _int("max.message.bytes", configs)
@@ -349,7 +355,8 @@ class TopicConfig:
         self.after_ms_max = _int("message.timestamp.after.max.ms", configs)
         self.log_append_time = configs.get("message.timestamp.type") == "LogAppendTime"
         policy = SETTINGS["cleanup.policy"].parse(configs.get("cleanup.policy", "delete"))
-        self.compacts = isinstance(policy, tuple) and "compact" in policy
+        assert isinstance(policy, tuple)
+        self.compacts = "compact" in policy
         self.compaction_lag_ms_min = _int("min.compaction.lag.ms", configs)
         self.compaction_lag_ms_max = _int("max.compaction.lag.ms", configs)
         self.delete_retention_ms = _int("delete.retention.ms", configs)
@@ -357,6 +364,10 @@ class TopicConfig:
         self.dirty_ratio_min = float(configs.get(ratio.name, ratio.default))
         if self.compacts:  # only what is in a sealed segment can be compacted
             self.segment_ms_max = min(self.segment_ms_max, self.compaction_lag_ms_max)
+        self.deletes = "delete" in policy
+        self.retention_ms = _int("retention.ms", configs)  # negative: no limit
+        self.retention_bytes = _int("retention.bytes", configs)  # negative: no limit
+        self.file_delete_delay_ms = _int("file.delete.delay.ms", configs)
         self.records_per_sync = _int("flush.messages", configs)
         self.durability = configs.get("isthmus.durability", durability)
         if self.records_per_sync == 1:

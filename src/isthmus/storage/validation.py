@@ -8,19 +8,31 @@ than its records have: only its own producer is misled by that.
 A batch that this server has built itself (`trusted`) may be a control batch, is not bound in
 time, and its checksum is not computed a second time. Sequence numbers are not looked at here,
 see producers.py.
+
+Here, too, stands which records may be deleted: those of log topics from which old records go
+anyway.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from isthmus.errors import BatchRefused, BatchTooLarge, CorruptBatch, TimestampInvalid
+from isthmus.errors import (
+    BatchRefused,
+    BatchTooLarge,
+    CorruptBatch,
+    OffsetOutOfRange,
+    PolicyViolation,
+    TimestampInvalid,
+)
 from isthmus.record.batch import RecordReader
 
 if TYPE_CHECKING:
     from isthmus.record.batch import RecordBatch
+    from isthmus.storage.log import Partition
     from isthmus.storage.topic_configs import TopicConfig
 
+END: Final = -1  # in place of an offset
 RECORD_ERRORS_MAX: Final = 100  # named in one refusal; the rest is left out
 _CONTROL: Final = 0x20
 _TRANSACTIONAL: Final = 0x10
@@ -108,3 +120,20 @@ def _refuse_timestamps(batch: RecordBatch, earliest: int, latest: int) -> None:
 def _naming(refusal: BatchRefused, faults: list[tuple[int, str]]) -> BatchRefused:
     refusal.record_errors = tuple(faults[:RECORD_ERRORS_MAX])
     return refusal
+
+
+def check_start(partition: Partition, offset: int) -> int:
+    """Return where a partition is to begin for `delete_before(offset)`.
+
+    Raises PolicyViolation where records only go when newer ones replace them, OffsetOutOfRange
+    for an offset after the end, or below zero and not `END`.
+    """
+    if not partition.config.deletes:
+        raise PolicyViolation(
+            f"records of {partition.log_topic} cannot be deleted: cleanup.policy is not delete"
+        )
+    if offset == END:
+        return partition.end_offset
+    if not 0 <= offset <= partition.end_offset:
+        raise OffsetOutOfRange(f"offset {offset} is not from 0 to {partition.end_offset}")
+    return offset

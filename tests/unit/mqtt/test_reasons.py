@@ -30,6 +30,7 @@ AS_THEIR_KIND = {
     errors.TransactionStateInvalid,
     errors.CoordinatorFenced,
     errors.TimestampInvalid,
+    errors.PolicyViolation,
     errors.ConfigInvalid,
     errors.CorruptBatch,
     errors.SyncFailed,

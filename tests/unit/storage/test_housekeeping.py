@@ -48,13 +48,15 @@ def test_a_job_comes_up_every_interval(housekeeping, runtime):
 
 def test_jobs_added_before_the_start_wait_for_it(runtime):
     housekeeping, events = Housekeeping(runtime), []
-    job = housekeeping.add("early", counting(events, "early"), 100)
-    job.wake()
+    housekeeping.add("patient", counting(events, "patient"), 100)
+    housekeeping.add("woken", counting(events, "woken"), 100).wake()
     runtime.advance(1000)
     assert events == []
     housekeeping.start()
+    runtime.settle()
+    assert events == ["woken"]
     runtime.advance(100)
-    assert events == ["early"]
+    assert sorted(events) == ["patient", "woken", "woken"]
 
 
 def test_a_job_without_interval_comes_up_when_woken(housekeeping, runtime):
@@ -94,7 +96,7 @@ def test_a_job_woken_in_the_middle_of_a_pass_begins_another_one(housekeeping, ru
 
     job = housekeeping.add("job", run, None)
     job.wake()
-    runtime.advance(0)
+    runtime.settle()
     assert events == ["begun", "ended", "begun", "ended"]
 
 
@@ -105,7 +107,7 @@ def test_what_is_yielded_runs_elsewhere_and_its_result_comes_back(housekeeping, 
         events.append((yield lambda: 6 * 7))
 
     housekeeping.add("job", run, 100).wake()
-    runtime.advance(0)
+    runtime.settle()
     assert events == [42]
 
 
@@ -120,7 +122,7 @@ def test_an_exception_of_a_piece_is_raised_at_the_yield(housekeeping, runtime):
         events.append((yield lambda: "went on"))
 
     housekeeping.add("job", run, 100).wake()
-    runtime.advance(0)
+    runtime.settle()
     assert events == ["met", "went on"]
 
 
@@ -169,7 +171,7 @@ def test_jobs_take_turns_and_only_one_piece_is_under_way(housekeeping, runtime):
         return run
 
     for name in "ab":
-        housekeeping.add(name, job(name), None)._begin()  # both at the same moment
+        housekeeping.add(name, job(name), None).wake()
     runtime.settle()
     assert events == [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 2), ("b", 2)]
 
@@ -184,7 +186,8 @@ def test_the_close_ends_a_pass_where_it_stands(housekeeping, runtime):
             events.append("put away")
 
     job = housekeeping.add("job", run, 100)
-    job._begin()
+    job.wake()
+    runtime.turn()
     runtime.turn()  # the piece waits for a thread
     assert len(runtime.offloaded) == 1
     housekeeping.close()

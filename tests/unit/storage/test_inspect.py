@@ -11,7 +11,7 @@ from tests.unit.storage.data_rooms import DataRoom, findings_of, flip, kinds_of
 
 from isthmus.errors import ConfigError
 from isthmus.record.batch import split_batches
-from isthmus.storage.local.checkpoints import format_partition_metadata, format_recovery_points
+from isthmus.storage.local.checkpoints import format_offsets, format_partition_metadata
 from isthmus.storage.local.files import Files
 from isthmus.storage.local.findings import DAMAGE, KINDS
 from isthmus.storage.local.inspect import Inspection
@@ -255,7 +255,7 @@ def test_a_checkpoint_that_cannot_be_read_is_a_note(room: DataRoom) -> None:
 
 def test_a_partition_of_which_only_the_checkpoint_knows(room: DataRoom) -> None:
     room.crash()
-    points = format_recovery_points([("t", 0, 20)])
+    points = format_offsets([("t", 0, 20)])
     (room.path / "recovery-point-offset-checkpoint").write_bytes(points)
     shutil.rmtree(room.directory)
     (finding,) = [each for each in room.inspect() if each.is_damage]

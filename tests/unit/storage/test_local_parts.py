@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from isthmus.errors import NoSpace, StorageError
 from isthmus.storage.local.checkpoints import (
     LeaderEpochs,
+    format_offsets,
     format_partition_metadata,
     format_properties,
-    format_recovery_points,
     id_text,
     parse_id,
+    parse_offsets,
     parse_partition_metadata,
     parse_properties,
-    parse_recovery_points,
 )
 from isthmus.storage.local.files import Files, storage_error
 from isthmus.storage.local.index import OffsetIndex, TimeIndex
@@ -148,13 +148,13 @@ def test_a_tail_of_no_size_keeps_nothing():
 
 def test_kafkas_text_files_are_written_and_read():
     points = [("a", 0, 7), ("b.c-d", 12, 0)]
-    assert format_recovery_points(points) == b"0\n2\na 0 7\nb.c-d 12 0\n"
-    assert parse_recovery_points(b"0\n2\na 0 7\nb.c-d 12 0\n") == {
+    assert format_offsets(points) == b"0\n2\na 0 7\nb.c-d 12 0\n"
+    assert parse_offsets(b"0\n2\na 0 7\nb.c-d 12 0\n") == {
         ("a", 0): 7,
         ("b.c-d", 12): 0,
     }
-    assert format_recovery_points([]) == b"0\n0\n"
-    assert parse_recovery_points(b"0\n0\n") == {}
+    assert format_offsets([]) == b"0\n0\n"
+    assert parse_offsets(b"0\n0\n") == {}
     identity = bytes(range(16))
     assert (
         format_partition_metadata(identity) == b"version: 0\ntopic_id: AAECAwQFBgcICQoLDA0ODw\n"
@@ -172,7 +172,7 @@ def test_kafkas_text_files_are_written_and_read():
 )
 def test_text_files_that_are_not_whole_are_refused(data):
     with pytest.raises(ValueError, match=r".*"):
-        parse_recovery_points(data)
+        parse_offsets(data)
 
 
 @pytest.mark.parametrize("data", [b"", b"version: 1\ntopic_id: x\n", b"version: 0\n", b"xyz"])

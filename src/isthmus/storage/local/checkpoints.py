@@ -3,6 +3,7 @@
     leader-epoch-checkpoint               where each leader epoch of a partition begins
     recovery-point-offset-checkpoint      up to where each partition is on the disk for sure
     isthmus-compaction                    how far a partition is compacted (ours, not Kafka's)
+    log-start-offset-checkpoint           where each partition begins
     partition.metadata                    which log topic, by id, a directory belongs to
     meta.properties                       whose data directory this is
     .kafka_cleanshutdown                  the last close was complete
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 LEADER_EPOCH_FILE: Final = "leader-epoch-checkpoint"
 RECOVERY_POINT_FILE: Final = "recovery-point-offset-checkpoint"
 COMPACTION_FILE: Final = "isthmus-compaction"
+START_OFFSET_FILE: Final = "log-start-offset-checkpoint"
 PARTITION_METADATA_FILE: Final = "partition.metadata"
 META_PROPERTIES_FILE: Final = "meta.properties"
 CLEAN_SHUTDOWN_FILE: Final = ".kafka_cleanshutdown"
@@ -54,18 +56,18 @@ def _parse_lines(data: bytes) -> list[str]:
     return lines
 
 
-def format_recovery_points(points: Iterable[tuple[str, int, int]]) -> bytes:
-    """Write (log topic, partition, offset) lines."""
-    return _format_lines([f"{topic} {index} {offset}" for topic, index, offset in points])
+def format_offsets(offsets: Iterable[tuple[str, int, int]]) -> bytes:
+    """Write (log topic, partition, offset) lines: recovery points, start offsets."""
+    return _format_lines([f"{topic} {index} {offset}" for topic, index, offset in offsets])
 
 
-def parse_recovery_points(data: bytes) -> dict[tuple[str, int], int]:
+def parse_offsets(data: bytes) -> dict[tuple[str, int], int]:
     """Read them as a mapping of (log topic, partition) to offset. Raises ValueError."""
-    points = {}
+    offsets = {}
     for line in _parse_lines(data):
         topic, index, offset = line.split()
-        points[topic, int(index)] = int(offset)
-    return points
+        offsets[topic, int(index)] = int(offset)
+    return offsets
 
 
 def format_compaction(clean_offset: int, gap_end: int) -> bytes:
@@ -136,6 +138,20 @@ class LeaderEpochs:
         """Forget epochs that begin after `end_offset`."""
         while self._entries and self._entries[-1][1] > end_offset:
             self._entries.pop()
+
+    def cut_before(self, start_offset: int) -> bool:
+        """Forget epochs that ended before the log begins; return whether there were any.
+
+        The one in force there begins there now, as in Kafka (`truncateFromStart`).
+        """
+        gone = sum(1 for _, start in self._entries if start < start_offset)
+        if not gone:
+            return False
+        kept = self._entries[gone:]
+        if not kept or kept[0][1] > start_offset:
+            kept.insert(0, (self._entries[gone - 1][0], start_offset))
+        self._entries = kept
+        return True
 
     def end_offset(self, epoch: int, log_end_offset: int) -> tuple[int, int]:
         """Return (epoch, end offset) of the newest epoch not above `epoch`, or (-1, -1)."""

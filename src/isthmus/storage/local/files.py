@@ -54,6 +54,10 @@ class Files:
         """Return a file's length in bytes."""
         return path.stat().st_size
 
+    def modified_ms(self, path: Path) -> int:
+        """Return when a file was last written to, in milliseconds since the epoch."""
+        return path.stat().st_mtime_ns // 1_000_000
+
     def pread(self, descriptor: int, size: int, position: int) -> bytes:
         """Read up to `size` bytes; fewer only at the end of the file."""
         data = os.pread(descriptor, size, position)

@@ -62,6 +62,7 @@ class Job:
         "_housekeeping",
         "_run",
         "interval_ms",
+        "is_early",
         "name",
         "outcome",
         "steps",
@@ -76,6 +77,7 @@ class Job:
     ) -> None:
         self.name = name
         self.interval_ms = interval_ms
+        self.is_early = False  # woken before there was anybody to wake
         self.steps: Steps | None = None  # the pass under way
         self.outcome: Outcome = _NOTHING  # of the piece it waited for
         self._housekeeping = housekeeping
@@ -87,10 +89,16 @@ class Job:
         """Begin a pass in `delay_ms` at the latest, or when the one under way has ended."""
         runtime = self._housekeeping.runtime
         due_ms = runtime.monotonic_ms() + delay_ms
-        if self._housekeeping.is_running and (self._due_ms is None or due_ms < self._due_ms):
+        if not self._housekeeping.is_running:
+            self.is_early = True
+        elif self._due_ms is None or due_ms < self._due_ms:
             self._cancel()
             self._due_ms = due_ms
-            self._cancel = runtime.later(delay_ms, self._begin)
+            if delay_ms > 0:
+                self._cancel = runtime.later(delay_ms, self._begin)
+            else:
+                self._cancel = _nothing
+                runtime.defer(self._begin)
 
     def rest(self) -> None:
         """Be not called before the next `wake`."""
@@ -99,6 +107,8 @@ class Job:
         self._due_ms = None
 
     def _begin(self) -> None:
+        if self._due_ms is None:
+            return  # called off
         if self.steps is not None:
             self._cancel = _nothing  # due stays: `end_pass` begins again
             return
@@ -160,10 +170,12 @@ class Housekeeping:
         return job
 
     def start(self) -> None:
-        """Begin: the first pass of each job is one interval away."""
+        """Begin: the first pass of each job is one interval away, or now if it was woken."""
         self.is_running = True
         for job in self._jobs:
-            if job.interval_ms is not None:
+            if job.is_early:
+                job.wake()
+            elif job.interval_ms is not None:
                 job.wake(job.interval_ms)
 
     def close(self) -> None:

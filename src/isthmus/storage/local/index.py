@@ -138,6 +138,14 @@ class TimeIndex:
         return usable
 
 
+def last_timestamp(data: bytes) -> int | None:
+    """Return the largest timestamp that a time index file names; None where it names none."""
+    if not data or len(data) % TIME_ENTRY_BYTES:
+        return None
+    timestamp: int = _TIME_ENTRY.unpack_from(data, len(data) - TIME_ENTRY_BYTES)[0]
+    return timestamp
+
+
 def _ascending(values: array[int]) -> bool:
     return all(before < after for before, after in pairwise(values))
 

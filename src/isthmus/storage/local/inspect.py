@@ -32,9 +32,9 @@ from isthmus.storage.local.checkpoints import (
     RECOVERY_POINT_FILE,
     LeaderEpochs,
     id_text,
+    parse_offsets,
     parse_partition_metadata,
     parse_properties,
-    parse_recovery_points,
 )
 from isthmus.storage.local.directory import LOCK_FILE
 from isthmus.storage.local.findings import Finding, PartitionReport
@@ -112,7 +112,7 @@ class Inspection:
     def _load_points(self) -> dict[tuple[str, int], int]:
         data = self._files.read_file(self.path / RECOVERY_POINT_FILE)
         try:
-            return {} if data is None else parse_recovery_points(data)
+            return {} if data is None else parse_offsets(data)
         except ValueError as error:
             self._note("checkpoint", RECOVERY_POINT_FILE, f"cannot be read: {error}")
             return {}

@@ -34,8 +34,8 @@ from isthmus.storage.local.checkpoints import (
     RECOVERY_POINT_FILE,
     format_partition_metadata,
     id_text,
+    parse_offsets,
     parse_partition_metadata,
-    parse_recovery_points,
 )
 from isthmus.storage.local.compaction import INTERVAL_MS as COMPACTION_MS
 from isthmus.storage.local.compaction import Compactor
@@ -43,6 +43,7 @@ from isthmus.storage.local.directory import DataDirectory
 from isthmus.storage.local.files import Files, storage_error
 from isthmus.storage.local.partition import LocalPartition
 from isthmus.storage.local.recovery import load_partition
+from isthmus.storage.local.retention import Retention
 from isthmus.storage.local.settings import LocalSettings
 from isthmus.storage.local.shared import Shared
 from isthmus.storage.names import LOG_TOPIC_BYTES_MAX, check_log_topic
@@ -103,6 +104,7 @@ class LocalLog:
         self._runtime = runtime
         self._settings = settings or LocalSettings()
         self._shared = Shared(runtime, self._files, self._settings, directory)
+        self._retention = Retention(self._shared)
         self._topics: dict[str, LocalTopic] = {}
         self._catalog = Catalog(self._files, directory)
         self._directory = DataDirectory(self._files, directory)
@@ -181,7 +183,7 @@ class LocalLog:
         self._catalog.topics[entry.topic_id] = entry
         try:
             self._save_catalog()
-            self._load_partitions(topic, recovering=None, is_new=True)
+            self._load_partitions(topic, {}, recovering=None, is_new=True)
         except OSError as error:
             self._forget(entry)
             raise storage_error(error, f"log topic {name} was not created") from error
@@ -198,7 +200,7 @@ class LocalLog:
         topic.entry.partitions = count
         try:
             self._save_catalog()
-            self._load_partitions(topic, recovering=None, is_new=True)
+            self._load_partitions(topic, {}, recovering=None, is_new=True)
         except OSError as error:
             topic.entry.partitions = len(topic.partitions)
             raise storage_error(error, f"{name} was not given more partitions") from error
@@ -241,10 +243,7 @@ class LocalLog:
             except OSError as error:
                 logger.warning("%s was not set aside: %s", path, error)
         self._sync_names()  # before a log topic of this name can come, or a file can go
-        self._runtime.offload(
-            lambda: self._remove_all(aside),
-            lambda _result, error: self._removed(entry, error),
-        )
+        self._shared.removals.remove_directories(aside, lambda: self._forget(entry))
 
     def _set_aside(self, path: Path, suffix: str) -> Path:
         """Give a directory a name that no partition has, so that its name is free.
@@ -267,16 +266,6 @@ class LocalLog:
             )
             self._shared.fail(failure)
             raise failure from error
-
-    def _remove_all(self, paths: list[Path]) -> None:
-        for path in paths:
-            self._files.remove_tree(path)
-
-    def _removed(self, entry: CatalogTopic, error: BaseException | None) -> None:
-        if error is not None:
-            logger.warning("what is left of %s goes at the next start: %s", entry.name, error)
-        elif not self._closed:
-            self._forget(entry)
 
     def _forget(self, entry: CatalogTopic) -> None:
         """Take a log topic out of the catalog, at the next start if it cannot be now."""
@@ -327,6 +316,7 @@ class LocalLog:
         path = self._directory.path
         known = self._catalog.load()
         mark = path / CLEAN_SHUTDOWN_FILE
+        starts = self._shared.start_offsets.load()
         recovering: dict[tuple[str, int], int] | None = None
         if not known:
             self._catalog.save()
@@ -348,13 +338,13 @@ class LocalLog:
                     f"log topic {entry.name} cannot be opened: {error}"
                 ) from error
             topic = LocalTopic(entry, config)
-            self._load_partitions(topic, recovering)
+            self._load_partitions(topic, starts, recovering)
             self._topics[entry.name] = topic
 
     def _load_recovery_points(self) -> dict[tuple[str, int], int]:
         data = self._files.read_file(self._directory.path / RECOVERY_POINT_FILE)
         try:
-            return {} if data is None else parse_recovery_points(data)
+            return {} if data is None else parse_offsets(data)
         except ValueError as error:
             logger.warning("%s is of no use (%s): all is checked", RECOVERY_POINT_FILE, error)
             return {}
@@ -382,7 +372,8 @@ class LocalLog:
     def _load_partitions(
         self,
         topic: LocalTopic,
-        recovering: dict[tuple[str, int], int] | None,
+        starts: Mapping[tuple[bytes, int], int],
+        recovering: Mapping[tuple[str, int], int] | None,
         *,
         is_new: bool = False,
     ) -> None:
@@ -399,10 +390,16 @@ class LocalLog:
                 recovery_point=None
                 if recovering is None
                 else recovering.get((entry.name, index), 0),
+                start_offset=starts.get((entry.topic_id, index), 0),
             )
-            partition = LocalPartition(self._shared, entry.name, index, topic.config, loaded)
+            partition = LocalPartition(
+                self._shared, entry.name, entry.topic_id, index, topic.config, loaded
+            )
             topic.partitions.append(partition)
             self._shared.partitions[partition] = None
+            self._shared.removals.remove_files(loaded.leftovers, 0)
+            if partition.has_expired_segment:
+                self._shared.removals.take_out(partition)
 
     def _claim(self, path: Path, topic_id: bytes, *, is_new: bool) -> None:
         """Make sure of a partition's directory. Raises OSError.
@@ -452,6 +449,7 @@ class LocalLog:
         for partition in partitions:
             partition.ask_last_sync()
         self._shared.syncer.finish()
+        self._shared.start_offsets.fail(self.error or LogClosed("the log is closed"))
         clean = self.error is None and all(partition.is_settled for partition in partitions)
         for partition in partitions:
             partition.close(self.error or LogClosed("the log is closed"))

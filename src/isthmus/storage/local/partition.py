@@ -24,15 +24,17 @@ from isthmus.storage.local.sync import SyncWork
 from isthmus.storage.local.tail import Tail
 from isthmus.storage.log import ISOLATION_WRITTEN
 from isthmus.storage.topic_configs import DURABILITY_MEMORY, DURABILITY_SYNCED
-from isthmus.storage.validation import check_batch
+from isthmus.storage.validation import check_batch, check_start
 from isthmus.storage.waiters import Waiters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from isthmus.errors import StorageError
     from isthmus.record.batch import RecordBatch
     from isthmus.storage.local.recovery import Loaded
+    from isthmus.storage.local.segment import Segment
     from isthmus.storage.local.segments import SegmentList
     from isthmus.storage.local.shared import Shared
     from isthmus.storage.log import Records, Ticket
@@ -70,17 +72,20 @@ class LocalPartition:
         "log_topic",
         "producers",
         "start_offset",
+        "topic_id",
     )
 
     def __init__(
         self,
         shared: Shared,
         log_topic: str,
+        topic_id: bytes,
         index: int,
         config: TopicConfig,
         loaded: Loaded,
     ) -> None:
         self.log_topic = log_topic
+        self.topic_id = topic_id
         self.index = index
         self.config = config
         self.start_offset = loaded.start_offset
@@ -127,6 +132,11 @@ class LocalPartition:
     def segments(self) -> SegmentList:
         """Its files, for those who take something away (compaction.py)."""
         return self._segments
+
+    @property
+    def directory(self) -> Path:
+        """Where the files are."""
+        return self._segments.directory
 
     @property
     def size_bytes(self) -> int:
@@ -376,15 +386,100 @@ class LocalPartition:
 
     def offset_for_time(self, timestamp_ms: int) -> tuple[int, int] | None:
         """Return (offset, timestamp) of the first record at or after `timestamp_ms`."""
-        return self._reader.offset_for_time(timestamp_ms)
+        return self._reader.offset_for_time(timestamp_ms, self.start_offset)
 
     def offset_for_max_time(self) -> tuple[int, int] | None:
         """Return (offset, timestamp) of the first record with the largest timestamp."""
-        return self._reader.offset_for_max_time()
+        return self._reader.offset_for_max_time(self.start_offset)
 
     def epoch_end_offset(self, leader_epoch: int) -> tuple[int, int]:
         """Return (epoch, end offset) of the newest epoch ≤ `leader_epoch`; (-1, -1) if none."""
         return self._restart.epochs.end_offset(leader_epoch, self.end_offset)
+
+    # --- the beginning ------------------------------------------------------------------------
+
+    def delete_before(self, offset: int, done: Callable[[IsthmusError | None], object]) -> None:
+        """Let the partition begin at `offset`, see `storage.log.Partition.delete_before`."""
+        stopped = self._closed or self._shared.error
+        try:
+            if stopped is not None:
+                raise stopped
+            offset = check_start(self, offset)
+        except IsthmusError as error:
+            done(error.with_traceback(None))
+            return
+        if offset <= self.start_offset:
+            done(None)
+        else:
+            self._shared.start_offsets.raise_to(self, offset, done)
+
+    def raise_start(self, offset: int) -> IsthmusError | None:
+        """Begin at `offset` from now on; `StartOffsets` calls this when the disk knows."""
+        if self._closed is not None:
+            return self._closed
+        if offset > self.start_offset:
+            self.start_offset = offset
+            self._restart.cut_epochs(offset)
+            if offset == self.end_offset:
+                self._tail.clear()
+            self._shared.removals.take_out(self)
+        return None
+
+    def spans(self) -> list[tuple[Segment, int]]:
+        """Return the segments that have something after the start, each with its end."""
+        spans = self._segments.spans(self.end_offset) if self._closed is None else []
+        return [(segment, end) for segment, end in spans if end > self.start_offset]
+
+    def seal_if_expired(self) -> bool:
+        """Begin a new segment if the active one lies before the start. Raises OSError."""
+        return self.start_offset == self.end_offset and self._roll()
+
+    def seal_if_idle(self) -> bool:
+        """Begin a new segment if the active one is older than segment.ms. Raises OSError.
+
+        An append does the same; this is for a log topic that nobody appends to.
+        """
+        return self._segments.is_idle_too_long(self._shared.runtime.now_ms()) and self._roll()
+
+    def _roll(self) -> bool:
+        active = self._segments.active
+        if active is None or active.size == 0 or self._cut_needed or self._closed is not None:
+            return False
+        self._segments.roll_empty(self.end_offset)
+        return True
+
+    @property
+    def has_expired_segment(self) -> bool:
+        """Whether all of the oldest segment lies before the start."""
+        oldest_end = self._segments.oldest_end
+        return (
+            oldest_end is not None and oldest_end <= self.start_offset and self._closed is None
+        )
+
+    def take_out_oldest(self) -> list[Path] | None:
+        """Take the oldest segment out of the log and return its files under their new names.
+
+        None where that must wait: for compaction, or because a restart might ask for the
+        segment, until a checkpoint that is asked for now. Raises OSError.
+        """
+        oldest_end = self._segments.oldest_end
+        assert oldest_end is not None
+        if self._segments.is_swapping:
+            return None
+        if oldest_end > self._restart.unneeded_before:
+            self._ask_checkpoint()
+            return None
+        return self._segments.take_out_oldest()
+
+    def _ask_checkpoint(self) -> None:
+        """Have the recovery point on the disk moved to the end with the next round."""
+        syncer = self._shared.syncer
+        if self._restart.covers(self.end_offset):
+            syncer.ask(self._shared.recovery_points)
+        else:
+            self._restart.make_due()
+            syncer.ask(self)
+        self._shared.runtime.defer(syncer.start)
 
     # --- the end ------------------------------------------------------------------------------
 

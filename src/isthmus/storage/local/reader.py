@@ -51,17 +51,17 @@ class PartitionReader:
         except OSError as error:
             raise storage_error(error, f"{self._where} was not read") from error
 
-    def offset_for_time(self, timestamp_ms: int) -> tuple[int, int] | None:
+    def offset_for_time(self, timestamp_ms: int, start: int) -> tuple[int, int] | None:
         """Return (offset, timestamp) of the first record at or after `timestamp_ms`."""
         try:
-            return self._segments.offset_for_time(timestamp_ms)
+            return self._segments.offset_for_time(timestamp_ms, start)
         except OSError as error:
             raise storage_error(error, f"{self._where} was not read") from error
 
-    def offset_for_max_time(self) -> tuple[int, int] | None:
+    def offset_for_max_time(self, start: int) -> tuple[int, int] | None:
         """Return (offset, timestamp) of the first record with the largest timestamp."""
         try:
-            return self._segments.offset_for_max_time()
+            return self._segments.offset_for_max_time(start)
         except OSError as error:
             raise storage_error(error, f"{self._where} was not read") from error
 

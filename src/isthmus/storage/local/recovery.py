@@ -41,7 +41,7 @@ from isthmus.storage.local.checkpoints import (
 )
 from isthmus.storage.local.scan import Damage
 from isthmus.storage.local.segments import SegmentList
-from isthmus.storage.local.swap import finish_swaps
+from isthmus.storage.local.swap import DELETED_SUFFIX, finish_swaps
 from isthmus.storage.producers import ProducerTable
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class Loaded:
         "end_offset",
         "epochs",
         "epochs_saved",
+        "leftovers",
         "producers",
         "recovery_point",
         "segments",
@@ -83,6 +84,7 @@ class Loaded:
         self.epochs_saved = False
         self.producers = ProducerTable(producers_max)
         self.snapshots: list[int] = []  # offsets, ascending
+        self.leftovers: list[Path] = []  # files of segments that were on their way out
 
     def note_epoch(self, batch: RecordBatch) -> None:
         """Learn of a leader epoch from a batch of it."""
@@ -97,6 +99,7 @@ def load_partition(
     *,
     leader_epoch: int,
     recovery_point: int | None,
+    start_offset: int,
 ) -> Loaded:
     """Load a partition; `recovery_point` is None after a clean end. Raises OSError.
 
@@ -104,22 +107,15 @@ def load_partition(
     it: the file of all recovery points knows log topics by name, and may tell of another one
     that was deleted since.
 
-    Its leader epoch will be `leader_epoch`, or a larger one where the directory knows better.
+    The partition begins at `start_offset` or with its oldest segment, whatever is later. Its
+    leader epoch will be `leader_epoch`, or a larger one where the directory knows better.
     """
     files = shared.files
     loaded = Loaded(
         SegmentList(files, shared.open_segments, directory, config),
         shared.settings.producers_max,
     )
-    finish_swaps(files, directory)
-    _load_compaction(loaded.segments, files)
-    names = files.names(directory)
-    bases = _numbers(_SEGMENT, names)
-    for base in bases:
-        segment = loaded.segments.restore(base, files.size(directory / f"{base:020d}.log"))
-        segment.has_aborts = segment.index_paths[2].name in names
-    loaded.start_offset = loaded.end_offset = bases[0] if bases else 0
-    loaded.snapshots = snapshots_among(names)
+    names = _find_files(loaded, files, start_offset)
     if recovery_point is not None:
         recovery_point = max(
             (offset for offset in loaded.snapshots if offset <= recovery_point), default=0
@@ -133,6 +129,8 @@ def load_partition(
     else:
         _replay(loaded, begin, recovery_point or 0)
         _recover(loaded, recovery_point or 0, begin, files)
+    if loaded.end_offset < start_offset:
+        _begin_anew(loaded, start_offset, files)
     if begin > loaded.end_offset:  # what the snapshot tells of is gone
         begin = _load_snapshot(loaded, files, loaded.end_offset)
         _replay(loaded, begin, loaded.end_offset)
@@ -141,17 +139,41 @@ def load_partition(
             index = _aborted_before(loaded.end_offset, active, loaded.segments, files)
             active.replace_aborted(index)
     _find_lost_aborts(loaded, files, names, _FAR if clean else recovery_point or 0)
-    if saved is None and bases:
+    if saved is None and loaded.segments.active is not None:
         logger.warning("%s in %s is missing or wrong: rebuilt", LEADER_EPOCH_FILE, directory)
         loaded.epochs = LeaderEpochs()
         loaded.segments.walk(0, _FAR, loaded.note_epoch)
+    loaded.start_offset = max(loaded.start_offset, start_offset)
+    _begin_epoch(loaded, saved, leader_epoch, clean=clean)
+    loaded.recovery_point = loaded.end_offset if clean else recovery_point or 0
+    return loaded
+
+
+def _find_files(loaded: Loaded, files: Files, start_offset: int) -> list[str]:
+    """Take in what is there; return the names in the directory. Raises OSError."""
+    directory = loaded.segments.directory
+    finish_swaps(files, directory)
+    _load_compaction(loaded.segments, files)
+    names = files.names(directory)
+    bases = _numbers(_SEGMENT, names)
+    for base in bases:
+        segment = loaded.segments.restore(base, files.size(directory / f"{base:020d}.log"))
+        segment.has_aborts = segment.index_paths[2].name in names
+    loaded.start_offset = loaded.end_offset = bases[0] if bases else start_offset
+    loaded.snapshots = snapshots_among(names)
+    loaded.leftovers = [directory / name for name in names if name.endswith(DELETED_SUFFIX)]
+    return names
+
+
+def _begin_epoch(
+    loaded: Loaded, saved: LeaderEpochs | None, leader_epoch: int, *, clean: bool
+) -> None:
+    as_saved = not loaded.epochs.cut_before(loaded.start_offset) and saved is not None
     newest = loaded.epochs.latest
     epoch = max(leader_epoch, newest if clean else newest + 1)
     if epoch > newest:
         loaded.epochs.begin(epoch, loaded.end_offset)
-    loaded.epochs_saved = saved is not None and epoch == newest
-    loaded.recovery_point = loaded.end_offset if clean else recovery_point or 0
-    return loaded
+    loaded.epochs_saved = as_saved and epoch == newest
 
 
 def _numbers(pattern: re.Pattern[str], names: list[str]) -> list[int]:
@@ -224,7 +246,7 @@ def _recover(loaded: Loaded, recovery_point: int, begin: int, files: Files) -> N
         segment, _ = walked.pop()  # nothing good in it: it belongs to the torn tail
         logger.warning("%s holds nothing that can be read: removed", segment.path)
         segments.drop_active()
-        for path in (segment.path, *segment.index_paths):
+        for path in segment.paths:
             files.remove(path)
         segments.names_changed = True
     for number, (segment, scan) in enumerate(walked):
@@ -250,6 +272,21 @@ def _recover(loaded: Loaded, recovery_point: int, begin: int, files: Files) -> N
         segment.sync()
     files.sync_directory(segments.directory)
     loaded.epochs.cut(loaded.end_offset)
+
+
+def _begin_anew(loaded: Loaded, start_offset: int, files: Files) -> None:
+    """Begin at the start offset, with nothing.
+
+    A power cut took the end of the log, and all that is left had been deleted before.
+    """
+    segments = loaded.segments
+    while segments.active is not None:
+        paths = segments.active.paths
+        segments.drop_active()
+        for path in paths:
+            files.remove(path)
+    segments.names_changed = True
+    loaded.end_offset = start_offset
 
 
 # --- the producers ----------------------------------------------------------------------------

@@ -61,6 +61,14 @@ class RestartPoint:
         """Move it with the next round, however little was written."""
         self.bytes_since = self._shared.settings.checkpoint_bytes
 
+    @property
+    def unneeded_before(self) -> int:
+        """The offset before which no restart asks for a segment any more.
+
+        Neither to check it, nor to learn from it what producers wrote.
+        """
+        return min(self.durable_offset, self._snapshots[-1]) if self._snapshots else 0
+
     def covers(self, end_offset: int) -> bool:
         """Whether a restart finds all it would like to find for `end_offset`."""
         return (
@@ -80,6 +88,11 @@ class RestartPoint:
         files.rename(temporary, path)
         self._epochs_saved = True
         self._segments.names_changed = True
+
+    def cut_epochs(self, start_offset: int) -> None:
+        """Forget the epochs before the start; the file follows with the next write."""
+        if self.epochs.cut_before(start_offset):
+            self._epochs_saved = False
 
     def begin(self, work: SyncWork, end_offset: int) -> None:
         """Add to a round what moves the recovery point to `end_offset`.

@@ -96,6 +96,7 @@ class Segment:
         "size",
         "suffix",
         "unsynced_indexes",
+        "written_ms",
     )
 
     def __init__(
@@ -122,6 +123,7 @@ class Segment:
         self.has_aborts = False  # markers that abort a transaction lie here
         self.unsynced_indexes: dict[Path, None] = {}  # files written since a checkpoint
         self.pins = 0  # syncs that use the descriptor just now
+        self.written_ms = -1  # when the file was last changed, once somebody has asked
         self._files = files
         self._open = open_segments
         self._index_interval = index_interval
@@ -157,6 +159,11 @@ class Segment:
 
     def _beside(self, kind: str) -> Path:
         return self.path.with_name(f"{self.base_offset:020d}{kind}{self.suffix}")
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All files that may belong to the segment; the one that makes it a segment last."""
+        return (*self.index_paths, self.path)
 
     def descriptor(self) -> int:
         """Return the open file, opening it if need be. Raises OSError."""

@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left, bisect_right
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from isthmus.record.batch import RecordReader
 from isthmus.storage.local.aborted import rebuild_aborted
 from isthmus.storage.local.index import OFFSET_ENTRY_BYTES
 from isthmus.storage.local.segment import OpenSegments, Segment
+from isthmus.storage.local.swap import DELETED_SUFFIX
+from isthmus.wire.crc32c import crc32c
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -88,6 +92,15 @@ class SegmentList:
         """Bytes of all segment files."""
         return self.sealed_bytes + (self._segments[-1].size if self._segments else 0)
 
+    @property
+    def oldest_end(self) -> int | None:
+        """Where the oldest segment ends, if it is sealed."""
+        return self._bases[1] if len(self._bases) > 1 else None
+
+    def spans(self, end_offset: int) -> list[tuple[Segment, int]]:
+        """Return each segment with where it ends, oldest first."""
+        return list(zip(self._segments, (*self._bases[1:], end_offset), strict=True))
+
     def configure(self, config: TopicConfig) -> None:
         """Obey other settings from the next segment on."""
         self._config = config
@@ -118,6 +131,34 @@ class SegmentList:
         except OSError as error:
             logger.warning("an index of %s was not written: %s", segment.path, error)
         self.add(base_offset)
+
+    def roll_empty(self, base_offset: int) -> None:
+        """Do the same before there is anything to append. Raises OSError, then nothing has."""
+        self.roll(base_offset)
+        try:
+            self._segments[-1].descriptor()
+        except OSError:
+            self.drop_active()
+            raise
+        self.names_changed = True
+
+    def take_out_oldest(self) -> list[Path]:
+        """Forget the oldest segment and return its files under their new names.
+
+        Raises OSError, then it is as it was, but for indexes, which are built again if need be.
+        """
+        segment = self._segments[0]
+        renamed = []
+        for path in segment.paths:
+            target = path.with_name(path.name + DELETED_SUFFIX)
+            with suppress(FileNotFoundError):
+                self._files.rename(path, target)
+                renamed.append(target)
+        del self._segments[0], self._bases[0]
+        self.sealed_bytes -= segment.size
+        self.names_changed = True
+        segment.discard()
+        return renamed
 
     def load_aborted(self) -> None:
         """Make sure that `note_aborted` cannot fail. Raises OSError."""
@@ -154,9 +195,20 @@ class SegmentList:
             or segment.entries * OFFSET_ENTRY_BYTES >= config.index_bytes_max
         ):
             return True
-        return (
-            segment.size > 0 and timestamp - segment.first_timestamp() > config.segment_ms_max
-        )
+        return segment.size > 0 and self._is_old(timestamp)
+
+    def is_idle_too_long(self, now_ms: int) -> bool:
+        """Whether a record of just now would need a new segment. Raises OSError."""
+        return bool(self._segments) and self._segments[-1].size > 0 and self._is_old(now_ms)
+
+    def _is_old(self, timestamp: int) -> bool:
+        segment, config = self._segments[-1], self._config
+        age_max = config.segment_ms_max
+        jitter = min(config.segment_jitter_ms_max, age_max)
+        if jitter:
+            # By chance, and the same one however often it is asked for.
+            age_max -= crc32c(f"{self.directory.name} {segment.base_offset}".encode()) % jitter
+        return timestamp - segment.first_timestamp() > age_max
 
     def save_indexes(self) -> list[tuple[Segment, Path]]:
         """Write what index files lack; hand over those to be synced. Raises OSError."""
@@ -234,23 +286,35 @@ class SegmentList:
             segment.replace_aborted(index)
         return index
 
-    def offset_for_time(self, timestamp_ms: int) -> tuple[int, int] | None:
-        """Return (offset, timestamp) of the first record at or after `timestamp_ms`."""
-        for segment in self._segments:
+    def offset_for_time(self, timestamp_ms: int, start: int) -> tuple[int, int] | None:
+        """Return (offset, timestamp) of the first record at or after `timestamp_ms`.
+
+        Only records from the offset `start` on count, here and below.
+        """
+        for segment in self.since(start):
             if segment.newest_timestamp() < timestamp_ms:
                 continue
             scan = segment.scan_from_time(timestamp_ms)
             for _, batch in scan:
-                found = batch.offset_for_time(timestamp_ms)
-                if found is not None:
-                    return found
+                if batch.next_offset > start:
+                    found = batch.offset_for_time(timestamp_ms)
+                    if found is not None and found[0] < start:
+                        found = _first_since(batch, timestamp_ms, start)
+                    if found is not None:
+                        return found
             self.report(segment, scan.damage)
         return None
 
-    def offset_for_max_time(self) -> tuple[int, int] | None:
+    def offset_for_max_time(self, start: int) -> tuple[int, int] | None:
         """Return (offset, timestamp) of the first record with the largest timestamp."""
-        times = [segment.newest_timestamp() for segment in self._segments if segment.size]
-        return self.offset_for_time(max(times)) if times else None
+        times = [
+            segment.newest_timestamp()
+            if segment.base_offset >= start
+            else _newest_since(segment, start)
+            for segment in self.since(start)
+            if segment.size
+        ]
+        return self.offset_for_time(max(times), start) if times else None
 
     def walk(self, offset: int, end: int, visit: Callable[[RecordBatch], None]) -> None:
         """Call `visit` with every batch from `offset` to `end`, unverified. Raises OSError."""
@@ -302,3 +366,26 @@ class SegmentList:
         """Close all files."""
         for segment in self._segments:
             segment.close()
+
+
+def _first_since(batch: RecordBatch, timestamp_ms: int, start: int) -> tuple[int, int] | None:
+    """Return (offset, timestamp) of the first record from `start` on at or after a time."""
+    reader = RecordReader(batch)
+    while reader.advance():
+        if reader.offset >= start and reader.timestamp >= timestamp_ms:
+            return reader.offset, reader.timestamp
+    return None
+
+
+def _newest_since(segment: Segment, start: int) -> int:
+    """Return the largest timestamp of the records from `start` on. Raises OSError."""
+    newest = -1
+    for _, batch in segment.scan_from(start):
+        if batch.base_offset >= start:
+            newest = max(newest, batch.max_timestamp)
+            continue
+        reader = RecordReader(batch)
+        while reader.advance():
+            if reader.offset >= start:
+                newest = max(newest, reader.timestamp)
+    return newest

@@ -21,6 +21,9 @@ class LocalSettings:
     tails_bytes_max: int = 64 * MIB  # and of all partitions together
     open_segments_max: int = 512  # files kept open
     checkpoint_bytes: int = 64 * MIB  # most bytes per partition to go over after a crash
+    # A check costs microseconds per partition. Kafka's five minutes let a disk of a few GB run
+    # full in between: at 100 MB/s half a minute is 3 GB.
+    retention_check_ms: int = 30_000  # between two looks for what has expired
     partitions_max: int = 20_000  # of all log topics together
     compaction_bytes_max: int = 32 * MIB  # for the keys of a compaction, 24 bytes for each
     producers_max: int = PRODUCERS_MAX  # idempotent producers remembered per partition

@@ -7,9 +7,11 @@ import logging
 from typing import TYPE_CHECKING
 
 from isthmus.errors import SyncFailed
-from isthmus.storage.local.checkpoints import RECOVERY_POINT_FILE, format_recovery_points
+from isthmus.storage.local.checkpoints import RECOVERY_POINT_FILE, format_offsets
 from isthmus.storage.local.housekeeping import Housekeeping
+from isthmus.storage.local.removals import Removals
 from isthmus.storage.local.segment import OpenSegments
+from isthmus.storage.local.start_offsets import StartOffsets
 from isthmus.storage.local.sync import Syncer, SyncWork
 from isthmus.storage.local.tail import TailBudget
 
@@ -35,8 +37,10 @@ class Shared:
         "open_segments",
         "partitions",
         "recovery_points",
+        "removals",
         "runtime",
         "settings",
+        "start_offsets",
         "syncer",
         "tails",
         "touched",
@@ -52,10 +56,12 @@ class Shared:
         self.tails = TailBudget(settings.tail_bytes_max, settings.tails_bytes_max)
         self.syncer = Syncer(runtime, files, self._sync_failed)
         self.housekeeping = Housekeeping(runtime)
+        self.removals = Removals(runtime, files, self.housekeeping)
         self.touched: list[LocalPartition] = []  # have something queued
         self.partitions: dict[LocalPartition, None] = {}
         self.error: StorageError | None = None  # why nothing is accepted any more
         self.recovery_points = RecoveryPoints(self, directory)
+        self.start_offsets = StartOffsets(self, directory)
 
     def _sync_failed(self, error: OSError) -> None:
         self.fail(SyncFailed(f"fdatasync failed: {error.strerror or error}"))
@@ -72,6 +78,7 @@ class Shared:
         self.error = error
         for partition in list(self.partitions):
             partition.fail(error)
+        self.start_offsets.fail(error)
 
 
 class RecoveryPoints:
@@ -89,7 +96,7 @@ class RecoveryPoints:
         work = SyncWork(0)
         self._writing = [(each, each.recovery_point) for each in self._shared.partitions]
         points = [(each.log_topic, each.index, offset) for each, offset in self._writing]
-        work.replacements = [(self._path, format_recovery_points(points))]
+        work.replacements = [(self._path, format_offsets(points))]
         return work
 
     def end_sync(self, work: SyncWork) -> None:

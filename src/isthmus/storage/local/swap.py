@@ -102,7 +102,10 @@ class Swap:
 
 
 def finish_swaps(files: Files, directory: Path) -> None:
-    """Finish at the start what was decided, remove the rest. Raises OSError."""
+    """Finish at the start what was decided, remove what was being made. Raises OSError.
+
+    What is called `.deleted` goes in the background, see removals.py.
+    """
     for name in files.names(directory):
         swap = _SWAP.fullmatch(name)
         if swap is not None:
@@ -111,7 +114,7 @@ def finish_swaps(files: Files, directory: Path) -> None:
             _remove_old(files, directory, base, end)
             _name(files, directory / name, base)
     for name in files.names(directory):
-        if name.endswith((CLEANED_SUFFIX, DELETED_SUFFIX)):
+        if name.endswith(CLEANED_SUFFIX):
             files.remove(directory / name)
 
 

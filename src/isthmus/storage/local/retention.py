@@ -1,0 +1,142 @@
+"""Lets partitions begin later when what is old, or too much, is to go: `cleanup.policy=delete`.
+
+By the rules of Apache Kafka (`UnifiedLog.deleteOldSegments`): whole segments, the oldest first,
+as long as the oldest is expired. By time: its largest timestamp is older than `retention.ms`.
+By size: what would be left without it is still `retention.bytes` or more. The active segment
+goes, too, once all of it has expired; the partition is empty then and its offsets go on.
+
+Kafka keeps a segment whose largest timestamp lies in the future until that day comes, so one
+producer with a wrong clock can fill a disk. Here such a segment, and one without timestamps,
+counts from when its file was last written to. (A timestamp that is merely late counts as it
+stands; so a server that starts with its own clock in the past does not lose what it wrote.)
+
+Deciding is all that is done here. That the partition begins later is written down by
+start_offsets.py and the files are taken away by removals.py: the way of DeleteRecords. A full
+disk may be unable to take that note; then it is enough that the files go, because a partition
+begins with its oldest file at the latest.
+
+The same pass begins a new segment in compacted log topics where the active one is older than
+`segment.ms` and nothing comes that would do so: only sealed segments are compacted.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from isthmus.errors import NoSpace
+from isthmus.storage.local.index import last_timestamp
+from isthmus.storage.local.scan import Scan
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+    from typing import Any
+
+    from isthmus.errors import IsthmusError
+    from isthmus.storage.local.files import Files
+    from isthmus.storage.local.housekeeping import Step, Steps
+    from isthmus.storage.local.partition import LocalPartition
+    from isthmus.storage.local.segment import Segment
+    from isthmus.storage.local.shared import Shared
+
+PARTITIONS_PER_TURN: Final = 64
+
+logger = logging.getLogger(__name__)
+
+
+class Times(NamedTuple):
+    """What a segment's files say of its age, in ms since the epoch."""
+
+    newest: int  # largest timestamp of its records, -1 where they have none
+    written: int  # last change of the file
+
+
+class Retention:
+    """The job that looks through all partitions of a log."""
+
+    __slots__ = ("_shared",)
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        shared.housekeeping.add("retention", self._run, shared.settings.retention_check_ms)
+
+    def _run(self) -> Steps:
+        for number, partition in enumerate(tuple(self._shared.partitions), 1):
+            try:
+                yield from self._check(partition)
+            except OSError as error:
+                if partition in self._shared.partitions:
+                    logger.warning("retention of %s: %s", partition.directory, error)
+            if number % PARTITIONS_PER_TURN == 0:
+                yield None
+
+    def _check(self, partition: LocalPartition) -> Steps:
+        config = partition.config
+        if config.compacts:
+            partition.seal_if_idle()
+        if config.deletes and (config.retention_ms >= 0 or config.retention_bytes >= 0):
+            start = yield from self._find_start(partition)
+            if start > partition.start_offset and partition.config is config:
+                self._shared.start_offsets.raise_to(
+                    partition, start, partial(self._raised, partition, start)
+                )
+
+    def _find_start(self, partition: LocalPartition) -> Generator[Step, Any, int]:
+        """Return where the partition begins once all that has expired is gone."""
+        config, start = partition.config, partition.start_offset
+        spans = partition.spans()
+        excess = -1
+        if config.retention_bytes >= 0:
+            excess = sum(segment.size for segment, _ in spans) - config.retention_bytes
+        for segment, end in spans:
+            if segment.size == 0:
+                break
+            is_sealed = segment is not spans[-1][0]
+            if excess < segment.size and not (
+                config.retention_ms >= 0
+                and (yield from self._age_ms(segment, is_sealed=is_sealed))
+                > config.retention_ms
+            ):
+                break
+            excess -= segment.size
+            start = end
+        return start
+
+    def _age_ms(self, segment: Segment, *, is_sealed: bool) -> Generator[Step, Any, int]:
+        """Return how long ago the newest record of a segment came, as far as can be said."""
+        now_ms = self._shared.runtime.now_ms()
+        if 0 <= segment.max_timestamp <= now_ms:
+            return now_ms - segment.max_timestamp
+        files = self._shared.files
+        if not is_sealed:
+            return now_ms - int((yield partial(files.modified_ms, segment.path)))
+        if segment.written_ms < 0:
+            times: Times = yield partial(look_at, files, segment.path, segment.base_offset)
+            segment.max_timestamp = max(segment.max_timestamp, times.newest)
+            segment.written_ms = times.written
+        newest = segment.max_timestamp
+        return now_ms - (newest if 0 <= newest <= now_ms else segment.written_ms)
+
+    def _raised(
+        self, partition: LocalPartition, offset: int, error: IsthmusError | None
+    ) -> None:
+        if isinstance(error, NoSpace):
+            partition.raise_start(offset)
+        elif error is None:
+            logger.info("%s begins at offset %d now", partition.directory, offset)
+
+
+def look_at(files: Files, path: Path, base_offset: int) -> Times:
+    """Find out the age of a sealed segment from its files, on any thread. Raises OSError."""
+    written = files.modified_ms(path)
+    newest = last_timestamp(files.read_file(path.with_suffix(".timeindex")) or b"")
+    if newest is not None:
+        return Times(newest, written)
+    descriptor = files.open(path)
+    try:
+        scan = Scan(files, descriptor, 0, files.size(path), base_offset, verify=False)
+        return Times(max((batch.max_timestamp for _, batch in scan), default=-1), written)
+    finally:
+        files.close(descriptor)

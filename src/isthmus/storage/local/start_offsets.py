@@ -1,0 +1,130 @@
+"""Where each partition begins, on the disk before anybody is told.
+
+The start offset of a partition grows by retention and by DeleteRecords, in the middle of a
+segment or even of a batch, so the names of the files do not tell it. It stands in
+`log-start-offset-checkpoint`, in Kafka's own form, one file for all partitions. Raising it
+takes part in a round of syncing like an append: all that is asked while one round is under way
+goes with the next, in one write. Only when that has ended does the partition begin later, and
+whoever asked is answered; so what was said to be gone does not come back.
+
+A partition stands there twice: by name, for Kafka, and by the id of its log topic, which is
+what is read here. The file is written seldom, and after a crash it may still tell of a deleted
+log topic whose name another one has by now.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from isthmus.errors import IsthmusError, StorageError, SyncFailed
+from isthmus.storage.local.checkpoints import (
+    START_OFFSET_FILE,
+    format_offsets,
+    id_text,
+    parse_id,
+    parse_offsets,
+)
+from isthmus.storage.local.files import storage_error
+from isthmus.storage.local.sync import SyncWork
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from typing import TypeAlias
+
+    from isthmus.storage.local.partition import LocalPartition
+    from isthmus.storage.local.shared import Shared
+
+    Done: TypeAlias = Callable[[IsthmusError | None], object]
+    Asked: TypeAlias = tuple[LocalPartition, int, Done]
+
+_BY_ID: Final = "id:"  # no name has a colon
+
+logger = logging.getLogger(__name__)
+
+
+class StartOffsets:
+    """The file of start offsets, and who waits for it."""
+
+    __slots__ = ("_asked", "_path", "_shared", "_writing")
+
+    def __init__(self, shared: Shared, directory: Path) -> None:
+        self._asked: list[Asked] = []
+        self._path = directory / START_OFFSET_FILE
+        self._shared = shared
+        self._writing: list[Asked] = []  # in the round under way
+
+    def load(self) -> dict[tuple[bytes, int], int]:
+        """Return the start offsets by topic id and partition. Raises OSError.
+
+        A file that cannot be read is as none: every partition begins with its oldest segment.
+        """
+        data = self._shared.files.read_file(self._path)
+        try:
+            lines = {} if data is None else parse_offsets(data)
+            return {
+                (parse_id(name.removeprefix(_BY_ID)), index): offset
+                for (name, index), offset in lines.items()
+                if name.startswith(_BY_ID)
+            }
+        except ValueError as error:
+            logger.error(
+                "%s is damaged (%s): records deleted lately may be readable again",
+                self._path,
+                error,
+            )
+            return {}
+
+    def raise_to(self, partition: LocalPartition, offset: int, done: Done) -> None:
+        """Let a partition begin at `offset`; `done` is called when the disk knows, or why not.
+
+        `done` gets None, or StorageError, then nothing has changed.
+        """
+        if self._shared.error is not None:
+            done(self._shared.error)
+            return
+        self._asked.append((partition, offset, done))
+        self._shared.syncer.ask(self)
+        self._shared.runtime.defer(self._shared.syncer.start)
+
+    def fail(self, error: IsthmusError) -> None:
+        """No round will come any more: tell those who wait for one."""
+        asked, self._asked = self._asked, []
+        for _, _, done in asked:
+            done(error)
+
+    # --- Syncable -----------------------------------------------------------------------------
+
+    def begin_sync(self) -> SyncWork:
+        """Take part in a round: write the file anew."""
+        self._writing, self._asked = self._asked, []
+        starts = {each: each.start_offset for each in self._shared.partitions}
+        for partition, offset, _ in self._writing:
+            if partition in starts:
+                starts[partition] = max(starts[partition], offset)
+        lines = []
+        for each, start in starts.items():
+            if start > 0:
+                lines.append((each.log_topic, each.index, start))
+                lines.append((_BY_ID + id_text(each.topic_id), each.index, start))
+        work = SyncWork(0)
+        work.replacements = [(self._path, format_offsets(lines))]
+        return work
+
+    def end_sync(self, work: SyncWork) -> None:
+        """The file is written, or the old one stands and nothing begins later."""
+        writing, self._writing = self._writing, []
+        error: StorageError | None = None
+        if work.hint_error is not None:
+            error = storage_error(work.hint_error, f"{self._path} was not written")
+            logger.warning("%s", error)
+        for partition, offset, done in writing:
+            done(error if error is not None else partition.raise_start(offset))
+
+    def fail_sync(self, work: SyncWork) -> None:
+        """The old file stands."""
+        writing, self._writing = self._writing, []
+        error = SyncFailed("the round of syncing failed")
+        for _, _, done in writing:
+            done(error)

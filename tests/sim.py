@@ -75,6 +75,10 @@ class SimRuntime:
             self.turn()
             self.finish_offloaded()
 
+    def set_forward(self, milliseconds: int) -> None:
+        """Set the wall clock only; no timer goes by it."""
+        self._now_ms += milliseconds
+
     def advance(self, milliseconds: int) -> None:
         """Move both clocks, running the timers that fall due on the way, in order."""
         end = self._monotonic_ms + milliseconds

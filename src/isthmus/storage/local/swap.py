@@ -111,6 +111,7 @@ def finish_swaps(files: Files, directory: Path) -> None:
         if swap is not None:
             base, end = int(swap[1]), int(swap[2])
             logger.info("%s takes the place of the segments from %d to %d", name, base, end)
+            files.sync_directory(directory)  # the last server may have ended before it did
             _remove_old(files, directory, base, end)
             _name(files, directory / name, base)
     for name in files.names(directory):

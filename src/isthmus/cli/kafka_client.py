@@ -7,7 +7,7 @@ and when every connection is down later on, that ends the command. Its own log l
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 import click
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
@@ -20,8 +20,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported, b
     ResourceType,
 )
 
+from isthmus.cli.log_dirs import sizes_of
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
     from confluent_kafka import Message
@@ -208,6 +210,17 @@ class RecordReader:
         self._consumer.close()
 
 
+class PartitionView(NamedTuple):
+    """One partition as an administrator sees it; times of records in ms, -1 for none."""
+
+    partition: int
+    start_offset: int
+    end_offset: int
+    size_bytes: int | None  # None: the server does not tell
+    oldest_ms: int
+    newest_ms: int
+
+
 class LogView:
     """What there is in the log, and changes to it, as an administrator sees it."""
 
@@ -227,19 +240,47 @@ class LogView:
             raise click.ClickException(f"there is no log topic {name}")
         return {name: found[name]}
 
-    def ranges(self, log_topic: str, found: TopicMetadata) -> dict[int, tuple[int, int]]:
-        """Return each partition's first offset and the one past its last."""
-        places = [TopicPartition(log_topic, partition) for partition in found.partitions]
-        first: Any = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
-        last: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        starts = self._admin.list_offsets(dict.fromkeys(places, first))
-        ends = self._admin.list_offsets(dict.fromkeys(places, last))
-        return {
-            place.partition: (
-                self._result(starts[place]).offset,
-                self._result(ends[place]).offset,
+    def survey(self, names: Sequence[str]) -> dict[str, list[PartitionView]]:
+        """Return offsets, sizes and times of all partitions of these log topics."""
+        cluster = self._shore.metadata(self._admin)
+        places = [
+            TopicPartition(name, partition)
+            for name in names
+            for partition in sorted(cluster.topics[name].partitions)
+        ]
+        starts = self._offsets(places, OffsetSpec.earliest)
+        ends = self._offsets(places, OffsetSpec.latest)
+        oldest = self._offsets(places, lambda: OffsetSpec.for_timestamp(0))
+        newest = self._offsets(places, OffsetSpec.max_timestamp)
+        sizes = sizes_of((str(each.host), each.port) for each in cluster.brokers.values())
+        found: dict[str, list[PartitionView]] = {name: [] for name in names}
+        for place in places:
+            view = PartitionView(
+                place.partition,
+                starts[place].offset,
+                ends[place].offset,
+                sizes.get((place.topic, place.partition)),
+                oldest[place].timestamp if oldest[place].offset >= 0 else -1,
+                newest[place].timestamp if newest[place].offset >= 0 else -1,
             )
-            for place in places
+            found[place.topic].append(view)
+        return found
+
+    def _offsets(
+        self, places: Sequence[TopicPartition], spec: Callable[[], Any]
+    ) -> dict[TopicPartition, Any]:
+        if not places:
+            return {}
+        futures = self._admin.list_offsets({place: spec() for place in places})
+        return {place: self._result(future) for place, future in futures.items()}
+
+    def settings(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Return the settings in force for each of these log topics."""
+        wanted = [ConfigResource(ResourceType.TOPIC, name) for name in names]
+        futures = self._admin.describe_configs(wanted) if wanted else {}
+        return {
+            resource.name: {each.name: each.value for each in self._result(future).values()}
+            for resource, future in futures.items()
         }
 
     def configs(self, name: str) -> dict[str, str]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from itertools import chain, islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -26,8 +28,7 @@ from isthmus.cli.offline import (
 from isthmus.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
     from isthmus.storage.local.findings import Finding, PartitionReport
     from isthmus.storage.local.inspect import Inspection, Place
@@ -40,6 +41,55 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON l
 @click.group()
 def log() -> None:
     """Look into a data directory: print it, verify it, repair it."""
+
+
+# --- dump -------------------------------------------------------------------------------------
+
+
+@log.command()
+@data_options
+@json_option
+@click.option("--offset", type=click.IntRange(0), default=0, help="Begin at this offset.")
+@click.option("--count", type=click.IntRange(1), help="End after so many rows.")
+@click.option("--records/--batches", default=False, help="Print records; else batch headers.")
+@click.argument("what", required=False, metavar="[TOPIC[-PARTITION] | FILE]")
+def dump(
+    file: Path | None,
+    data: str | None,
+    what: str | None,
+    offset: int,
+    count: int | None,
+    **flags: bool,
+) -> None:
+    """Print what is in a log, or in one file of the data directory.
+
+    FILE may be any file of the layout: .log, .index, .timeindex, .txnindex, .snapshot, the
+    checkpoints, the catalog. Without an argument: the log topics and their partitions. The
+    records of the server's own log topics are decoded. A server may be running.
+    """
+    from isthmus.cli.log_dump import LogDump, Rows, file_rows, overview_rows
+    from isthmus.storage.local.files import Files
+
+    files = Files()
+    log_dump = LogDump(files, offset, records=flags["records"])
+    rows: Iterator[dict[str, Any]]
+    try:
+        if what is not None and Path(what).is_file():
+            rows = file_rows(files, Path(what), log_dump)
+        elif what is not None and "/" in what:
+            raise CouldNotLook(f"there is no file {what}")
+        else:
+            look = inspection_of(directory_of(file, data))
+            if what is None:
+                rows = overview_rows(files, look)
+            else:
+                places = places_of(look, [what])
+                rows = chain.from_iterable(log_dump.partition(look, one) for one in places)
+        printed = Rows(as_json=flags["as_json"])
+        for row in islice(rows, count):
+            printed.show(row)
+    except OSError as error:
+        raise CouldNotLook(f"{what or 'the directory'} cannot be read: {error}") from error
 
 
 # --- verify -----------------------------------------------------------------------------------

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from isthmus.cli.offline import at_time, in_units
 from isthmus.cli.options import kafka_option, pairs_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from isthmus.cli.kafka_client import PartitionView
     from isthmus.config import Listener
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -43,17 +45,94 @@ def topics(context: click.Context, /, **options: Any) -> None:
 @json_option
 @all_option
 def list_topics(kafka: Listener, **flags: bool) -> None:
-    """List the log topics with their partitions and records."""
+    """List the log topics: records, offsets, bytes, times of records, what is kept how long."""
     from isthmus.cli.kafka_client import KafkaShore, LogView
 
     view = LogView(KafkaShore(kafka))
-    rows = []
-    for name, found in sorted(view.topics().items()):
-        if flags["with_internal"] or not name.startswith("__"):
-            ranges = view.ranges(name, found)
-            records = sum(end - start for start, end in ranges.values())
-            rows.append({"log_topic": name, "partitions": len(ranges), "records": records})
-    show(rows, as_json=flags["as_json"])
+    names = [
+        name for name in view.topics() if flags["with_internal"] or not name.startswith("__")
+    ]
+    found = view.survey(sorted(names))
+    settings = view.settings(sorted(names))
+    as_json = flags["as_json"]
+    show(
+        [topic_row(name, found[name], settings[name], as_json=as_json) for name in found],
+        as_json=as_json,
+    )
+
+
+def topic_row(
+    name: str,
+    partitions: Sequence[PartitionView],
+    settings: Mapping[str, str],
+    *,
+    as_json: bool,
+) -> dict[str, Any]:
+    """Return a log topic as a row; sizes and times in numbers for JSON, in words for people."""
+    sizes = [each.size_bytes for each in partitions if each.size_bytes is not None]
+    oldest = min((each.oldest_ms for each in partitions if each.oldest_ms >= 0), default=-1)
+    newest = max((each.newest_ms for each in partitions), default=-1)
+    row: dict[str, Any] = {
+        "log_topic": name,
+        "partitions": len(partitions),
+        "records": sum(each.end_offset - each.start_offset for each in partitions),
+    }
+    kept = {
+        "cleanup_policy": settings.get("cleanup.policy"),
+        "durability": settings.get("isthmus.durability"),
+    }
+    if as_json:
+        offsets = [[each.start_offset, each.end_offset] for each in partitions]
+        limits = {
+            "retention_ms": number_of(settings.get("retention.ms")),
+            "retention_bytes": number_of(settings.get("retention.bytes")),
+        }
+        size = sum(sizes) if sizes else None
+        times = {"oldest_ms": oldest, "newest_ms": newest}
+        return {**row, "bytes": size, "offsets": offsets, **times, **limits, **kept}
+    return {
+        **row,
+        "offsets": offsets_in_words(partitions),
+        "bytes": in_units(sum(sizes)) if sizes else "-",
+        "oldest": at_time(oldest),
+        "newest": at_time(newest),
+        "retention": retention_in_words(settings),
+        **{name: value or "-" for name, value in kept.items()},
+    }
+
+
+def offsets_in_words(partitions: Sequence[PartitionView]) -> str:
+    """Return the first and the last offset, or of many partitions the outermost."""
+    start = min((each.start_offset for each in partitions), default=0)
+    end = max((each.end_offset for each in partitions), default=0)
+    return f"{start} to {end - 1}" if end > start else "-"
+
+
+def retention_in_words(settings: Mapping[str, str]) -> str:
+    """Return how long and up to which size records are kept."""
+    if "delete" not in settings.get("cleanup.policy", "delete"):
+        return "newest of a key"
+    limits = []
+    age = number_of(settings.get("retention.ms"))
+    if age is not None and age >= 0:
+        limits.append(duration_in_words(age))
+    size = number_of(settings.get("retention.bytes"))
+    if size is not None and size >= 0:
+        limits.append(in_units(size))
+    return " or ".join(limits) or "for ever"
+
+
+def duration_in_words(milliseconds: int) -> str:
+    """Return a time in the largest unit that says it in full."""
+    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1000)):
+        if milliseconds >= size and milliseconds % size == 0:
+            return f"{milliseconds // size} {unit}"
+    return f"{milliseconds} ms"
+
+
+def number_of(text: str | None) -> int | None:
+    """Return a setting's number, None where it is not known."""
+    return None if text is None else int(text)
 
 
 @topics.command()
@@ -61,23 +140,39 @@ def list_topics(kafka: Listener, **flags: bool) -> None:
 @json_option
 @click.argument("log_topic")
 def describe(kafka: Listener, log_topic: str, as_json: bool) -> None:
-    """Show a log topic's partitions with their offsets, and the settings it was given."""
+    """Show a log topic's partitions with offsets and sizes, and the settings it was given."""
     from isthmus.cli.kafka_client import KafkaShore, LogView
 
     view = LogView(KafkaShore(kafka))
-    found = view.topics(log_topic)[log_topic]
-    rows = [
-        {"partition": partition, "start_offset": start, "end_offset": end}
-        for partition, (start, end) in sorted(view.ranges(log_topic, found).items())
-    ]
+    view.topics(log_topic)
+    partitions = view.survey([log_topic])[log_topic]
     configs = view.configs(log_topic)
+    rows: list[dict[str, Any]] = [
+        {
+            "partition": each.partition,
+            "start_offset": each.start_offset,
+            "end_offset": each.end_offset,
+            "bytes": each.size_bytes,
+            "oldest_ms": each.oldest_ms,
+            "newest_ms": each.newest_ms,
+        }
+        for each in partitions
+    ]
     if as_json:
         described = {"log_topic": log_topic, "configs": configs, "partitions": rows}
         click.echo(json.dumps(described))
         return
+    for row in rows:
+        size = row.pop("bytes")
+        oldest, newest = row.pop("oldest_ms"), row.pop("newest_ms")
+        row["bytes"] = "-" if size is None else in_units(size)
+        row["oldest"], row["newest"] = at_time(oldest), at_time(newest)
     show(rows)
     for name, value in sorted(configs.items()):
         click.echo(f"{name}={value}")
+
+
+topics.add_command(describe, "show")
 
 
 @topics.command()

@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from isthmus.errors import CorruptBatch
+from isthmus.storage.aborted import ROW_BYTES, AbortedTransaction
 from isthmus.storage.local.index import OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES
 from isthmus.storage.producers import ProducerTable
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _OFFSET_ENTRY: Final = struct.Struct(">II")
 _TIME_ENTRY: Final = struct.Struct(">qI")
+_ABORTED_ROW: Final = struct.Struct(">hqqqq")  # as storage/aborted.py has it
 _NEVER: Final = -1  # a timestamp older than all
 ODD_EPOCHS_MAX: Final = 1000  # told one by one
 EVERY_PRODUCER: Final = 2**31  # a replay forgets none for want of room
@@ -42,6 +44,12 @@ def time_entries(data: bytes, base_offset: int) -> Iterator[tuple[int, int]]:
     whole = data[: len(data) - len(data) % TIME_ENTRY_BYTES]
     for timestamp, offset in _TIME_ENTRY.iter_unpack(whole):
         yield timestamp, base_offset + offset
+
+
+def aborted_rows(data: bytes) -> Iterator[AbortedTransaction]:
+    """Yield the rows of a `.txnindex` file; a part at the end not."""
+    for row in _ABORTED_ROW.iter_unpack(data[: len(data) - len(data) % ROW_BYTES]):
+        yield AbortedTransaction(*row[1:])
 
 
 class IndexCheck:
@@ -162,8 +170,8 @@ class EpochCheck:
         return (self._odd[0], []) if self._odd else (None, self._wrong)
 
 
-class SnapshotCheck:
-    """Whether the snapshots of producers say what a replay of the log says at their offset.
+class ProducerCheck:
+    """Whether snapshots and `.txnindex` files say what a replay of the producers says.
 
     Compared is what decides about the next batch of a producer: its epoch, last sequence
     number and open transaction. A producer known to one side only is excused: its batches may
@@ -174,17 +182,41 @@ class SnapshotCheck:
         self._snapshots = list(snapshots)  # (offset, content), ascending
         self._replayed = ProducerTable(EVERY_PRODUCER)
         self._is_known = True  # what came before is known without a gap
+        self._aborted: list[AbortedTransaction] = []  # in this segment
         self.wrong: list[tuple[int, str]] = []  # (offset of the snapshot, what)
 
     def visit(self, batch: RecordBatch) -> None:
         """Be shown the next batch."""
         self._compare(batch.base_offset)
         self._replayed.replay(batch)
+        self._aborted += self._replayed.aborted
+        self._replayed.settle()
 
     def lose(self, offset: int) -> None:
         """Batches are lost from this offset on."""
         self._compare(offset)
         self._is_known = False
+
+    def judge_aborted(self, data: bytes | None) -> str:
+        """Return what is wrong with the content of a segment's `.txnindex`; the segment ends.
+
+        Rows that the replay does not know are excused: their transactions may have begun in
+        what was deleted, lost or compacted since.
+        """
+        replayed, self._aborted = self._aborted, []
+        if data is not None and len(data) % ROW_BYTES:
+            return f"has {len(data)} bytes, which is no multiple of {ROW_BYTES}"
+        kept = {
+            (row.producer_id, row.first_offset, row.last_offset)
+            for row in aborted_rows(data or b"")
+        }
+        for row in replayed:
+            if (row.producer_id, row.first_offset, row.last_offset) not in kept:
+                return (
+                    f"lacks the transaction of producer {row.producer_id} from offset "
+                    f"{row.first_offset} to {row.last_offset}, which was aborted"
+                )
+        return ""
 
     def finish(self, end_offset: int) -> None:
         """The log ends here."""

@@ -18,7 +18,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 LEADER_EPOCH_FILE: Final = "leader-epoch-checkpoint"
 RECOVERY_POINT_FILE: Final = "recovery-point-offset-checkpoint"
@@ -121,6 +121,10 @@ class LeaderEpochs:
 
     def __init__(self, entries: Sequence[tuple[int, int]] = ()) -> None:
         self._entries = list(entries)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Pairs of epoch and start offset, the oldest first."""
+        return iter(self._entries)
 
     @property
     def latest(self) -> int:

@@ -175,7 +175,7 @@ class Files:
     def read_file(self, path: Path) -> bytes | None:
         """Return the content of a file, or None where there is none."""
         try:
-            descriptor = self.open(path)
+            descriptor = self.open_read(path)
         except FileNotFoundError:
             return None
         try:

@@ -78,6 +78,14 @@ KINDS: Final[dict[str, Kind]] = {
         "a retry of an idempotent producer may be stored twice, or be refused",
         REPAIR + "builds it again from the log",
     ),
+    "aborted": Kind(
+        DAMAGE,
+        "a read_committed consumer may be given records of an aborted transaction",
+        REPAIR + "builds it again from the log",
+    ),
+    "compaction": Kind(
+        NOTE, "nothing: compaction begins anew, and gaps are not told from damage", _BY_START
+    ),
     "missing partition": Kind(
         DAMAGE,
         "all its records are gone; the server would begin an empty one in its place",

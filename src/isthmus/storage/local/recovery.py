@@ -153,7 +153,7 @@ def _find_files(loaded: Loaded, files: Files, start_offset: int) -> list[str]:
     """Take in what is there; return the names in the directory. Raises OSError."""
     directory = loaded.segments.directory
     finish_swaps(files, directory)
-    _load_compaction(loaded.segments, files)
+    load_compaction(loaded.segments, files)
     names = files.names(directory)
     bases = _numbers(_SEGMENT, names)
     for base in bases:
@@ -181,7 +181,8 @@ def _numbers(pattern: re.Pattern[str], names: list[str]) -> list[int]:
     return sorted(int(match[1]) for match in matches if match is not None)
 
 
-def _load_compaction(segments: SegmentList, files: Files) -> None:
+def load_compaction(segments: SegmentList, files: Files) -> None:
+    """Read how far a partition is compacted, and where it may have gaps. Raises OSError."""
     data = files.read_file(segments.directory / COMPACTION_FILE)
     if data is None:
         return

@@ -24,6 +24,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from isthmus.record.batch import MAGIC
+from isthmus.storage.local.aborted import rebuild_aborted
+from isthmus.storage.local.audit import SEGMENT
 from isthmus.storage.local.catalog import CATALOG_FILE, Catalog, CatalogTopic
 from isthmus.storage.local.checkpoints import (
     LEADER_EPOCH_FILE,
@@ -36,17 +38,21 @@ from isthmus.storage.local.checkpoints import (
     parse_properties,
 )
 from isthmus.storage.local.directory import DataDirectory
-from isthmus.storage.local.inspect import SEGMENT, SET_ASIDE, Inspection
+from isthmus.storage.local.inspect import SET_ASIDE, Inspection
 from isthmus.storage.local.log import LocalLog
-from isthmus.storage.local.scan import CHUNK_BYTES, Scan
-from isthmus.storage.local.segment import OpenSegments, Segment
+from isthmus.storage.local.recovery import load_compaction
+from isthmus.storage.local.scan import CHUNK_BYTES
+from isthmus.storage.local.segment import OpenSegments
+from isthmus.storage.local.segments import SegmentList
 from isthmus.storage.local.settings import LocalSettings
+from isthmus.storage.topic_configs import TopicConfig
 from isthmus.wire.crc32c import crc32c
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from isthmus.record.batch import RecordBatch
     from isthmus.runtime import Runtime
     from isthmus.storage.local.files import Files
     from isthmus.storage.local.findings import Finding, PartitionReport
@@ -60,6 +66,7 @@ ACTIONS: Final[Mapping[str, str]] = {  # what repair does about each kind of fin
     "time index": "built again",
     "epoch": "written again",
     "epochs": "built again",
+    "aborted": "built again",
     "snapshot": "taken out; the log is replayed instead",
     "missing partition": "begun anew, empty, behind the offsets it had",
     "unowned": "moved aside",
@@ -75,8 +82,7 @@ _HEAD = struct.Struct(">qiibI")  # base offset, length, leader epoch, version, c
 _REST = struct.Struct(">hiqqqhii")  # attributes, last delta, times, producer, count
 _BATCH_FROM_EPOCH: Final = 12  # bytes of a header that its length does not count
 _NONE: Final = -1  # no timestamp, no producer, no sequence
-_DELTA_MAX: Final = 2**31 - 1
-_INDEX_INTERVAL: Final = 4096
+_FAR: Final = 2**62  # an offset after all others
 
 
 class Step(NamedTuple):
@@ -256,32 +262,36 @@ class Repair:
 
     def _mend(self, place: Place, report: PartitionReport) -> bool:
         """Mend what was found in a partition; whether there was something."""
-        directory = self._path / place.name
+        todo: dict[str, list[Finding]] = {}
+        for finding in report.findings:
+            if finding.kind in ACTIONS:
+                todo.setdefault(finding.kind, []).append(finding)
+        for finding in todo.get("epoch", ()):  # before anything moves
+            self._write_epoch(finding)
+        self._mend_segments(todo)
+        for finding in todo.get("epochs", ()):
+            self._build_epochs(self._path / place.name, finding)
+        for finding in todo.get("aborted", ()):
+            self._build_aborted(finding)
+        for finding in todo.get("snapshot", ()):
+            self._done(finding, self._move(self._path / finding.file))
+        return bool(todo)
+
+    def _mend_segments(self, todo: Mapping[str, Sequence[Finding]]) -> None:
+        """Cut out what is bad, and index anew the segments that need it."""
         cuts: dict[str, list[Finding]] = {}
-        indexes: dict[str, list[Finding]] = {}
-        todo = [finding for finding in report.findings if finding.kind in ACTIONS]
-        for finding in todo:
-            if finding.kind in ("lost", "unreadable"):
-                cuts.setdefault(finding.file, []).append(finding)
-            elif finding.kind in ("index", "time index"):
-                log = finding.file.rpartition(".")[0] + ".log"
-                indexes.setdefault(log, []).append(finding)
-        for finding in todo:
-            if finding.kind == "epoch":  # before anything moves
-                self._write_epoch(finding)
+        for finding in (*todo.get("lost", ()), *todo.get("unreadable", ())):
+            cuts.setdefault(finding.file, []).append(finding)
+        indexes: dict[str, list[Finding]] = {file: [] for file in cuts}
+        for finding in (*todo.get("index", ()), *todo.get("time index", ())):
+            log = finding.file.rpartition(".")[0] + ".log"
+            indexes.setdefault(log, []).append(finding)
         for file, findings in cuts.items():
             self._cut_out(self._path / file, sorted(findings, key=lambda one: one.position))
-            indexes.setdefault(file, [])
         for file, findings in indexes.items():
             kept = self._build_indexes(self._path / file)
             for finding in findings:
                 self._done(finding, kept)
-        for finding in todo:
-            if finding.kind == "epochs":
-                self._build_epochs(directory, finding)
-            elif finding.kind == "snapshot":
-                self._done(finding, self._move(self._path / finding.file))
-        return bool(todo)
 
     def _cut_out(self, path: Path, findings: Sequence[Finding]) -> None:
         """Write a segment anew without the stretches found bad, which are kept aside."""
@@ -329,19 +339,40 @@ class Repair:
         """Make both indexes of a segment from it; return where the old ones are."""
         kept = self._move(path.with_suffix(".index"))
         kept = self._move(path.with_suffix(".timeindex")) or kept
-        base_offset = int(path.stem)
-        segment = Segment(
-            self._files, OpenSegments(1), path.parent, base_offset, _INDEX_INTERVAL
-        )
-        segment.size = self._files.size(path)
-        segment.next_offset = base_offset + _DELTA_MAX + 1  # at most
-        segment.rebuild_indexes()
-        segment.save_indexes(complete=True)
-        for index in segment.unsynced_indexes:
-            self._files.sync_file(index, None)
-        segment.close()
+        segments = self._segments(path.parent)
+        for segment in segments:
+            if segment.path == path:
+                segment.rebuild_indexes()
+                segment.save_indexes(complete=True)
+                for index in segment.unsynced_indexes:
+                    self._files.sync_file(index, None)
+        segments.close()
         self._files.sync_directory(path.parent)
         return kept
+
+    def _build_aborted(self, finding: Finding) -> None:
+        """Make the list of aborted transactions of a segment from the log."""
+        path = self._path / finding.file
+        kept = self._move(path)
+        segments = self._segments(path.parent)
+        ends = [
+            segment.base_offset for segment in segments if segment.base_offset > int(path.stem)
+        ]
+        index = rebuild_aborted(segments, self._files, int(path.stem), min(ends, default=_FAR))
+        segments.close()
+        data, _ = index.unsaved()
+        self._files.write_file(path, data, sync=True)
+        self._files.sync_directory(path.parent)
+        self._done(finding, kept)
+
+    def _segments(self, directory: Path) -> SegmentList:
+        """Return the segments as a server has them."""
+        segments = SegmentList(self._files, OpenSegments(1), directory, TopicConfig({}))
+        load_compaction(segments, self._files)
+        for match in map(SEGMENT.fullmatch, self._files.names(directory)):
+            if match is not None:
+                segments.restore(int(match[1]), self._files.size(directory / match[0]))
+        return segments
 
     def _epochs(self, directory: Path) -> LeaderEpochs:
         data = self._files.read_file(directory / LEADER_EPOCH_FILE)
@@ -366,20 +397,14 @@ class Repair:
     def _build_epochs(self, directory: Path, finding: Finding) -> None:
         """Learn from the batches where each leader epoch begins."""
         epochs = LeaderEpochs()
-        for name in self._files.names(directory):
-            if SEGMENT.fullmatch(name) is None:
-                continue
-            path = directory / name
-            descriptor = self._files.open_read(path)
-            try:
-                size = self._files.size(path)
-                base_offset = int(path.stem)
-                scan = Scan(self._files, descriptor, 0, size, base_offset, verify=False)
-                for _, batch in scan:
-                    if batch.leader_epoch > epochs.latest:
-                        epochs.begin(batch.leader_epoch, batch.base_offset)
-            finally:
-                self._files.close(descriptor)
+
+        def visit(batch: RecordBatch) -> None:
+            if batch.leader_epoch > epochs.latest:
+                epochs.begin(batch.leader_epoch, batch.base_offset)
+
+        segments = self._segments(directory)
+        segments.walk(0, _FAR, visit)
+        segments.close()
         path = directory / LEADER_EPOCH_FILE
         kept = self._keep_file(path)
         self._files.replace(path, epochs.format())

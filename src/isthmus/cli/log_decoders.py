@@ -1,0 +1,142 @@
+"""What the records of the server's own log topics say, for people.
+
+`__consumer_offsets`, `__mqtt_sessions` and `__mqtt_retained` are written in forms of their own
+(kafka/group_records.py, broker/session_records.py, broker/mapping.py); each decoder here turns
+a record into a small dict. A record that cannot be decoded is told as such and stops nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from isthmus.broker.retained import RETAINED_LOG_TOPIC
+from isthmus.broker.session_log import SESSIONS_LOG_TOPIC
+from isthmus.broker.session_records import (
+    CHECKPOINT_KEY,
+    KIND_FILTER,
+    KIND_QUEUE,
+    MARKS_KEY,
+    Marks,
+    QueuePart,
+    SessionState,
+    SubscriptionTerms,
+    decode,
+)
+from isthmus.errors import CorruptBatch, Malformed
+from isthmus.kafka.group_records import (
+    GROUPS_LOG_TOPIC,
+    OffsetKey,
+    read_group,
+    read_key,
+    read_offset,
+)
+from isthmus.record.markers import read_marker
+from isthmus.storage.local.checkpoints import id_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from isthmus.record.batch import Record, RecordBatch
+
+
+def decoded(log_topic: str, batch: RecordBatch, record: Record) -> dict[str, Any] | None:
+    """Return what a record says, or None where that is its user's business."""
+    try:
+        if batch.is_control:
+            return marker(batch)
+        decoder = DECODERS.get(log_topic)
+        return None if decoder is None else decoder(record)
+    except (CorruptBatch, Malformed, UnicodeDecodeError) as error:
+        return {"undecodable": str(error)}
+
+
+def marker(batch: RecordBatch) -> dict[str, Any]:
+    """The end of a transaction."""
+    found = read_marker(batch)
+    if found is None:
+        return {"marker": "of a kind not known here"}
+    ends = "commit" if found.commits else "abort"
+    return {"marker": ends, "coordinator_epoch": found.coordinator_epoch}
+
+
+def group_record(record: Record) -> dict[str, Any]:
+    """A committed offset, or a group with its members."""
+    key = read_key(record.key or b"")
+    if key is None:
+        return {"undecodable": "a key of a kind not known here"}
+    if isinstance(key, OffsetKey):
+        about: dict[str, Any] = key._asdict()
+        if record.value is None:
+            return {**about, "removed": True}
+        offset = read_offset(record.value)
+        return {**about, **offset._asdict(), "topic_id": id_text(offset.topic_id)}
+    if record.value is None:
+        return {"group_id": key, "removed": True}
+    group = read_group(record.value)
+    snapshot = group.snapshot
+    return {
+        "group_id": key,
+        "protocol_type": snapshot.protocol_type,
+        "protocol": snapshot.protocol_name,
+        "generation": snapshot.generation,
+        "leader": snapshot.leader,
+        "since_ms": group.since_ms,
+        "members": [member.member_id for member in snapshot.members],
+    }
+
+
+def session_record(record: Record) -> dict[str, Any]:
+    """A session, one of its subscriptions or queues, or how far the log was matched."""
+    key, value = record.key or b"", record.value
+    if key in (MARKS_KEY, CHECKPOINT_KEY):
+        what = "marks" if key == MARKS_KEY else "checkpoint"
+        return {what: True, **fields_of(value, Marks)}
+    client, _, rest = key.partition(b"\0")
+    about: dict[str, Any] = {"client_id": client.decode()}
+    if not rest:
+        return {**about, **fields_of(value, SessionState)}
+    kind, name = rest[:1], rest[1:].decode()
+    if kind == KIND_FILTER:
+        return {**about, "topic_filter": name, **fields_of(value, SubscriptionTerms)}
+    if kind == KIND_QUEUE:
+        return {**about, "queue_from": name, **fields_of(value, QueuePart)}
+    return {**about, "undecodable": f"a key of kind {kind!r}"}
+
+
+def fields_of(data: bytes | None, kind: type[Any]) -> dict[str, Any]:
+    """Return a value of `__mqtt_sessions` by the names of its fields."""
+    if data is None:
+        return {"removed": True}
+    value = decode(data, kind)
+    if value is None:
+        return {"undecodable": "a value of another form"}
+    names = [name for name in value.__struct_fields__ if name != "form"]
+    return {name: msgspec.to_builtins(getattr(value, name)) for name in names}
+
+
+def retained_record(record: Record) -> dict[str, Any]:
+    """A retained message, or that there is none any more."""
+    about: dict[str, Any] = {"topic_name": (record.key or b"").decode()}
+    if record.value is None:
+        return {**about, "removed": True}
+    return {**about, "retained_bytes": len(record.value)}
+
+
+DECODERS: Final[Mapping[str, Callable[[Record], dict[str, Any]]]] = {
+    GROUPS_LOG_TOPIC: group_record,
+    SESSIONS_LOG_TOPIC: session_record,
+    RETAINED_LOG_TOPIC: retained_record,
+}
+
+
+def text_of(data: bytes | None) -> str | None:
+    """Return bytes as text, or as `base64:…` where they are none."""
+    if data is None:
+        return None
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return "base64:" + base64.b64encode(data).decode()

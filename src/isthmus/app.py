@@ -114,9 +114,11 @@ async def serve(settings: Settings) -> int:
 def open_log(settings: Settings, runtime: LoopRuntime) -> LocalLog:
     """Open the log engine that is configured."""
     local = settings.storage.local
-    return LocalLog(
-        Path(local.directory), runtime, settings=LocalSettings(durability=local.durability)
+    limits = LocalSettings(
+        durability=local.durability,
+        producer_expiration_ms=local.producer_expiration_s * 1000,
     )
+    return LocalLog(Path(local.directory), runtime, settings=limits)
 
 
 def route_table(settings: Settings) -> RouteTable:

@@ -162,6 +162,9 @@ class LocalStorageSettings(Struct, frozen=True, kw_only=True):
     durability: Literal["synced", "written", "memory"] = "synced"
     """What an acknowledged record survives: `synced` a power cut, `written` SIGKILL."""
 
+    producer_expiration_s: Annotated[int, Meta(ge=1)] = 86_400
+    """How long an idempotent producer that writes nothing is remembered, per partition."""
+
 
 class StorageSettings(Struct, frozen=True, kw_only=True):
     """Which engine keeps the log."""

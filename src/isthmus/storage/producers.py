@@ -223,8 +223,6 @@ class ProducerTable:
         known: Producer | None,
         marker: EndMarker | None,
     ) -> None:
-        if batch.is_control and marker is None:
-            return  # compaction has taken the marker, with all of its transaction before it
         producer_id, epoch = batch.producer_id, batch.producer_epoch
         batches: tuple[SentBatch, ...] = ()
         coordinator_epoch = start = -1
@@ -243,7 +241,7 @@ class ProducerTable:
                     aborted = AbortedTransaction(producer_id, start, base_offset, stable)
                     self.aborted.append(aborted)
                 start = -1
-        else:
+        elif not batch.is_control:  # else compaction has emptied it: only the epoch is left
             if batch.base_sequence >= 0:
                 sent = SentBatch(
                     batch.base_sequence,
@@ -280,7 +278,7 @@ class ProducerTable:
         return durable_offset if first is None or first > durable_offset else first
 
     def expire(self, before_ms: int) -> None:
-        """Forget producers that wrote nothing since `before_ms` and have nothing open.
+        """Forget producers that wrote nothing after `before_ms` and have nothing open.
 
         Time is that of their newest batch, as it stands there: so says the log itself, today
         and after any restart (`producer.id.expiration.ms`).
@@ -288,7 +286,7 @@ class ProducerTable:
         idle = [
             producer_id
             for producer_id, producer in self._producers.items()
-            if producer.timestamp < before_ms and producer.transaction_start < 0
+            if producer.timestamp <= before_ms and producer.transaction_start < 0
         ]
         for producer_id in idle:
             del self._producers[producer_id]

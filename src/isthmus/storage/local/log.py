@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from isthmus.errors import (
@@ -40,6 +41,8 @@ from isthmus.storage.local.checkpoints import (
 from isthmus.storage.local.compaction import INTERVAL_MS as COMPACTION_MS
 from isthmus.storage.local.compaction import Compactor
 from isthmus.storage.local.directory import DataDirectory
+from isthmus.storage.local.expiry import INTERVAL_MS as EXPIRY_MS
+from isthmus.storage.local.expiry import expire_producers
 from isthmus.storage.local.files import Files, storage_error
 from isthmus.storage.local.partition import LocalPartition
 from isthmus.storage.local.recovery import load_partition
@@ -119,8 +122,10 @@ class LocalLog:
             self._abandon()
             raise
         self._compactor = Compactor(self._shared)
-        self._shared.housekeeping.add("compaction", self._compactor.run, COMPACTION_MS)
-        self._shared.housekeeping.start()
+        housekeeping = self._shared.housekeeping
+        housekeeping.add("compaction", self._compactor.run, COMPACTION_MS)
+        housekeeping.add("expiry", partial(expire_producers, self._shared), EXPIRY_MS)
+        housekeeping.start()
 
     @property
     def cluster_id(self) -> str:

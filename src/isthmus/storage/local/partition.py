@@ -233,8 +233,9 @@ class LocalPartition:
     def _chunks(self, batches: list[RecordBatch]) -> Iterator[list[RecordBatch]]:
         """Part the batches where a new segment begins, beginning it. Raises OSError."""
         segments = self._segments
-        last = batches[-1]
-        if not segments.is_full(0, self._queue_bytes, last.last_offset, self._queue_newest):
+        first, last = batches[0].size, batches[-1].last_offset
+        others = self._queue_bytes - first
+        if not segments.is_full(first, others, last, self._queue_newest):
             yield batches
             return
         chunk: list[RecordBatch] = []

@@ -27,3 +27,4 @@ class LocalSettings:
     partitions_max: int = 20_000  # of all log topics together
     compaction_bytes_max: int = 32 * MIB  # for the keys of a compaction, 24 bytes for each
     producers_max: int = PRODUCERS_MAX  # idempotent producers remembered per partition
+    producer_expiration_ms: int = 86_400_000  # since their last write, then they are forgotten

@@ -205,7 +205,7 @@ def _unready(log: LocalLog, stop: asyncio.Event) -> str | None:
     """Return why no traffic should come here now, or None."""
     if stop.is_set():
         return "the server is shutting down"
-    return None if log.error is None else f"the log accepts no records: {log.error}"
+    return None if log.trouble is None else f"the log accepts no records: {log.trouble}"
 
 
 def _reload() -> None:

@@ -79,6 +79,7 @@ class ServerProcess:
     directory: Path
     settings: Mapping[str, str] = field(default_factory=dict)
     config: str = ""
+    variables: Mapping[str, str] = field(default_factory=dict)
     mqtt: Address = ("127.0.0.1", 0)
     kafka: Address = ("127.0.0.1", 0)
     http: Address = ("127.0.0.1", 0)
@@ -124,7 +125,7 @@ class ServerProcess:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env=environment(),
+                env=environment(**self.variables),
             )
         line = self._first_line()
         self.ready_after_s = time.monotonic() - began

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import pytest
 from tests.sim import SimRuntime
 from tests.storage.batches import Answer, batch_of, contents
 from tests.storage.disk import SimDisk
+from tests.storage.life import Life, examine
 
 from isthmus.errors import ConfigError, IsthmusError, StorageError, SyncFailed
 from isthmus.storage.local.log import LocalLog
 from isthmus.storage.local.settings import LocalSettings
 
+SEED = int(os.environ.get("ISTHMUS_FAULT_SEED", "10"))
 DIRECTORY = Path("/disk/data")
 SETTINGS = LocalSettings(
     tail_bytes_max=2000, tails_bytes_max=3000, open_segments_max=2, checkpoint_bytes=4000
@@ -171,3 +174,44 @@ def test_a_start_that_fails_can_be_tried_again():
 
 def test_the_life_is_worth_failing():
     assert 200 < CALLS < 2000
+
+
+# --- random lives: many partitions, rolls, producers, log topics that come and go -------------
+
+LIFE_STEPS = 20
+
+
+def life_with(seed, **fault):
+    """Live a random life on a disk with a fault; return the disk and the life."""
+    disk = SimDisk()
+    for name, value in fault.items():
+        setattr(disk, name, value)
+    life = Life(seed, disk)
+    life.live(LIFE_STEPS)
+    return life.disk, life
+
+
+@pytest.mark.parametrize(
+    ("seed", "fault", "crash"),
+    [
+        (1, {"fail_with": errno.EIO}, "kill"),
+        (2, {"fail_with": errno.EIO}, "power"),
+        (3, {"fail_with": errno.ENOSPC}, "kill"),
+        (4, {"fail_with": errno.EROFS, "fail_count": 10**9}, "kill"),
+        (5, {"fail_with": errno.ENOSPC, "fail_count": 25}, "kill"),
+        (6, {"fail_with": errno.ENOSPC, "short": True}, "kill"),
+        (7, {"fail_with": errno.EIO, "short": True}, "power"),
+    ],
+    ids=["EIO", "EIO, power cut", "ENOSPC", "read-only", "25 ENOSPC", "short", "short, power"],
+)
+def test_a_random_life_keeps_its_promises_whatever_call_fails(seed, fault, crash):
+    disk, _ = life_with(SEED + seed)
+    assert disk.calls > 100, "a life worth failing"
+    for number in range(1, disk.calls + 1):
+        try:
+            broken, life = life_with(SEED + seed, fail_at=number, **fault)
+            power_cut = crash == "power"
+            after = broken.cut_power(number) if power_cut else broken.kill()
+            examine(after, life.promises, power_cut=power_cut, seed=number)
+        except Exception as error:
+            raise AssertionError(f"call {number} of {disk.calls} failed: {error}") from error

@@ -66,10 +66,12 @@ class Promises:
     def __init__(self) -> None:
         self.topics: dict[str, KnownTopic] = {}
         self.changing: set[str] = set()  # log topics of which only the disk knows
+        self.doubtful: set[str] = set()  # a change was refused that may come with a restart
         self.possible: dict[Place, dict[int, list[bytes]]] = defaultdict(
             lambda: defaultdict(list)
         )
         self.written: dict[Place, dict[int, bytes]] = defaultdict(dict)
+        self.refused: set[bytes] = set()
         self.durable_end: dict[Place, int] = defaultdict(int)
         self.epochs: dict[Place, int] = {}
         self.weak: set[bytes] = set()  # ids of log topics that promised less, some time
@@ -82,11 +84,15 @@ class Promises:
 
     def settle(self, name: str, known: KnownTopic | None) -> None:
         self.changing.discard(name)
+        self.doubtful.discard(name)
         if known is None:
             self.topics.pop(name, None)
             return
         self.topics[name] = known
         self.weaken(known.topic_id, known.configs)
+
+    def doubt(self, name: str) -> None:
+        self.doubtful.add(name)
 
     def weaken(self, topic_id: bytes, configs: dict[str, str]) -> None:
         if configs.get("isthmus.durability", "synced") != "synced":
@@ -97,6 +103,9 @@ class Promises:
 
     def write(self, place: Place, base_offset: int, raw: bytes) -> None:
         self.written[place][base_offset] = raw
+
+    def refuse(self, raw: bytes) -> None:
+        self.refused.add(raw)
 
     def be_durable(self, place: Place, end_offset: int) -> None:
         if place[0] not in self.weak:
@@ -132,6 +141,11 @@ class LifeTicket(Answer):
     def durable(self) -> None:
         super().durable()
         self._life.say("be_durable", self._place, self.next_offset)
+
+    def failed(self, error: IsthmusError) -> None:
+        if not self.events:
+            self._life.say("refuse", self.raw)
+        super().failed(error)
 
 
 class RetryTicket(Answer):
@@ -170,12 +184,22 @@ class Life:
     def live(self, steps: int) -> None:
         """Begin, do `steps` things, and end in order."""
         self.start()
+        for _ in range(3 if self.log is not None else 0):
+            self.create()
         for _ in range(steps):
             if self.log is None:
                 self.start()
-            self._do_something()
+            if self.log is not None:
+                self._do_something()
         if self.log is not None:
             self.close()
+
+    def _check_answered(self) -> None:
+        """Nobody waits for ever: not for an answer, and not for the second half of one."""
+        for ticket in self.tickets:
+            assert ticket.events, "never answered"
+            if ticket.wants_durable:
+                assert ticket.events[-1] in ("durable", "failed"), "written, and then nothing"
 
     def _do_something(self) -> None:
         actions = {
@@ -207,7 +231,7 @@ class Life:
             self.kill()
             return
         for name, topic in self.log.topics.items():
-            if name in self.promises.changing:
+            if name in self.promises.changing | self.promises.doubtful:
                 self._settle(name)
             self._note_epochs(name)
             assert topic.topic_id == self.promises.topics[name].topic_id
@@ -235,12 +259,15 @@ class Life:
                     self._note_end((topic.topic_id, partition.index), partition)
             assert name
         self.log = None
+        self._check_answered()
+        self.tickets.clear()
 
     def kill(self) -> None:
         self.runtime.kill()
         self.log = None
         self._unasked.clear()
         self._last.clear()
+        self.tickets.clear()
         before = self.disk
         self.disk = before.kill()
         for name in ("fail_at", "fail_count", "fail_with", "fail_only", "short", "calls"):
@@ -308,7 +335,8 @@ class Life:
                 return
             producer = self._chance.choice((-1, -1, 7, 8))
             last = self._last.get((place, producer))
-            if producer >= 0 and last is not None and self._chance.random() < 0.2:
+            is_there = last is not None and last.error is None
+            if producer >= 0 and is_there and self._chance.random() < 0.2:
                 retry = RetryTicket(last)
                 self.tickets.append(retry)
                 partition.append(RecordBatch(memoryview(bytearray(last.sent))), retry)
@@ -417,6 +445,8 @@ class _Change:
     def __exit__(self, kind: Any, error: Any, _: Any) -> bool:
         if not isinstance(error, SyncFailed):  # then only the next start will know
             self._life._settle(self._name)
+        if isinstance(error, StorageError):
+            self._life.say("doubt", self._name)
         return isinstance(error, IsthmusError)
 
 
@@ -431,11 +461,11 @@ def examine(disk: SimDisk, promises: Promises, *, power_cut: bool, seed: int = 0
             assert name in log.topics, f"{name} is lost"
             topic = log.topics[name]
             assert topic.topic_id == known.topic_id
-            assert len(topic.partitions) == known.partitions
-            assert topic.configs == known.configs
-    assert set(log.topics) <= set(promises.topics) | promises.changing, (
-        "what was deleted is back"
-    )
+            if name not in promises.doubtful:
+                assert len(topic.partitions) == known.partitions
+                assert topic.configs == known.configs
+    unknown = set(log.topics) - set(promises.topics) - promises.changing - promises.doubtful
+    assert not unknown, "what was deleted is back"
     before = {}
     for place, partition in _partitions(log):
         found = stored(partition)
@@ -489,6 +519,7 @@ def _compare(
     next_offset = partition.start_offset
     for base, raw in found.items():
         assert raw in possible[base], f"offset {base} was never written"
+        assert power_cut or raw not in promises.refused, "refused, and there all the same"
         assert base >= next_offset
         if base > next_offset:
             assert power_cut, "a gap"

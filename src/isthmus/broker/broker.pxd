@@ -18,6 +18,7 @@ cdef class Broker:
     cdef readonly long long published
     cdef readonly long long delivered
     cdef readonly long long undeliverable
+    cdef readonly long long lost
     cdef readonly Py_ssize_t backlog_bytes
     cdef TopicTree _tree
     cdef int _partitions_default

@@ -31,7 +31,7 @@ from isthmus.broker.retained import RETAINED_CONFIGS, RETAINED_LOG_TOPIC, Retain
 from isthmus.broker.routes import DEFAULT_LOG_TOPIC
 from isthmus.broker.session_log import SESSIONS_CONFIGS, SESSIONS_LOG_TOPIC, SessionLog
 from isthmus.broker.subscriptions import Subscriptions
-from isthmus.errors import IsthmusError, NoSpace, NotAuthorized, Refused
+from isthmus.errors import IsthmusError, NoSpace, NotAuthorized, Refused, StorageError
 from isthmus.mqtt.packets import (
     PUBACK,
     PUBCOMP,
@@ -82,6 +82,7 @@ class Broker:
         self.published = 0
         self.delivered = 0
         self.undeliverable = 0  # records whose key is no topic name
+        self.lost = 0  # published at QoS 0 (or as a will) and not stored
         self.backlog_bytes = 0
         self._tree = self.subscriptions.tree
         self._partitions_default = partitions_default
@@ -295,13 +296,18 @@ class Broker:
         connection ends, so that the client sends again.
         """
         self._reduce_backlog(ticket)
-        logger.warning(
-            "batch not stored log_topic=%s partition=%d waiting=%d error=%s",
-            ticket.partition.log_topic,
-            ticket.partition.index,
-            len(ticket.acknowledgements),
-            error,
-        )
+        if not ticket.qos_2:  # else it was written, and what asked for no more had its due
+            for publish in ticket.publishes:
+                if publish is not None and publish.packet_id == 0:
+                    self.lost += 1
+        if not isinstance(error, StorageError):  # of those the log tells, once
+            logger.warning(
+                "batch not stored log_topic=%s partition=%d waiting=%d error=%s",
+                ticket.partition.log_topic,
+                ticket.partition.index,
+                len(ticket.acknowledgements),
+                error,
+            )
         for waiting in ticket.acknowledgements:
             self._answer_failure(waiting, error)
 
@@ -470,8 +476,10 @@ class Broker:
         Before MQTT 5 a client that may not publish is told nothing [MQTT-3.3.5-2 of 3.1.1]; any
         other failure ends its connection, because an acknowledgement would be a lie.
         """
-        logger.info("publish refused topic_name=%r error=%s", publish.topic, error)
+        if not isinstance(error, StorageError):
+            logger.info("publish refused topic_name=%r error=%s", publish.topic, error)
         if session is None or publish.packet_id == 0:
+            self.lost += 1
             return
         waiting = Acknowledgement(session, publish.packet_id, publish.qos)
         if session.version < 5 and isinstance(error, NotAuthorized):

@@ -11,7 +11,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
-from isthmus.errors import IsthmusError
+from isthmus.errors import IsthmusError, StorageError
 from isthmus.kafka.errors import ErrorCode, code_of
 from isthmus.kafka.group_records import GROUPS_CONFIGS, GROUPS_LOG_TOPIC, partition_of
 from isthmus.record.batch import BatchBuilder, split_batches
@@ -49,7 +49,7 @@ class GroupLog:
             if log_topic is None:
                 log_topic = self._log.create(GROUPS_LOG_TOPIC, self._partitions, GROUPS_CONFIGS)
         except IsthmusError as error:
-            done(code_of(error))
+            done(_code_for(error))
             return
         partition = log_topic.partitions[partition_of(group_id, len(log_topic.partitions))]
         now_ms = self._runtime.now_ms()
@@ -101,6 +101,15 @@ class GroupLog:
             partition.wait(offset, go_on)
 
 
+def _code_for(error: IsthmusError) -> ErrorCode:
+    """Return what a client is told of records that were not stored.
+
+    It looks for its coordinator again and repeats the request, as with Apache Kafka
+    (GroupMetadataManager.storeGroup); a code that it does not expect here would end it.
+    """
+    return ErrorCode.NOT_COORDINATOR if isinstance(error, StorageError) else code_of(error)
+
+
 class _Written:
     """Waits for the batches of one write."""
 
@@ -121,7 +130,7 @@ class _Written:
             self._finish(ErrorCode.NONE)
 
     def failed(self, error: IsthmusError) -> None:
-        self._finish(code_of(error))
+        self._finish(_code_for(error))
 
     def _finish(self, code: ErrorCode) -> None:
         done, self._done = self._done, None

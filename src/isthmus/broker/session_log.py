@@ -38,6 +38,7 @@ from isthmus.broker.session_records import (
     pack_terms,
     queue_key,
 )
+from isthmus.errors import IsthmusError, StorageError
 from isthmus.mqtt.session import STEP_IN
 from isthmus.record.batch import BatchBuilder
 
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from isthmus.broker.broker import Broker
     from isthmus.broker.sessions import SessionEntry
     from isthmus.broker.subscriptions import Subscription
-    from isthmus.errors import IsthmusError
     from isthmus.mqtt.session import Session
     from isthmus.record.batch import RecordBatch
     from isthmus.storage.log import LogTopic, Partition
@@ -314,7 +314,10 @@ class SessionLog:
     def settle_failed(self, ticket: _Written, error: IsthmusError) -> None:
         """The log does not hold it: write all of it again, with the next checkpoint."""
         self.errors += 1
-        logger.warning("sessions not stored sessions=%d error=%s", len(ticket.sessions), error)
+        if not isinstance(error, StorageError):  # of those the log tells, once
+            logger.warning(
+                "sessions not stored sessions=%d error=%s", len(ticket.sessions), error
+            )
         if self._broker.log.error is None:
             again = [row for row in ticket.rows if row[0] != CHECKPOINT_KEY]
             self._rows = again + self._rows

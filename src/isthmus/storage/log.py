@@ -183,6 +183,10 @@ class Log(Protocol):
         """Why nothing is accepted any more, or None."""
 
     @property
+    def trouble(self) -> StorageError | None:
+        """Why records are refused just now, or None; it may pass, as a full disk does."""
+
+    @property
     def topics(self) -> Mapping[str, LogTopic]:
         """Log topics by name."""
 

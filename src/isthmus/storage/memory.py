@@ -230,6 +230,11 @@ class MemoryLog:
         self._topics: dict[str, MemoryTopic] = {}
 
     @property
+    def trouble(self) -> StorageError | None:
+        """Nothing passes by here: memory that ends ends the process."""
+        return self.error
+
+    @property
     def topics(self) -> Mapping[str, MemoryTopic]:
         """Log topics by name."""
         return self._topics

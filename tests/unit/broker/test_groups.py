@@ -106,7 +106,7 @@ def test_a_committed_offset_is_answered_when_durable_and_found_after_a_restart()
 def test_a_failed_write_is_told_and_changes_nothing() -> None:
     room = GroupRoom()
     room.appends.error = NoSpace("full")
-    assert room.commit("g", 7) is ErrorCode.KAFKA_STORAGE_ERROR
+    assert room.commit("g", 7) is ErrorCode.NOT_COORDINATOR, "which clients try again"
     assert room.table.offsets("g") == {}
     assert room.table.listed() == {}, "a group that never was"
 

@@ -68,8 +68,9 @@ class DataDirectory:
     def _make(self) -> None:
         if not self._files.exists(self.path):
             self._files.make_directory(self.path)
-            self._files.sync_directory(self.path.parent)
         names = self._files.names(self.path)
+        if CATALOG_FILE not in names:  # made by this start, or by one that got no further
+            self._files.sync_directory(self.path.parent)
         foreign = [name for name in names if name not in _BEFORE_READY]
         if foreign and not {CATALOG_FILE, META_PROPERTIES_FILE} <= set(names):
             raise ConfigError(

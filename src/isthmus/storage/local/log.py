@@ -143,6 +143,11 @@ class LocalLog:
         return self._shared.error
 
     @property
+    def trouble(self) -> StorageError | None:
+        """Why records are refused just now, for good or for a while."""
+        return self.error or self._shared.trouble.error
+
+    @property
     def topics(self) -> Mapping[str, LocalTopic]:
         """Log topics by name."""
         return self._topics
@@ -188,10 +193,14 @@ class LocalLog:
         self._catalog.topics[entry.topic_id] = entry
         try:
             self._save_catalog()
-            self._load_partitions(topic, {}, recovering=None, is_new=True)
+            try:
+                self._load_partitions(topic, {}, recovering=None, is_new=True)
+            except OSError:
+                self._forget(entry)
+                raise
         except OSError as error:
-            self._forget(entry)
-            raise storage_error(error, f"log topic {name} was not created") from error
+            self._catalog.topics.pop(entry.topic_id, None)
+            raise self._refusal(error, f"log topic {name} was not created") from error
         self._topics[name] = topic
         return topic
 
@@ -205,10 +214,15 @@ class LocalLog:
         topic.entry.partitions = count
         try:
             self._save_catalog()
-            self._load_partitions(topic, {}, recovering=None, is_new=True)
+            try:
+                self._load_partitions(topic, {}, recovering=None, is_new=True)
+            except OSError:
+                topic.entry.partitions = len(topic.partitions)
+                self._correct_catalog(topic.entry)
+                raise
         except OSError as error:
             topic.entry.partitions = len(topic.partitions)
-            raise storage_error(error, f"{name} was not given more partitions") from error
+            raise self._refusal(error, f"{name} was not given more partitions") from error
 
     def configure(self, name: str, configs: Mapping[str, str]) -> None:
         """Replace the settings of a log topic."""
@@ -220,7 +234,7 @@ class LocalLog:
             self._save_catalog()
         except OSError as error:
             topic.entry.configs = before
-            raise storage_error(error, f"the settings of {name} were not kept") from error
+            raise self._refusal(error, f"the settings of {name} were not kept") from error
         topic.config = config
         for partition in topic.partitions:
             partition.configure(config)
@@ -234,7 +248,7 @@ class LocalLog:
             self._save_catalog()
         except OSError as error:
             entry.deleting = False
-            raise storage_error(error, f"log topic {name} was not deleted") from error
+            raise self._refusal(error, f"log topic {name} was not deleted") from error
         del self._topics[name]
         gone = TopicUnknown(f"log topic {name} was deleted")
         for partition in topic.partitions:
@@ -276,10 +290,14 @@ class LocalLog:
         """Take a log topic out of the catalog, at the next start if it cannot be now."""
         entry.deleting = True
         del self._catalog.topics[entry.topic_id]
+        self._correct_catalog(entry)
+
+    def _correct_catalog(self, entry: CatalogTopic) -> None:
+        """Write that something did not come about, or is over."""
         try:
             self._save_catalog()
         except (OSError, SyncFailed) as error:
-            logger.warning("%s stays in the catalog for now: %s", entry.name, error)
+            logger.warning("%s stays as it was in the catalog: %s", entry.name, error)
 
     def _save_catalog(self) -> None:
         """Keep the catalog. Raises OSError; or SyncFailed, and that is the end of writing."""
@@ -288,6 +306,10 @@ class LocalLog:
         except SyncFailed as error:
             self._shared.fail(error)
             raise
+
+    def _refusal(self, error: OSError, what: str) -> StorageError:
+        """Return what is raised where the catalog could not be written."""
+        return self._shared.trouble.found(error, what)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -454,6 +476,7 @@ class LocalLog:
         for partition in partitions:
             partition.ask_last_sync()
         self._shared.syncer.finish()
+        self._shared.trouble.close()
         self._shared.start_offsets.fail(self.error or LogClosed("the log is closed"))
         clean = self.error is None and all(partition.is_settled for partition in partitions)
         for partition in partitions:

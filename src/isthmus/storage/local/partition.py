@@ -17,7 +17,6 @@ from collections import deque
 from typing import TYPE_CHECKING, TypeAlias
 
 from isthmus.errors import IsthmusError, TopicUnknown
-from isthmus.storage.local.files import storage_error
 from isthmus.storage.local.reader import PartitionReader
 from isthmus.storage.local.restart import RestartPoint
 from isthmus.storage.local.sync import SyncWork
@@ -204,8 +203,8 @@ class LocalPartition:
                 self.end_offset = chunk[-1].next_offset
                 written += chunk
         except OSError as error:
-            failure = storage_error(error, f"{self._segments.directory} was not written")
-            logger.error("%s", failure)
+            what = f"{self._segments.directory} was not written"
+            failure = self._shared.trouble.found(error, what)
             self._cut_needed = True
             self._cut_back()
             self._take_back()
@@ -258,7 +257,7 @@ class LocalPartition:
                 active.cut_back()
             self._cut_needed = False
         except OSError as error:
-            logger.error("%s was not cut: %s", self._segments.directory, error)
+            self._shared.trouble.found(error, f"{self._segments.directory} was not cut")
 
     def _take_back(self) -> None:
         """Offsets and sequence numbers given to what was not written are free again."""

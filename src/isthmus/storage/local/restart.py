@@ -112,7 +112,7 @@ class RestartPoint:
         if self._epochs_saved:
             work.hints.append((directory / LEADER_EPOCH_FILE, None))
         work.hints.append((snapshot_path(directory, end_offset), self._producers.snapshot()))
-        self._segments.names_changed = True
+        work.directories.append(directory)  # the snapshot has to be found, too
         work.recovery_point = end_offset
         self.bytes_since = 0
 

@@ -14,6 +14,7 @@ from isthmus.storage.local.segment import OpenSegments
 from isthmus.storage.local.start_offsets import StartOffsets
 from isthmus.storage.local.sync import Syncer, SyncWork
 from isthmus.storage.local.tail import TailBudget
+from isthmus.storage.local.trouble import Trouble
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,6 +45,7 @@ class Shared:
         "syncer",
         "tails",
         "touched",
+        "trouble",
     )
 
     def __init__(
@@ -60,6 +62,7 @@ class Shared:
         self.touched: list[LocalPartition] = []  # have something queued
         self.partitions: dict[LocalPartition, None] = {}
         self.error: StorageError | None = None  # why nothing is accepted any more
+        self.trouble = Trouble(runtime, files, directory)
         self.recovery_points = RecoveryPoints(self, directory)
         self.start_offsets = StartOffsets(self, directory)
 

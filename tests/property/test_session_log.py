@@ -1,7 +1,8 @@
 """Any history of persistent sessions, crashes included, against a plain model.
 
 Three clients that never forget, as MQTT asks of them, publish to each other and subscribe; they
-lose their connections, and the server ends in order, dies, or dies between two writes. The
+lose their connections, and the server ends in order, dies, or dies between two writes; and what
+it keeps of them is compacted at any moment. The
 model knows only the promises: what was acknowledged reaches every session that had subscribed,
 at QoS 2 exactly once; in order; and nobody gets what they did not subscribe to.
 """
@@ -13,8 +14,10 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from tests.storage.batches import compact_in_memory
 from tests.unit.broker.shore import Client, Shore
 
+from isthmus.broker.session_log import SESSIONS_LOG_TOPIC
 from isthmus.mqtt.packets import (
     PUBACK,
     PUBCOMP,
@@ -231,6 +234,13 @@ class Histories(RuleBasedStateMachine):
             device.take(packets)  # its answers go nowhere
         for device in connected:
             self.connect(device)
+
+    @rule(divisor=st.sampled_from([1, 2, 3]))
+    def compact(self, divisor: int) -> None:
+        """What was replaced goes, tombstones too, in the older part of where sessions are."""
+        partition = self.shore.log.topics[SESSIONS_LOG_TOPIC].partitions[0]
+        for _ in range(2):  # tombstones go the second time
+            compact_in_memory(partition, partition.end_offset // divisor)
 
     @rule(ms=st.sampled_from([20_000, 60_000]))
     def wait(self, ms: int) -> None:

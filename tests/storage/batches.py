@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from isthmus.record.batch import BatchBuilder, split_batches
 from isthmus.record.markers import EndMarker, build_marker
+from isthmus.storage.local.cleaner import Cleaner, Transactions
+from isthmus.storage.local.offset_map import OffsetMap
 from isthmus.storage.log import ISOLATION_WRITTEN
 
 NOW_MS = 1_700_000_000_000
@@ -38,6 +40,27 @@ def batch_of(
 def marker_of(producer_id, *, commits, epoch=0, coordinator_epoch=0, timestamp=NOW_MS):
     """Return the control batch that ends a transaction."""
     return build_marker(producer_id, epoch, EndMarker(commits, coordinator_epoch), timestamp)
+
+
+def compact_in_memory(partition, end_offset, now_ms=NOW_MS):
+    """Compact the batches of a `MemoryPartition` that end up to `end_offset`."""
+    old = [batch for batch in partition._batches if batch.next_offset <= end_offset]
+    newest = OffsetMap(1 << 20, 1 + sum(batch.count for batch in old))
+    for batch in old:
+        for record in batch.records():
+            newest.put(record.key, record.offset)
+    cleaner = Cleaner(
+        newest,
+        end_offset,
+        Transactions(()),
+        {},
+        end_offset=end_offset,
+        now_ms=now_ms,
+        retention_ms=0,
+    )
+    kept = [left for batch in old if (left := cleaner.clean(batch)) is not None]
+    partition._batches[: len(old)] = kept
+    partition._ends[: len(old)] = [batch.next_offset for batch in kept]
 
 
 def contents(partition, isolation=ISOLATION_WRITTEN, start=None):

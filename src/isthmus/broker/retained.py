@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from isthmus.storage.log import Partition
 
 RETAINED_LOG_TOPIC: Final = "__mqtt_retained"
-RETAINED_CONFIGS: Final = {"cleanup.policy": "compact", "max.message.bytes": "300000000"}
+RETAINED_CONFIGS: Final = {
+    "cleanup.policy": "compact",
+    "max.message.bytes": "300000000",
+    "segment.bytes": "16777216",  # all of it is read at the start, so it is compacted soon
+}
 
 _READ_BYTES = 1 << 20
 

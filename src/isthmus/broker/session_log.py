@@ -12,11 +12,14 @@ Each batch that holds session states begins with marks: how far the log was matc
 were written. A checkpoint ends with marks that hold for all sessions that it did not have to
 write, so a session at rest costs nothing.
 
+The log topic is compacted, so marks need keys that nothing overwrites as long as a state relies
+on them. They are numbered, and the numbers begin again, in another generation, with each
+checkpoint: what was written before the last one relies on the checkpoint.
+
 A queue is written in parts, each only once; its deliveries are numbered in the order in which
 they came to wait, and the state tells which numbers wait no more.
 
 Reading it all back is in session_recovery.py, the form of the records in session_records.py.
-Until logs are compacted the topic grows with all that happens to persistent sessions.
 """
 
 from __future__ import annotations
@@ -27,7 +30,6 @@ from typing import TYPE_CHECKING, Final, cast
 from isthmus.broker.session_records import (
     CHECKPOINT_KEY,
     FORM,
-    MARKS_KEY,
     Marks,
     PartitionNumbers,
     QueuePart,
@@ -35,6 +37,7 @@ from isthmus.broker.session_records import (
     SubscriptionTerms,
     encode,
     filter_key,
+    marks_key,
     pack_terms,
     queue_key,
 )
@@ -55,7 +58,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SESSIONS_LOG_TOPIC: Final = "__mqtt_sessions"
-SESSIONS_CONFIGS: Final = {"cleanup.policy": "compact", "max.message.bytes": "300000000"}
+SESSIONS_CONFIGS: Final = {
+    "cleanup.policy": "compact",
+    "max.message.bytes": "300000000",
+    "segment.bytes": "16777216",  # all of it is read at the start, so it is compacted soon
+}
 CHECKPOINT_MS: Final = 60_000
 SESSIONS_PER_TURN: Final = 200  # of a checkpoint, so that messages go on meanwhile
 PARTS_MAX: Final = 1_000  # of one queue; then it is written as one part again
@@ -87,6 +94,10 @@ class SessionLog:
         self._due: dict[Session, bool] = {}  # True: somebody will rely on it
         self._rows: list[Row] = []
         self._checkpoint: list[Session] = []  # still to be written for it
+        self._generation = 0  # of the keys of marks
+        self._number = 0  # of the next marks
+        self._newest = b""  # marks of the checkpoint that was begun last
+        self._is_complete = False  # it is durable
 
     # --- what happens to sessions -------------------------------------------------------------
 
@@ -110,14 +121,15 @@ class SessionLog:
         """A persistent session has a subscription, be it a new one or one with new options."""
         session = subscription.session
         value = SubscriptionTerms(FORM, subscription.options, subscription.identifier)
-        key = filter_key(session.client_id.encode(), subscription.topic_filter)
+        key = filter_key(session.client_id.encode(), subscription.topic_filter.encode())
         self._rows.append((key, encode(value)))
         self._due[session] = True
         self._broker.schedule()
 
     def unsubscribed(self, session: Session, topic_filter: str) -> None:
         """A persistent session has a subscription no more."""
-        self._rows.append((filter_key(session.client_id.encode(), topic_filter), None))
+        key = filter_key(session.client_id.encode(), topic_filter.encode())
+        self._rows.append((key, None))
         self._due[session] = True
         self._broker.schedule()
 
@@ -130,7 +142,7 @@ class SessionLog:
         session.persistent = False
         client = session.client_id.encode()
         for topic_filter in self._broker.subscriptions.of(session):
-            self._rows.append((filter_key(client, topic_filter), None))
+            self._rows.append((filter_key(client, topic_filter.encode()), None))
         if logged is not None:
             self._rows += [(queue_key(client, number), None) for number, _ in logged.parts]
         self._rows.append((client, None))
@@ -148,7 +160,7 @@ class SessionLog:
         self._checkpoint = []
         self._due |= dict.fromkeys(self._changed(), False)
         errors = self.errors
-        marks = self._marks(everywhere=True)
+        marks = self._begin_generation()
         while self.commit():
             self._broker.log.flush()
         if self.errors == errors:
@@ -161,7 +173,7 @@ class SessionLog:
         if self._checkpoint:
             return  # the one before is not done
         errors = self.errors
-        marks = self._marks(everywhere=True)
+        marks = self._begin_generation()
         self._checkpoint = list(self._changed())
 
         def go_on() -> None:
@@ -178,6 +190,15 @@ class SessionLog:
                 self._broker.turn()
 
         go_on()
+
+    def _begin_generation(self) -> bytes:
+        """Return the marks of a checkpoint; those of the one before are needed no more."""
+        if self._is_complete:
+            self._generation = 1 if self._generation == 0 else 0
+            self._number = 0
+            self._is_complete = False
+        self._newest = self._marks(everywhere=True)
+        return self._newest
 
     def _changed(self) -> Iterable[Session]:
         return [session for session in self.logged if session.changed]
@@ -213,7 +234,9 @@ class SessionLog:
         ticket = _Written(self, list(due), rows.copy())
         ticket.wants_durable = bool(rows) or any(due.values())
         if due:
-            rows.append((MARKS_KEY, self._marks(everywhere=False)))
+            key = marks_key(self._generation, self._number)
+            rows.append((key, self._marks(everywhere=False)))
+            self._number += 1
         for session in due:
             self._add_state(session, rows)
             if session.released:
@@ -305,8 +328,18 @@ class SessionLog:
 
     # --- from the log -------------------------------------------------------------------------
 
+    def resume(self, generations: set[int], rows: list[Row]) -> None:
+        """States in the log rely on marks of these generations, and `rows` are to be written.
+
+        For the start, before the first checkpoint.
+        """
+        self._generation = min(set(range(len(generations) + 1)) - generations)
+        self._rows += rows
+
     def settle(self, ticket: _Written) -> None:
-        """That packet ids are released is durable: the clients may use them again."""
+        """What was written is durable, and that packet ids are released: they are free."""
+        if any(value is self._newest for _, value in ticket.rows):
+            self._is_complete = True
         for session, attachment, packet_ids in ticket.released:
             session.complete(attachment, packet_ids)
             self._broker.touch(session)

@@ -4,7 +4,7 @@
     client id                               `SessionState`: terms, what is under way
     client id, NUL, `f`, topic filter       a subscription: (form, options, identifier)
     client id, NUL, `q`, number             `QueuePart`: waiting deliveries from this number on
-    NUL, `m`                                `Marks` of the session states that follow it
+    NUL, `m`, generation, `.`, number       `Marks` of the session states that follow it
     NUL, `c`                                `Marks` of a checkpoint, see session_log.py
 
 No client id and no topic filter holds a NUL [MQTT-1.5.4-2]. A record without value ends what
@@ -29,7 +29,7 @@ NOWHERE: Final = -1  # in place of a partition that is gone
 
 KIND_FILTER: Final = b"f"
 KIND_QUEUE: Final = b"q"
-MARKS_KEY: Final = b"\0m"
+MARKS_KEY: Final = b"\0m"  # begins with this
 CHECKPOINT_KEY: Final = b"\0c"
 
 Value = TypeVar("Value", bound="SessionState | QueuePart | Marks | SubscriptionTerms")
@@ -99,9 +99,20 @@ def pack_terms(qos: int, retain: bool, state: int = 0) -> int:
     return qos | retain << 2 | state << 3
 
 
-def filter_key(client: bytes, topic_filter: str) -> bytes:
+def marks_key(generation: int, number: int) -> bytes:
+    """Return the key of marks; the same one is used again when no state relies on them."""
+    return b"%b%d.%d" % (MARKS_KEY, generation, number)
+
+
+def marks_generation(key: bytes) -> int:
+    """Return the generation that a key of marks names, -1 where it names none."""
+    generation = key[len(MARKS_KEY) :].partition(b".")[0]
+    return int(generation) if generation.isdigit() else -1
+
+
+def filter_key(client: bytes, topic_filter: bytes) -> bytes:
     """Return the key of a subscription."""
-    return b"%b\0%b%b" % (client, KIND_FILTER, topic_filter.encode())
+    return b"%b\0%b%b" % (client, KIND_FILTER, topic_filter)
 
 
 def queue_key(client: bytes, number: int) -> bytes:

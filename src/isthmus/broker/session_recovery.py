@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast
 from isthmus.broker.mapping import publish_of
 from isthmus.broker.publishing import MQTT_SEQUENCE
 from isthmus.broker.recent_records import readable_records
-from isthmus.broker.session_log import Logged
+from isthmus.broker.session_log import Logged, Row
 from isthmus.broker.session_records import (
     CHECKPOINT_KEY,
     KIND_FILTER,
@@ -30,7 +30,10 @@ from isthmus.broker.session_records import (
     SubscriptionTerms,
     decode,
     delivery_of,
+    filter_key,
+    marks_generation,
     one_of,
+    queue_key,
 )
 from isthmus.broker.subscriptions import Subscription
 from isthmus.record.batch import split_batches
@@ -60,12 +63,13 @@ PartitionMarks: TypeAlias = "dict[Partition, tuple[int, int]]"  # written, durab
 class Written:
     """What the log topic holds of one client, as it stands there."""
 
-    __slots__ = ("filters", "marks", "offset", "parts", "state")
+    __slots__ = ("filters", "generation", "marks", "offset", "parts", "state")
 
     def __init__(self) -> None:
         self.state: bytes | None = None
         self.offset = -1  # of the state
         self.marks = b""  # that were in force when the state was written
+        self.generation = -1  # of their key
         self.filters: dict[bytes, bytes] = {}
         self.parts: dict[int, bytes] = {}
 
@@ -105,27 +109,29 @@ class Recovery:
     def read(self) -> None:
         """Read the log topic; the newest value of a key counts."""
         partition = self._log.partition
-        marks = b""
+        marks, generation = b"", -1
         for batch in _batches(partition, partition.start_offset):
             for record in readable_records(batch):
                 key = record.key or b""
-                if key == MARKS_KEY:
-                    marks = record.value or b""
+                if key.startswith(MARKS_KEY):
+                    marks, generation = record.value or b"", marks_generation(key)
                 elif key == CHECKPOINT_KEY:
                     self._checkpoint_value = record.value or b""
                 else:
-                    self._read_client(record, marks, *key.split(b"\0", 1))
+                    written = self._read_client(record, *key.split(b"\0", 1))
+                    if written is not None:
+                        written.marks, written.generation = marks, generation
         self._checkpoint = decode(self._checkpoint_value, Marks)
 
-    def _read_client(
-        self, record: Record, marks: bytes, client: bytes, rest: bytes = b""
-    ) -> None:
+    def _read_client(self, record: Record, client: bytes, rest: bytes = b"") -> Written | None:
+        """Take note of a record; return what is known of the client if it is its state."""
         written = self._written.setdefault(client, Written())
         value, kind, name = record.value, rest[:1], rest[1:]
         if not rest and value is None:
             del self._written[client]
         elif not rest:
-            written.state, written.offset, written.marks = value, record.offset, marks
+            written.state, written.offset = value, record.offset
+            return written
         elif kind == KIND_FILTER:
             if value is None:
                 written.filters.pop(name, None)
@@ -136,15 +142,22 @@ class Recovery:
                 written.parts.pop(int(name), None)
             else:
                 written.parts[int(name)] = value
+        return None
 
     # --- sessions as they were ----------------------------------------------------------------
 
     def restore(self) -> None:
         """Make the sessions."""
         now_ms = self._broker.runtime.now_ms()
+        generations: set[int] = set()
+        rows: list[Row] = []
         for client, written in self._written.items():
-            if written.state is None:
-                continue  # what is left of a session that was never completely written
+            if written.state is None:  # it was never completely written, and never shall be
+                rows += [(filter_key(client, name), None) for name in written.filters]
+                rows += [(queue_key(client, number), None) for number in written.parts]
+                continue
+            if not self._is_covered(written):
+                generations.add(written.generation)
             state = decode(written.state, SessionState)
             client_id = _text(client)
             if state is None or client_id is None:
@@ -162,6 +175,7 @@ class Recovery:
             self._restore_subscriptions(session, written)
             self.marks[session] = self._marks_of(written)
         self._written.clear()
+        self._log.resume(generations, rows)
         for session in list(self.marks):
             if self._table.end_if_expired(cast("SessionEntry", session.owner)):
                 del self.marks[session]
@@ -249,9 +263,7 @@ class Recovery:
 
         Log topics that no route led to when the session was written stand in a checkpoint only.
         """
-        value = written.marks
-        if self._checkpoint is not None and written.offset < self._checkpoint.before:
-            value = self._checkpoint_value
+        value = self._checkpoint_value if self._is_covered(written) else written.marks
         found = self._marks_by_value.get(value)
         if found is None:
             marks = self._by_partition(self._checkpoint) | self._by_partition(
@@ -259,6 +271,10 @@ class Recovery:
             )
             found = self._marks_by_value[value] = marks
         return found
+
+    def _is_covered(self, written: Written) -> bool:
+        """Whether a checkpoint says of a state how far the log was matched."""
+        return self._checkpoint is not None and written.offset < self._checkpoint.before
 
     def _by_partition(self, marks: Marks | None) -> PartitionMarks:
         found: PartitionMarks = {}

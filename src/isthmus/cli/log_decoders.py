@@ -91,8 +91,8 @@ def group_record(record: Record) -> dict[str, Any]:
 def session_record(record: Record) -> dict[str, Any]:
     """A session, one of its subscriptions or queues, or how far the log was matched."""
     key, value = record.key or b"", record.value
-    if key in (MARKS_KEY, CHECKPOINT_KEY):
-        what = "marks" if key == MARKS_KEY else "checkpoint"
+    if key.startswith((MARKS_KEY, CHECKPOINT_KEY)):
+        what = "marks" if key.startswith(MARKS_KEY) else "checkpoint"
         return {what: True, **fields_of(value, Marks)}
     client, _, rest = key.partition(b"\0")
     about: dict[str, Any] = {"client_id": client.decode()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.storage.batches import compact_in_memory
 from tests.unit.broker.shore import Client, Shore
 
 from isthmus.broker.routes import Route
@@ -20,9 +21,12 @@ from isthmus.mqtt.packets import (
     Unsubscribe,
 )
 from isthmus.mqtt.properties import SESSION_EXPIRY, SUBSCRIPTION_ID
+from isthmus.record.batch import BatchBuilder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from isthmus.record.batch import Record
 
     End = Callable[[Shore], Shore]
 
@@ -150,6 +154,50 @@ def test_a_crash_does_not_repeat_qos_2_in_either_direction() -> None:
     client = back(shore.crash())
     client.publish("t", b"y", 2, packet_id=9)
     assert len(client.shore.records("mqtt")) == 2
+
+
+def test_compaction_does_not_bring_back_what_a_session_has_had() -> None:
+    """How far the log was matched for a session stays known, whatever came after it."""
+    shore = Shore()
+    client = shore.client(expiry_s=100)
+    client.subscribe("t", 2)
+    client.publish("t", b"x", 2, packet_id=9)
+    for packet in (packet for _ in range(5) for packet in client.packets()):
+        if isinstance(packet, Publish):
+            client.send(Ack(PUBREC, packet.packet_id))
+        elif packet.type == PUBREL:
+            client.send(Ack(PUBCOMP, packet.packet_id))
+    shore.client("another", expiry_s=100).subscribe("u", 2)
+    sessions = shore.log.topics["__mqtt_sessions"].partitions[0]
+    for _ in range(2):
+        compact_in_memory(sessions, sessions.end_offset)
+    client = back(shore.crash())
+    assert payloads(client.after_connack) == []
+
+
+def test_what_was_never_completely_written_does_not_come_back_later() -> None:
+    """A crash may leave a subscription without its session; then the client comes anew."""
+    shore = Shore()
+    shore.client(expiry_s=100).subscribe("t", 1)
+    sessions = shore.log.topics["__mqtt_sessions"].partitions[0]
+    builder = BatchBuilder()
+    for record in sessions_without_states(shore):
+        builder.append(record.timestamp, record.key, record.value)
+    del sessions._batches[:], sessions._ends[:]
+    batch = builder.seal()
+    batch.stamp(0, 0)
+    sessions._batches.append(batch)
+    sessions._ends.append(batch.next_offset)
+    shore = shore.crash()
+    shore.client(expiry_s=100)
+    client = back(shore.crash())
+    client.publish("t", b"x")
+    assert client.messages() == []
+
+
+def sessions_without_states(shore: Shore) -> list[Record]:
+    records = shore.records("__mqtt_sessions")
+    return [record for record in records if record.key is not None and b"\0" in record.key]
 
 
 def test_an_id_whose_message_was_not_written_is_not_taken() -> None:

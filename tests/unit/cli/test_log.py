@@ -228,7 +228,7 @@ def test_records_of_the_server_are_decoded() -> None:
     assert (says["offset"], says["metadata"]) == (5, "m")
     assert said(groups, group_key("g"), None) == {"group_id": "g", "removed": True}
     terms = encode(SubscriptionTerms(1, 2, 9))
-    assert said(sessions, filter_key(b"c", "a/+"), terms) == {
+    assert said(sessions, filter_key(b"c", b"a/+"), terms) == {
         "client_id": "c",
         "topic_filter": "a/+",
         "options": 2,

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 import socket
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.e2e.server_process import ServerProcess, run_isthmus, text_of, tree_of
+from tests.e2e.patience import TIMEOUT_S
+from tests.e2e.server_process import (
+    ServerProcess,
+    environment,
+    isthmus_command,
+    run_isthmus,
+    text_of,
+    tree_of,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,3 +116,90 @@ def test_a_lock_does_not_outlive_a_killed_server(tmp_path: Path) -> None:
     server.kill()
     server.start()
     assert server.terminate() == 0
+
+
+# --- a directory that cannot be opened --------------------------------------------------------
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data directory that was closed in good order."""
+    server = ServerProcess(tmp_path)
+    server.start()
+    assert server.terminate() == 0
+    (tmp_path / "server.log").unlink()
+    (server.data / "LOCK").write_text("")
+    return server.data
+
+
+def spoil(path: Path, content: bytes | None) -> None:
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("isthmus-catalog", None, ("lacks isthmus-catalog", "isthmus log repair")),
+        ("isthmus-catalog", b"spoilt", ("isthmus-catalog is damaged", "isthmus log repair")),
+        ("isthmus-catalog", b"isthmus-catalog 2 00000000\n", ("version 2", "newer")),
+        ("meta.properties", None, ("lacks meta.properties", "isthmus log repair")),
+        ("meta.properties", b"\xff\xfe", ("meta.properties", "isthmus log repair")),
+        ("meta.properties", b"cluster.id=x\nnode.id=7\n", ("belongs to node 7",)),
+    ],
+)
+def test_a_data_directory_that_was_spoilt(
+    data: Path, file: str, content: bytes | None, words: tuple[str, ...]
+) -> None:
+    spoil(data / file, content)
+    before = {name: place for name, place in tree_of(data).items() if name != "LOCK"}
+    ended = run_isthmus("serve", *ANY_PORTS, "--data", str(data))
+    assert (ended.returncode, ended.stdout) == (2, "")
+    (line,) = ended.stderr.strip().splitlines()
+    assert line.startswith("Error: ")
+    for word in words:
+        assert word in line
+    assert {name: place for name, place in tree_of(data).items() if name != "LOCK"} == before
+
+
+def test_a_data_directory_of_apache_kafka(tmp_path: Path) -> None:
+    kafka = tmp_path / "kafka"
+    (kafka / "t-0").mkdir(parents=True)
+    (kafka / ".lock").touch()
+    (kafka / "meta.properties").write_text("version=1\ncluster.id=x\nnode.id=1\n")
+    refusal(tmp_path, *ANY_PORTS, "--data", str(kafka), words=("Apache Kafka", str(kafka)))
+
+
+def test_a_data_directory_whose_parent_is_missing(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b"
+    refusal(tmp_path, *ANY_PORTS, "--data", str(path), words=(str(path), "directory above"))
+
+
+def test_a_data_directory_on_a_read_only_file_system(data: Path) -> None:
+    before = tree_of(data)
+    mounted = f"mount --bind {data} {data} && mount -o remount,ro,bind {data} {data}"
+    command = shlex.join(isthmus_command("serve", *ANY_PORTS, "--data", str(data)))
+    if subprocess.run(["unshare", "-rm", "sh", "-c", mounted], capture_output=True).returncode:
+        pytest.skip("nothing can be mounted here")
+    ended = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", f"{mounted} && exec {command}"],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=TIMEOUT_S,
+    )
+    assert (ended.returncode, ended.stdout) == (2, "")
+    (line,) = ended.stderr.strip().splitlines()
+    assert str(data) in line and "Read-only file system" in line and "mount" in line
+    assert tree_of(data) == before
+
+
+def test_a_file_that_cannot_be_read_at_the_start(data: Path) -> None:
+    (data / "isthmus-catalog").unlink()
+    (data / "isthmus-catalog").mkdir()
+    ended = run_isthmus("serve", *ANY_PORTS, "--data", str(data))
+    assert (ended.returncode, ended.stdout) == (1, "")
+    (line,) = ended.stderr.strip().splitlines()
+    assert str(data) in line and "Is a directory" in line

@@ -24,6 +24,7 @@ from isthmus.cli.offline import (
     directory_of,
     in_units,
     progress_bar,
+    reason_of,
 )
 from isthmus.errors import ConfigError, StorageError
 
@@ -89,7 +90,8 @@ def dump(
         for row in islice(rows, count):
             printed.show(row)
     except OSError as error:
-        raise CouldNotLook(f"{what or 'the directory'} cannot be read: {error}") from error
+        why = reason_of(error)
+        raise CouldNotLook(f"{what or 'the directory'} cannot be read: {why}") from error
 
 
 # --- verify -----------------------------------------------------------------------------------
@@ -125,7 +127,7 @@ def verify(
                 damaged += report.is_damaged
                 tell_partition(report, as_json=as_json)
     except OSError as error:
-        raise CouldNotLook(f"{directory} cannot be read: {error}") from error
+        raise CouldNotLook(f"{directory} cannot be read: {reason_of(error)}") from error
     damaged_directory = any(finding.is_damage for finding in look.findings)
     if not as_json:
         click.echo(summary(len(places), damaged, damaged_directory=damaged_directory))
@@ -248,7 +250,8 @@ def repair(
         else:
             left = plan(look, places)
     except (OSError, StorageError) as error:
-        raise CouldNotLook(f"the repair of {directory} did not end: {error}") from error
+        why = reason_of(error)
+        raise CouldNotLook(f"the repair of {directory} did not end: {why}") from error
     context.exit(DAMAGED if left else 0)
 
 

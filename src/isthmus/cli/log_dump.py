@@ -27,12 +27,13 @@ from isthmus.storage.local.checkpoints import (
     META_PROPERTIES_FILE,
     PARTITION_METADATA_FILE,
     RECOVERY_POINT_FILE,
+    START_OFFSET_FILE,
     LeaderEpochs,
     id_text,
     parse_compaction,
+    parse_offsets,
     parse_partition_metadata,
     parse_properties,
-    parse_recovery_points,
 )
 from isthmus.storage.local.directory import LOCK_FILE
 from isthmus.storage.local.index import OffsetIndex
@@ -273,8 +274,14 @@ def metadata_rows(data: bytes, _: Path) -> Iterator[Row]:
 
 def point_rows(data: bytes, _: Path) -> Iterator[Row]:
     """Up to where each partition is on the disk for sure."""
-    for (log_topic, index), offset in parse_recovery_points(data).items():
+    for (log_topic, index), offset in parse_offsets(data).items():
         yield {"log_topic": log_topic, "partition": index, "recovery_point": offset}
+
+
+def start_rows(data: bytes, _: Path) -> Iterator[Row]:
+    """Where partitions begin from whose oldest segment records were deleted."""
+    for (log_topic, index), offset in parse_offsets(data).items():
+        yield {"log_topic": log_topic, "partition": index, "start_offset": offset}
 
 
 def identity_rows(data: bytes, _: Path) -> Iterator[Row]:
@@ -309,6 +316,7 @@ READERS: Final[Mapping[str, Callable[[bytes, Path], Iterator[Row]]]] = {
     COMPACTION_FILE: compaction_rows,
     PARTITION_METADATA_FILE: metadata_rows,
     RECOVERY_POINT_FILE: point_rows,
+    START_OFFSET_FILE: start_rows,
     META_PROPERTIES_FILE: identity_rows,
     CLEAN_SHUTDOWN_FILE: mark_rows,
 }

@@ -2,7 +2,8 @@
 
 Each command lives in its own module and is imported when it is asked for, so `serve` starts
 without what the others need. A command raises; here a ConfigError becomes one sentence and exit
-status 2, a client's failure one sentence and exit status 1, and Ctrl-C nothing but status 130.
+status 2, what a client or the disk refuses one sentence and exit status 1, and Ctrl-C nothing
+but status 130.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, Final
 import click
 
 from isthmus import __version__
-from isthmus.errors import ConfigError
+from isthmus.errors import ConfigError, StorageError
 
 COMMANDS: Final = {  # name -> module that holds a click command of that name
     "serve": "isthmus.cli.serve",
@@ -54,6 +55,8 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except ConfigError as error:
             raise WrongConfiguration(str(error)) from error
+        except StorageError as error:
+            raise click.ClickException(str(error)) from error
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
 

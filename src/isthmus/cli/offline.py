@@ -133,3 +133,10 @@ class CouldNotLook(click.ClickException):
     """The disk or the directory does not let us; no judgement of what is in it."""
 
     exit_code = 2
+
+
+def reason_of(error: Exception) -> str:
+    """Return why, and at which file, without what only programs want to know."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror + (f" ({error.filename})" if error.filename else "")
+    return str(error)

@@ -11,7 +11,12 @@ from tests.unit.storage.data_rooms import DataRoom, findings_of, flip, kinds_of
 
 from isthmus.errors import ConfigError
 from isthmus.record.batch import split_batches
-from isthmus.storage.local.checkpoints import format_offsets, format_partition_metadata
+from isthmus.record.markers import EndMarker, build_marker
+from isthmus.storage.local.checkpoints import (
+    format_compaction,
+    format_offsets,
+    format_partition_metadata,
+)
 from isthmus.storage.local.files import Files
 from isthmus.storage.local.findings import DAMAGE, KINDS
 from isthmus.storage.local.inspect import Inspection
@@ -251,6 +256,65 @@ def test_a_checkpoint_that_cannot_be_read_is_a_note(room: DataRoom) -> None:
     findings = room.inspect()
     assert kinds_of(findings) == []
     assert kinds_of(findings, damage=False) == ["checkpoint"]
+
+
+def test_start_offsets_that_cannot_be_read_are_damage(room: DataRoom) -> None:
+    room.close()
+    (room.path / "log-start-offset-checkpoint").write_bytes(b"nonsense")
+    assert kinds_of(room.inspect()) == ["starts"]
+
+
+def test_records_deleted_from_the_beginning_are_not_missed(room: DataRoom) -> None:
+    partition = room.log.partition("t", 0)
+    assert partition is not None
+    partition.delete_before(7, lambda _error: None)
+    room.log.flush()
+    room.runtime.settle()
+    room.close()
+    first = room.segments[0]
+    flip(first, 5)
+    found = Inspection(Files(), room.path)
+    report = found.inspect(found.places[0])
+    assert (report.start_offset, report.end_offset) == (7, 20)
+    assert report.findings == []
+
+
+def test_gaps_of_compaction_are_none_of_damage(room: DataRoom) -> None:
+    room.close()
+    path = room.segments[1]
+    data = path.read_bytes()
+    first, second, *_ = split_batches(data)
+    path.write_bytes(data[: first.size] + data[first.size + second.size :])
+    for beside in (".index", ".timeindex"):
+        path.with_suffix(beside).unlink()
+    assert kinds_of(room.inspect()) == ["lost"]
+    (room.directory / "isthmus-compaction").write_bytes(format_compaction(10, 20))
+    assert room.inspect() == []
+    (room.directory / "isthmus-compaction").write_bytes(b"?")
+    findings = room.inspect()
+    assert kinds_of(findings) == []
+    assert kinds_of(findings, damage=False) == ["compaction"]
+
+
+def test_the_list_of_aborted_transactions(room: DataRoom) -> None:
+    partition = room.log.partition("t", 0)
+    assert partition is not None
+    for batch in (
+        batch_of(b"x", producer_id=9, epoch=0, sequence=0, transactional=True),
+        build_marker(9, 0, EndMarker(commits=False, coordinator_epoch=0), NOW_MS),
+    ):
+        partition.append(batch, None, trusted=True)
+        room.log.flush()
+        room.runtime.settle()
+    room.close()
+    (path,) = room.directory.glob("*.txnindex")
+    assert room.inspect() == []
+    right = path.read_bytes()
+    for wrong in (right[:-1], b"", right[:9] + b"\7" + right[10:]):
+        path.write_bytes(wrong)
+        assert kinds_of(room.inspect()) == ["aborted"], wrong
+    path.unlink()
+    assert kinds_of(room.inspect()) == ["aborted"]
 
 
 def test_a_partition_of_which_only_the_checkpoint_knows(room: DataRoom) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.sim import SimRuntime
+from tests.storage.batches import batch_of
 from tests.unit.storage.data_rooms import (
     PRODUCER,
     DataRoom,
@@ -18,6 +19,7 @@ from tests.unit.storage.data_rooms import (
 
 from isthmus.errors import ConfigError
 from isthmus.record.batch import RecordBatch, split_batches
+from isthmus.record.markers import EndMarker, build_marker
 from isthmus.storage.local.checkpoints import id_text
 from isthmus.storage.local.files import Files
 from isthmus.storage.local.repair import Repair, Step, empty_batch, planned
@@ -172,6 +174,25 @@ def test_checkpoints_beside_the_log(room: DataRoom) -> None:
     assert known is not None
     assert known.last_sequence == 19, "replayed from the log"
     room.close()
+
+
+def test_the_list_of_aborted_transactions_is_built_again(room: DataRoom) -> None:
+    partition = room.log.partition("t", 0)
+    assert partition is not None
+    for batch in (
+        batch_of(b"0020", producer_id=9, epoch=0, sequence=0, transactional=True),
+        build_marker(9, 0, EndMarker(commits=False, coordinator_epoch=0), 1),
+    ):
+        partition.append(batch, None, trusted=True)
+        room.log.flush()
+        room.runtime.settle()
+    room.close()
+    (path,) = room.directory.glob("*.txnindex")
+    right = path.read_bytes()
+    flip(path, 9)
+    (step,) = repair(room.path)
+    assert step.what.endswith("built again")
+    assert path.read_bytes() == right
 
 
 def test_directories_that_nobody_knows_are_moved(room: DataRoom) -> None:

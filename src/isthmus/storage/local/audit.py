@@ -49,6 +49,7 @@ class PartitionAudit:
         self.report = PartitionReport(place.log_topic, place.index)
         self.is_in_use = False
         self.synced_offset = 0  # all before it was on the disk once
+        self.start_offset = 0  # records before it were deleted, even where their files are not
         self.checked_by_start: int | None = None  # what a start checks from, None: nothing
         self.was_overtaken = False  # the server changed the files: worth another try
         self._files = files
@@ -72,8 +73,9 @@ class PartitionAudit:
         self._producers = ProducerCheck(snapshots)
         bases = [int(one[1]) for one in map(SEGMENT.fullmatch, names) if one is not None]
         report = self.report
-        if bases:
-            report.start_offset = report.end_offset = bases[0]
+        oldest = bases[0] if bases else 0
+        report.start_offset = max(oldest, self.start_offset)
+        report.end_offset = oldest if bases else self.start_offset
         for base, following in zip_longest(bases, bases[1:]):
             try:
                 self._walk_segment(base, following)
@@ -243,7 +245,7 @@ class PartitionAudit:
             where = {"offset": batch.base_offset, "next_offset": batch.next_offset}
             end = position + batch.size
             self._find("unreadable", file, str(error), position=position, end=end, **where)
-        if self._epochs is not None and batch.count:
+        if self._epochs is not None and batch.count and batch.base_offset >= self.start_offset:
             self._epochs.visit(file, position, batch)
 
     def _pass_closed(self, file: str, position: int, batch: RecordBatch) -> None:
@@ -260,6 +262,8 @@ class PartitionAudit:
         self.was_overtaken = self.is_in_use  # or compaction has told of its gaps since
         self._producers.lose(offset)
         self._lost_to = max(self._lost_to, next_offset)
+        if offset < next_offset <= self.start_offset:
+            return  # had been deleted before
         self.report.findings.append(
             Finding(
                 "lost",

@@ -7,6 +7,7 @@ directory; `meta.properties` says, in Kafka's own form, to which cluster the dat
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING, Final
 
 from isthmus.errors import ConfigError
@@ -25,6 +26,17 @@ if TYPE_CHECKING:
     from isthmus.storage.local.files import Files
 
 LOCK_FILE: Final = "LOCK"
+_LOCK_OF_KAFKA: Final = ".lock"
+_ADVICE: Final = {  # by what the operating system says
+    errno.ENOENT: "make the directory above it, or give another with --data",
+    errno.ENOTDIR: "there is a file in its place; give another with --data",
+    errno.EEXIST: "there is something else in its place; give another with --data",
+    errno.EACCES: "mend its permissions, or give another with --data",
+    errno.EPERM: "mend its permissions, or give another with --data",
+    errno.EROFS: "mount it for writing, or give another with --data",
+    errno.ENOSPC: "make room, or give another with --data",
+    errno.EDQUOT: "make room, or give another with --data",
+}
 _BEFORE_READY: Final = frozenset(
     name + suffix
     for name in (LOCK_FILE, CATALOG_FILE, META_PROPERTIES_FILE)
@@ -51,9 +63,10 @@ class DataDirectory:
             self._identify(runtime, node_id)
         except OSError as error:
             self.close()
+            why = error.strerror or error
+            advice = _ADVICE.get(error.errno or 0, "give another with --data")
             raise ConfigError(
-                f"the data directory {self.path} cannot be used ({error.strerror or error}): "
-                "give another with --data, or mend its permissions"
+                f"the data directory {self.path} cannot be used ({why}): {advice}"
             ) from error
         except ConfigError:
             self.close()
@@ -68,15 +81,26 @@ class DataDirectory:
     def _make(self) -> None:
         if not self._files.exists(self.path):
             self._files.make_directory(self.path)
-        names = self._files.names(self.path)
+        names = set(self._files.names(self.path))
         if CATALOG_FILE not in names:  # made by this start, or by one that got no further
             self._files.sync_directory(self.path.parent)
-        foreign = [name for name in names if name not in _BEFORE_READY]
-        if foreign and not {CATALOG_FILE, META_PROPERTIES_FILE} <= set(names):
+        foreign = names - _BEFORE_READY
+        lacking = {CATALOG_FILE, META_PROPERTIES_FILE} - names
+        if not foreign or not lacking:
+            return
+        if _LOCK_OF_KAFKA in names and META_PROPERTIES_FILE in names:
             raise ConfigError(
-                f"{self.path} is not empty and is no Isthmus data directory (it holds "
-                f"{foreign[0]}): give an empty or a new one with --data"
+                f"{self.path} belongs to Apache Kafka: give an empty or a new one with --data"
             )
+        if LOCK_FILE in names and len(lacking) == 1:
+            raise ConfigError(
+                f"{self.path} lacks {lacking.pop()}: put back a copy of this file, or let "
+                "`isthmus log repair` make it from what is there"
+            )
+        raise ConfigError(
+            f"{self.path} is not empty and is no Isthmus data directory (it holds "
+            f"{min(foreign)}): give an empty or a new one with --data"
+        )
 
     def lock(self) -> None:
         """Take the directory for this process. Raises OSError, ConfigError."""
@@ -103,9 +127,15 @@ class DataDirectory:
             }
             self._files.replace(path, format_properties(properties))
         else:
-            properties = parse_properties(data)
+            try:
+                properties = parse_properties(data)
+            except ValueError:
+                properties = {}
         if not properties.get("cluster.id"):
-            raise ConfigError(f"{path} names no cluster.id: put back a copy of this file")
+            raise ConfigError(
+                f"{path} names no cluster.id: put back a copy of this file, or let "
+                "`isthmus log repair` give the directory a new one"
+            )
         self.cluster_id = properties["cluster.id"]
         if properties.get("node.id") != str(node_id):
             raise ConfigError(

@@ -121,6 +121,11 @@ KINDS: Final[dict[str, Kind]] = {
     "checkpoint": Kind(
         NOTE, "nothing: a start after a crash checks more than it would need to", _BY_START
     ),
+    "starts": Kind(
+        DAMAGE,
+        "records that were deleted from the beginning of a partition may be there again",
+        REPAIR + "moves it aside; retention deletes the records once more",
+    ),
     "unclosed": Kind(
         NOTE, "the server was not ended in good order; what it wrote last is checked", _BY_START
     ),

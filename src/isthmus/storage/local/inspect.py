@@ -25,6 +25,7 @@ from isthmus.storage.local.checkpoints import (
     META_PROPERTIES_FILE,
     PARTITION_METADATA_FILE,
     RECOVERY_POINT_FILE,
+    START_OFFSET_FILE,
     id_text,
     parse_offsets,
     parse_partition_metadata,
@@ -32,6 +33,7 @@ from isthmus.storage.local.checkpoints import (
 )
 from isthmus.storage.local.directory import LOCK_FILE
 from isthmus.storage.local.findings import Finding, PartitionReport
+from isthmus.storage.local.start_offsets import BY_ID
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -76,7 +78,8 @@ class Inspection:
         names = self._names()
         self.is_in_use = not is_ours and files.is_locked(path / LOCK_FILE)
         self.is_closed = CLEAN_SHUTDOWN_FILE in names
-        self.points = self._load_points()
+        self.points = self._load_offsets(RECOVERY_POINT_FILE)
+        self._starts = self._load_offsets(START_OFFSET_FILE)
         self._load_identity()
         self._load_catalog(has_partitions=any(map(_PARTITION.fullmatch, names)))
         self.places = self._find_places(names)
@@ -97,12 +100,13 @@ class Inspection:
     def _note(self, kind: str, file: str, detail: str) -> None:
         self.findings.append(Finding(kind, file, detail))
 
-    def _load_points(self) -> dict[tuple[str, int], int]:
-        data = self._files.read_file(self.path / RECOVERY_POINT_FILE)
+    def _load_offsets(self, file: str) -> dict[tuple[str, int], int]:
+        data = self._files.read_file(self.path / file)
         try:
             return {} if data is None else parse_offsets(data)
         except ValueError as error:
-            self._note("checkpoint", RECOVERY_POINT_FILE, f"cannot be read: {error}")
+            kind = "checkpoint" if file == RECOVERY_POINT_FILE else "starts"
+            self._note(kind, file, f"cannot be read: {error}")
             return {}
 
     def _load_identity(self) -> None:
@@ -210,11 +214,18 @@ class Inspection:
                 return audit.report
         return self._audit(place, progress).report
 
+    def _start_of(self, place: Place) -> int:
+        """Return the start offset of a partition if it is not that of its oldest segment."""
+        topic_id = place.topic_id
+        key = place.log_topic if topic_id is None else BY_ID + id_text(topic_id)
+        return self._starts.get((key, place.index), 0)
+
     def _audit(self, place: Place, progress: Callable[[int], object]) -> PartitionAudit:
         point = self.points.get((place.log_topic, place.index), 0)
         audit = PartitionAudit(self._files, self.path, place, progress)
         audit.is_in_use = self.is_in_use
         audit.synced_offset = point
+        audit.start_offset = self._start_of(place)
         audit.checked_by_start = None if self.is_closed else point
         audit.run()
         return audit

@@ -69,6 +69,7 @@ ACTIONS: Final[Mapping[str, str]] = {  # what repair does about each kind of fin
     "aborted": "built again",
     "snapshot": "taken out; the log is replayed instead",
     "missing partition": "begun anew, empty, behind the offsets it had",
+    "starts": "moved aside",
     "unowned": "moved aside",
     "foreign": "moved aside; an empty one is begun in its place",
     "metadata": "written again",
@@ -168,7 +169,7 @@ class Repair:
             match finding.kind:
                 case "identity":
                     self._make_identity(finding)
-                case "unowned" | "foreign":
+                case "unowned" | "foreign" | "starts":
                     self._done(finding, self._move(self._path / finding.file))
                 case "missing partition":
                     self._begin_partition(look, finding)

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     Done: TypeAlias = Callable[[IsthmusError | None], object]
     Asked: TypeAlias = tuple[LocalPartition, int, Done]
 
-_BY_ID: Final = "id:"  # no name has a colon
+BY_ID: Final = "id:"  # no name has a colon
 
 logger = logging.getLogger(__name__)
 
@@ -64,9 +64,9 @@ class StartOffsets:
         try:
             lines = {} if data is None else parse_offsets(data)
             return {
-                (parse_id(name.removeprefix(_BY_ID)), index): offset
+                (parse_id(name.removeprefix(BY_ID)), index): offset
                 for (name, index), offset in lines.items()
-                if name.startswith(_BY_ID)
+                if name.startswith(BY_ID)
             }
         except ValueError as error:
             logger.error(
@@ -107,7 +107,7 @@ class StartOffsets:
         for each, start in starts.items():
             if start > 0:
                 lines.append((each.log_topic, each.index, start))
-                lines.append((_BY_ID + id_text(each.topic_id), each.index, start))
+                lines.append((BY_ID + id_text(each.topic_id), each.index, start))
         work = SyncWork(0)
         work.replacements = [(self._path, format_offsets(lines))]
         return work

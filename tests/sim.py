@@ -25,6 +25,9 @@ class SimRuntime:
         self.offloaded: deque[
             tuple[Callable[[], Any], Callable[[Any, BaseException | None], object]]
         ] = deque()
+        self.reads: deque[
+            tuple[Callable[[], Any], Callable[[Any, BaseException | None], object]]
+        ] = deque()
 
     def now_ms(self) -> int:
         return self._now_ms
@@ -49,6 +52,11 @@ class SimRuntime:
     ) -> None:
         self.offloaded.append((work, done))
 
+    def offload_read(
+        self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], object]
+    ) -> None:
+        self.reads.append((work, done))
+
     def random_bytes(self, count: int) -> bytes:
         return self.random.randbytes(count)
 
@@ -62,18 +70,19 @@ class SimRuntime:
     def finish_offloaded(self) -> None:
         """Do the background work that is waiting, one piece after the other."""
         while self.offloaded:
-            work, done = self.offloaded.popleft()
-            try:
-                result, error = work(), None
-            except BaseException as caught:
-                result, error = None, caught
-            done(result, error)
+            _finish(*self.offloaded.popleft())
+
+    def finish_reads(self) -> None:
+        """Do the background reads that are waiting, and nothing else."""
+        while self.reads:
+            _finish(*self.reads.popleft())
 
     def settle(self) -> None:
         """Turn until nothing is deferred and no background work is waiting."""
-        while self._deferred or self.offloaded:
+        while self._deferred or self.offloaded or self.reads:
             self.turn()
             self.finish_offloaded()
+            self.finish_reads()
 
     def set_forward(self, milliseconds: int) -> None:
         """Set the wall clock only; no timer goes by it."""
@@ -91,3 +100,13 @@ class SimRuntime:
                 self.settle()
         self._now_ms += end - self._monotonic_ms
         self._monotonic_ms = end
+
+
+def _finish(
+    work: Callable[[], Any], done: Callable[[Any, BaseException | None], object]
+) -> None:
+    try:
+        result, error = work(), None
+    except BaseException as caught:
+        result, error = None, caught
+    done(result, error)

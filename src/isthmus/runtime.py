@@ -32,6 +32,11 @@ class Runtime(Protocol):
     ) -> None:
         """Run `work` on another thread, then `done(result, error)` on the loop."""
 
+    def offload_read(
+        self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], object]
+    ) -> None:
+        """Do the same for work that only reads: it never waits for a sync, nor one for it."""
+
     def post(self, call: Callable[[], object], /) -> object:
         """Run `call` on the loop; the only method that other threads may use."""
 

@@ -42,6 +42,42 @@ def marker_of(producer_id, *, commits, epoch=0, coordinator_epoch=0, timestamp=N
     return build_marker(producer_id, epoch, EndMarker(commits, coordinator_epoch), timestamp)
 
 
+def read(partition, offset, bytes_max, isolation=ISOLATION_WRITTEN):
+    """Read, and if the disk is needed for it, wait for that and nothing else."""
+    records = partition.read(offset, bytes_max, isolation)
+    while records.is_loading:
+        assert records.size == 0
+        partition.runtime.finish_reads()
+        records = partition.read(offset, bytes_max, isolation)
+    return records
+
+
+def read_batches(partition, offset, bytes_max, isolation=ISOLATION_WRITTEN):
+    """Read, and return the batches one by one."""
+    return split_batches(b"".join(read(partition, offset, bytes_max, isolation).buffers))
+
+
+def find_time(partition, timestamp_ms):
+    """Return (offset, timestamp) of the first record at or after a time, or None."""
+    return _answer_of(partition, lambda answer: partition.offset_for_time(timestamp_ms, answer))
+
+
+def find_max_time(partition):
+    """Return (offset, timestamp) of the first record with the largest timestamp, or None."""
+    return _answer_of(partition, partition.offset_for_max_time)
+
+
+def _answer_of(partition, ask):
+    answers = []
+    ask(lambda found, error: answers.append((found, error)))
+    if not answers:
+        partition.runtime.finish_reads()
+    ((found, error),) = answers
+    if error is not None:
+        raise error
+    return found
+
+
 def compact_in_memory(partition, end_offset, now_ms=NOW_MS):
     """Compact the batches of a `MemoryPartition` that end up to `end_offset`."""
     old = [batch for batch in partition._batches if batch.next_offset <= end_offset]
@@ -68,7 +104,7 @@ def contents(partition, isolation=ISOLATION_WRITTEN, start=None):
     values = []
     offset = partition.start_offset if start is None else start
     while True:
-        records = partition.read(offset, 1 << 20, isolation)
+        records = read(partition, offset, 1 << 20, isolation)
         if records.size == 0:
             return values
         for batch in split_batches(b"".join(records.buffers)):

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.sim import SimRuntime
-from tests.storage.batches import Answer, batch_of
+from tests.storage.batches import Answer, batch_of, read_batches
 from tests.storage.disk import SimDisk
 
-from isthmus.record.batch import split_batches
 from isthmus.record.markers import EndMarker, build_marker, read_marker
 from isthmus.storage.local.compaction import INTERVAL_MS
 from isthmus.storage.local.log import LocalLog
@@ -168,9 +167,9 @@ def batches_of(partition):
     """Yield all batches that a reader from the beginning gets."""
     offset = partition.start_offset
     while offset < partition.end_offset:
-        buffers = partition.read(offset, READ_BYTES).buffers
-        assert buffers
-        for batch in split_batches(b"".join(buffers)):
+        batches = read_batches(partition, offset, READ_BYTES)
+        assert batches
+        for batch in batches:
             batch.verify()
             assert batch.next_offset > offset
             yield batch

@@ -7,7 +7,16 @@ from __future__ import annotations
 
 import pytest
 from tests.sim import SimRuntime
-from tests.storage.batches import Answer, batch_of, contents, marker_of
+from tests.storage.batches import (
+    Answer,
+    batch_of,
+    contents,
+    find_max_time,
+    find_time,
+    marker_of,
+    read,
+    read_batches,
+)
 
 from isthmus.errors import (
     BatchRefused,
@@ -85,7 +94,7 @@ class LogContract:
         before = bytes(batch_of(b"a", b"b").data)
         self.put(log, partition, b"x")
         self.put(log, partition, b"a", b"b")
-        (stored,) = partition.read(1, MIB).buffers
+        (stored,) = read(partition, 1, MIB).buffers
         assert int.from_bytes(stored[:8], "big") == 1
         assert int.from_bytes(stored[12:16], "big") == partition.leader_epoch
         assert bytes(stored[8:12]) == before[8:12]
@@ -166,7 +175,7 @@ class LogContract:
         log.create("arrivals", 1, {"message.timestamp.type": "LogAppendTime"})
         partition = log.partition("arrivals", 0)
         self.put(log, partition, b"a", timestamp=5)
-        assert partition.offset_for_time(0) == (0, runtime.now_ms())
+        assert find_time(partition, 0) == (0, runtime.now_ms())
 
     # --- idempotent producers -----------------------------------------------------------------
 
@@ -199,17 +208,17 @@ class LogContract:
     def test_read_gives_the_batch_that_holds_the_offset(self, log, partition):
         self.put(log, partition, b"a", b"b", b"c")
         self.put(log, partition, b"d")
-        assert len(partition.read(1, MIB).buffers) == 2
-        assert len(partition.read(3, MIB).buffers) == 1
-        assert partition.read(4, MIB).size == 0
+        assert len(read_batches(partition, 1, MIB)) == 2
+        assert len(read_batches(partition, 3, MIB)) == 1
+        assert read(partition, 4, MIB).size == 0
 
     def test_read_gives_at_least_one_batch_then_what_fits(self, log, partition):
         for value in (b"a" * 100, b"b" * 100, b"c" * 100):
             self.put(log, partition, value)
-        size = partition.read(0, 1).size
+        size = read(partition, 0, 1).size
         assert size > 100
-        assert len(partition.read(0, 2 * size).buffers) == 2
-        assert len(partition.read(0, 2 * size - 1).buffers) == 1
+        assert len(read_batches(partition, 0, 2 * size)) == 2
+        assert len(read_batches(partition, 0, 2 * size - 1)) == 1
 
     @pytest.mark.parametrize("offset", [-1, 3])
     def test_read_outside_of_the_log_is_an_error(self, log, partition, offset):
@@ -263,11 +272,11 @@ class LogContract:
         self.put(log, partition, b"c")
         assert partition.last_stable_offset == 1
         assert partition.end_offset == 3
-        assert len(partition.read(0, MIB, ISOLATION_DURABLE).buffers) == 1
+        assert len(read_batches(partition, 0, MIB, ISOLATION_DURABLE)) == 1
         self.end(log, partition, 9, commits=True)
         self.put(log, partition, b"d")
         assert partition.last_stable_offset == 5
-        assert len(partition.read(0, MIB, ISOLATION_DURABLE).buffers) == 5
+        assert len(read_batches(partition, 0, MIB, ISOLATION_DURABLE)) == 5
 
     def test_what_was_aborted_is_told_for_each_stretch(self, log, partition):
         self.interleave(log, partition)
@@ -403,17 +412,17 @@ class LogContract:
         assert self.delete_before(partition, 2) is None
         assert partition.start_offset == 2
         assert contents(partition) == [b"c"]
-        assert partition.offset_for_time(0) == (2, 20)
-        assert partition.offset_for_time(25) is None
-        assert partition.offset_for_max_time() == (2, 20)
+        assert find_time(partition, 0) == (2, 20)
+        assert find_time(partition, 25) is None
+        assert find_max_time(partition) == (2, 20)
 
     def test_all_may_be_deleted_and_offsets_go_on(self, log, partition):
         self.put(log, partition, b"a", b"b")
         assert self.delete_before(partition, -1) is None
         assert (partition.start_offset, partition.end_offset) == (2, 2)
         assert partition.read(2, MIB).size == 0
-        assert partition.offset_for_time(0) is None
-        assert partition.offset_for_max_time() is None
+        assert find_time(partition, 0) is None
+        assert find_max_time(partition) is None
         assert self.put(log, partition, b"c").base_offset == 2
         assert contents(partition) == [b"c"]
 
@@ -463,16 +472,16 @@ class LogContract:
     def test_offset_for_time_is_exact_to_the_record(self, log, partition):
         self.put(log, partition, b"a", b"b", b"c", timestamps=[100, 200, 300])
         self.put(log, partition, b"d", b"e", timestamps=[250, 400], compression=1)
-        assert partition.offset_for_time(0) == (0, 100)
-        assert partition.offset_for_time(101) == (1, 200)
-        assert partition.offset_for_time(300) == (2, 300)
-        assert partition.offset_for_time(301) == (4, 400)
-        assert partition.offset_for_time(401) is None
-        assert partition.offset_for_max_time() == (4, 400)
+        assert find_time(partition, 0) == (0, 100)
+        assert find_time(partition, 101) == (1, 200)
+        assert find_time(partition, 300) == (2, 300)
+        assert find_time(partition, 301) == (4, 400)
+        assert find_time(partition, 401) is None
+        assert find_max_time(partition) == (4, 400)
 
     def test_an_empty_partition_has_no_times(self, partition):
-        assert partition.offset_for_time(0) is None
-        assert partition.offset_for_max_time() is None
+        assert find_time(partition, 0) is None
+        assert find_max_time(partition) is None
 
     def test_the_newest_epoch_ends_with_the_log(self, log, partition):
         self.put(log, partition, b"a", b"b")

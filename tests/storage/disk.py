@@ -192,6 +192,7 @@ class SimDisk(Files):
         self.fail_only: tuple[str, ...] = ()  # only calls of these names count
         self.short = False  # a failing write writes half before it fails
         self.sync_fails = False
+        self.is_cold = False  # nothing is in memory, every read has to wait
         self.room: int | None = None  # bytes that can still be written
         self.journal: Journal | None = None
         self.before_call: Callable[[], None] | None = None
@@ -257,6 +258,12 @@ class SimDisk(Files):
     def pread(self, descriptor, size, position):
         self._count("pread", descriptor)
         return bytes(self._open[descriptor].data[position : position + size])
+
+    def pread_cached(self, descriptor, size, position):
+        return b"" if self.is_cold else self.pread(descriptor, size, position)
+
+    def will_need(self, descriptor, position, size):
+        assert descriptor in self._open
 
     def pwritev(self, descriptor, buffers, position):
         data = b"".join(buffers)

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tests.sim import SimRuntime
-from tests.storage.batches import Answer, batch_of
+from tests.storage.batches import Answer, batch_of, read_batches
 from tests.storage.stepping import SteppingRuntime
 
 from isthmus.errors import ConfigError, IsthmusError, StorageError, SyncFailed
-from isthmus.record.batch import RecordBatch, split_batches
+from isthmus.record.batch import RecordBatch
 from isthmus.storage.local.log import LocalLog
 from isthmus.storage.local.settings import LocalSettings
 from isthmus.storage.log import ISOLATION_DURABLE
@@ -395,8 +395,9 @@ class Life:
             return
         offset = self._chance.randrange(partition.start_offset, partition.end_offset)
         with suppress(StorageError):
-            records = partition.read(offset, self._chance.choice((1, 500, READ_BYTES)))
-            for batch in split_batches(b"".join(records.buffers)):
+            for batch in read_batches(
+                partition, offset, self._chance.choice((1, 500, READ_BYTES))
+            ):
                 assert self.promises.written[place][batch.base_offset] == batch.data
 
     def pass_time(self) -> None:
@@ -486,10 +487,10 @@ def stored(partition: LocalPartition, isolation: int = ISOLATION_DURABLE) -> dic
     found: dict[int, bytes] = {}
     offset = partition.start_offset
     while True:
-        records = partition.read(offset, READ_BYTES, isolation)
-        if not records.size:
+        batches = read_batches(partition, offset, READ_BYTES, isolation)
+        if not batches:
             return found
-        for batch in split_batches(b"".join(records.buffers)):
+        for batch in batches:
             batch.verify()
             assert batch.next_offset > offset
             assert batch.base_offset not in found

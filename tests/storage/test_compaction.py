@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 from tests.sim import SimRuntime
-from tests.storage.batches import Answer, batch_of
+from tests.storage.batches import Answer, batch_of, read_batches
 
-from isthmus.record.batch import split_batches
 from isthmus.storage.local.compaction import INTERVAL_MS
 from isthmus.storage.local.log import LocalLog
 from isthmus.storage.local.settings import LocalSettings
@@ -60,9 +59,9 @@ class Server:
         found = []
         offset = self.partition.start_offset
         while offset < self.partition.end_offset:
-            buffers = self.partition.read(offset, 1 << 20).buffers
-            assert buffers
-            for batch in split_batches(b"".join(buffers)):
+            batches = read_batches(self.partition, offset, 1 << 20)
+            assert batches
+            for batch in batches:
                 batch.verify()
                 assert batch.next_offset > offset
                 found += [(each.offset, each.key, each.value) for each in batch.records()]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from tests.storage.contract import LogContract
+from tests.storage.disk import SimDisk
 
 from isthmus.storage.local.log import LocalLog
 from isthmus.storage.local.settings import LocalSettings
@@ -36,3 +39,14 @@ class TestLocalLogWritten(TestLocalLog):
     """The same with the weaker durability."""
 
     settings = LocalSettings(durability="written")
+
+
+class TestLocalLogOnAColdDisk(TestLocalLog):
+    """The same where the kernel never has anything in memory, and hardly a file is open."""
+
+    settings = LocalSettings(tail_bytes_max=0, open_segments_max=1)
+
+    def make_log(self, runtime):
+        disk = SimDisk()
+        disk.is_cold = True
+        return LocalLog(Path("/disk/data"), runtime, disk, self.settings)

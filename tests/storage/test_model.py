@@ -15,10 +15,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tests.sim import SimRuntime
-from tests.storage.batches import Answer, batch_of
+from tests.storage.batches import Answer, batch_of, find_max_time, find_time, read_batches
 from tests.storage.disk import SimDisk
 
-from isthmus.record.batch import split_batches
 from isthmus.storage.local.log import LocalLog
 from isthmus.storage.local.settings import LocalSettings
 from isthmus.storage.log import ISOLATION_DURABLE
@@ -168,8 +167,7 @@ class LivesOfAPartition(RuleBasedStateMachine):
         offset = self.partition.start_offset
         end = self.partition.end_offset
         while offset < end:
-            records = self.partition.read(offset, MIB)
-            for batch in split_batches(b"".join(records.buffers)):
+            for batch in read_batches(self.partition, offset, MIB):
                 for record in batch.records():
                     found[record.offset] = record.value
                     key = (batch.leader_epoch, record.offset)
@@ -193,17 +191,14 @@ class LivesOfAPartition(RuleBasedStateMachine):
     @rule(data=st.data(), bytes_max=st.sampled_from([1, 200, 2000, MIB]))
     def read(self, data, bytes_max):
         offset = data.draw(st.integers(0, len(self.model) - 1))
-        records = self.partition.read(offset, bytes_max)
-        batches = split_batches(b"".join(records.buffers))
-        assert len(batches) == 1 or records.size <= bytes_max
+        batches = read_batches(self.partition, offset, bytes_max)
+        assert len(batches) == 1 or sum(batch.size for batch in batches) <= bytes_max
         there = [at for at in range(offset, len(self.model)) if self.model[at] is not None]
         assert batches[0].base_offset <= there[0] <= batches[0].last_offset
         for batch in batches:
             for record in batch.records():
                 assert record.value == self.model[record.offset]
-        for batch in split_batches(
-            b"".join(self.partition.read(offset, bytes_max, ISOLATION_DURABLE).buffers)
-        ):
+        for batch in read_batches(self.partition, offset, bytes_max, ISOLATION_DURABLE):
             assert batch.next_offset <= self.partition.durable_offset
 
     @precondition(lambda self: any(self.model))
@@ -216,9 +211,9 @@ class LivesOfAPartition(RuleBasedStateMachine):
         }
         wanted = data.draw(st.integers(1000, 1000 + self.number + 1))
         expected = next(((at, ts) for at, ts in stamps.items() if ts >= wanted), None)
-        assert self.partition.offset_for_time(wanted) == expected
+        assert find_time(self.partition, wanted) == expected
         newest = max(stamps, key=stamps.__getitem__)
-        assert self.partition.offset_for_max_time() == (newest, stamps[newest])
+        assert find_max_time(self.partition) == (newest, stamps[newest])
 
 
 TestLivesOfAPartition = LivesOfAPartition.TestCase

@@ -6,7 +6,16 @@ import os
 
 import pytest
 from tests.sim import SimRuntime
-from tests.storage.batches import NOW_MS, Answer, batch_of, contents
+from tests.storage.batches import (
+    NOW_MS,
+    Answer,
+    batch_of,
+    contents,
+    find_max_time,
+    find_time,
+    read,
+    read_batches,
+)
 
 from isthmus.errors import ConfigError, CorruptBatch
 from isthmus.record.batch import BatchBuilder
@@ -199,7 +208,7 @@ def test_damage_in_an_old_segment_is_stepped_over_when_it_is_read(server, caplog
     server.start()
     assert numbers(server) == [0, *range(2, 20)]
     assert caplog.text.count("are lost") == 1
-    assert server.partition.offset_for_time(0) == (0, NOW_MS)
+    assert find_time(server.partition, 0) == (0, NOW_MS)
 
 
 def test_an_old_segment_that_ends_in_damage_does_not_end_the_log(server):
@@ -224,16 +233,16 @@ def test_a_partition_of_nothing_but_damage_says_so(server):
     server.put(b"x")
     server.flip(server.newest(), 66)
     with pytest.raises(CorruptBatch):
-        server.partition.read(0, 1000)
+        read(server.partition, 0, 1000)
 
 
 def test_a_file_that_shrank_behind_our_back_ends_where_it_ends(server):
     server.fill(4)
     size = server.newest().stat().st_size // 4
     os.truncate(server.newest(), 2 * size + 30)
-    assert len(server.partition.read(0, 10_000).buffers) == 2
+    assert len(read_batches(server.partition, 0, 10_000)) == 2
     with pytest.raises(CorruptBatch):
-        server.partition.read(2, 1000)
+        read(server.partition, 2, 1000)
 
 
 # --- hints that are wrong ---------------------------------------------------------------------
@@ -268,12 +277,9 @@ def test_wrong_indexes_cost_no_record(server, suffix, clean, spoil):
     assert numbers(server) == list(range(30))
     for offset in range(30):
         assert numbers(server, start=offset) == list(range(offset, 30))
-    if suffix == ".index":
-        for number in range(30):
-            assert server.partition.offset_for_time(NOW_MS + number) == (
-                number,
-                NOW_MS + number,
-            )
+    for number in range(30):
+        assert find_time(server.partition, NOW_MS + number) == (number, NOW_MS + number)
+    assert find_max_time(server.partition) == (29, NOW_MS + 29)
 
 
 @pytest.mark.parametrize("content", [b"", b"0\n", b"0\n1\nt 0 999999\n", b"\xff\xff"])

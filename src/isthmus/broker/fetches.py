@@ -6,8 +6,10 @@ in each of its partitions and one timer, and read again when something happens. 
 turn are gathered: a commit that touches ten partitions of a fetch makes one answer.
 
 Limits as in KIP-74: the first partition that has something gives at least one batch, whatever
-its size; after that no batch is served that does not fit. Not here: the sessions that shorten
-the list of partitions (fetch_sessions.py), the wire form (server/kafka_api/fetch.py).
+its size; after that no batch is served that does not fit. A fetch for which the log has
+records that must come from the disk first is not answered with nothing, however little the
+client wants to wait: it would only ask again. Not here: the sessions that shorten the list of
+partitions (fetch_sessions.py), the wire form (server/kafka_api/fetch.py).
 """
 
 from __future__ import annotations
@@ -79,6 +81,7 @@ class PartitionRead:
         "diverging",
         "entry",
         "error",
+        "is_loading",
         "leader_epoch",
         "marks",
         "size",
@@ -94,6 +97,7 @@ class PartitionRead:
         self.size = 0
         # Of what was read, as (producer id, first offset); None for who does not ask for it.
         self.aborted: list[tuple[int, int]] | None = None
+        self.is_loading = False  # more is on its way from the disk
 
 
 class Fetch(NamedTuple):
@@ -123,7 +127,7 @@ class Fetches:
         Returns None when the answer was given, else what calls the waiting off.
         """
         reads = self.read(fetch)
-        if fetch.wait_ms <= 0 or not fetch.entries or self._suffices(fetch, reads):
+        if self._suffices(fetch, reads, is_over=fetch.wait_ms <= 0 or not fetch.entries):
             reply(reads)
             return None
         parked = _Parked(self, self._runtime, fetch, reply)
@@ -151,6 +155,8 @@ class Fetches:
             if read.size:
                 is_first = False
                 left -= read.size
+            elif read.is_loading:
+                left -= min(left, entry.bytes_max)  # so much is loaded at once for one fetch
             reads.append(read)
         return reads
 
@@ -193,6 +199,7 @@ class Fetches:
             return _out_of_range(read, partition)
         except IsthmusError as error:
             return _failed(read, code_of(error))
+        read.is_loading = records.is_loading
         return read
 
     def _find(self, entry: FetchPartition) -> Partition | None:
@@ -214,13 +221,18 @@ class Fetches:
         return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
 
     @staticmethod
-    def _suffices(fetch: Fetch, reads: list[PartitionRead]) -> bool:
+    def _suffices(fetch: Fetch, reads: list[PartitionRead], *, is_over: bool) -> bool:
+        """Whether to answer now; `is_over`: the client waits no longer."""
         size = 0
+        is_loading = False
         for read in reads:
             if read.error or read.diverging is not None:
                 return True
             size += read.size
-        return size >= fetch.bytes_min
+            is_loading = is_loading or read.is_loading
+        if size == 0 and is_loading:
+            return False
+        return is_over or size >= fetch.bytes_min
 
     def _watch(self, parked: _Parked, reads: list[PartitionRead]) -> None:
         """Ask every partition to wake the fetch when it can give more than it just did."""
@@ -229,15 +241,17 @@ class Fetches:
             partition = self._find(read.entry)
             if partition is None:
                 continue  # deleted just now; `recheck` tells
-            end = partition.end_offset if isolation == ISOLATION_WRITTEN else read.marks[1]
-            offset = max(end, read.entry.offset) if read.size else read.entry.offset
+            offset = read.entry.offset
+            if not read.is_loading:  # what is there was taken, or is for another time
+                end = partition.end_offset if isolation == ISOLATION_WRITTEN else read.marks[1]
+                offset = max(end, offset)
             parked.cancels.append(partition.wait(offset, parked.wake, isolation))
 
     def look_again(self, parked: _Parked, *, is_over: bool) -> None:
         """Answer a parked fetch if there is enough now or its time is up, else wait on."""
         reads = self.read(parked.fetch)
         parked.unwatch()
-        if is_over or self._suffices(parked.fetch, reads):
+        if self._suffices(parked.fetch, reads, is_over=is_over):
             parked.cancel()
             parked.reply(reads)
         else:
@@ -254,6 +268,7 @@ class _Parked:
     __slots__ = (
         "_cancel_timer",
         "_fetches",
+        "_is_over",
         "_is_woken",
         "_runtime",
         "cancels",
@@ -274,7 +289,8 @@ class _Parked:
         self._fetches: Fetches | None = fetches
         self._runtime = runtime
         self._is_woken = False
-        self._cancel_timer = runtime.later(fetch.wait_ms, self._time_is_up)
+        self._is_over = fetch.wait_ms <= 0
+        self._cancel_timer = runtime.later(max(0, fetch.wait_ms), self._time_is_up)
 
     def wake(self) -> None:
         """Look again at the end of this turn, once however many partitions call."""
@@ -299,9 +315,10 @@ class _Parked:
     def _look_again(self) -> None:
         self._is_woken = False
         if self._fetches is not None:
-            self._fetches.look_again(self, is_over=False)
+            self._fetches.look_again(self, is_over=self._is_over)
 
     def _time_is_up(self) -> None:
+        self._is_over = True
         if self._fetches is not None:
             self._fetches.look_again(self, is_over=True)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from isthmus.broker.mapping import headers_of, publish_of
 from isthmus.mqtt.packets import Publish
 from isthmus.mqtt.properties import MESSAGE_EXPIRY
-from isthmus.record.batch import BatchBuilder, split_batches
+from isthmus.record.batch import BatchBuilder
 from isthmus.topics.names import TopicNames
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ RETAINED_CONFIGS: Final = {
     "max.message.bytes": "300000000",
     "segment.bytes": "16777216",  # all of it is read at the start, so it is compacted soon
 }
-
-_READ_BYTES = 1 << 20
 
 
 class Retained:
@@ -108,19 +106,15 @@ class Retained:
             self._store(publish, base_offset + place, now_ms)
 
     def _load(self) -> None:
-        offset = self.partition.start_offset
         now_ms = self._runtime.now_ms()
-        while offset < self.partition.end_offset:
-            for buffer in self.partition.read(offset, _READ_BYTES).buffers:
-                for batch in split_batches(buffer):
-                    for record in batch.records():
-                        assert record.key is not None
-                        publish = publish_of(record, record.key, now_ms, 0)
-                        if publish is None:  # expired
-                            self._forget(record.key)
-                        else:
-                            self._store(publish, record.offset, now_ms)
-                    offset = batch.next_offset
+        for batch in self.partition.batches(self.partition.start_offset):
+            for record in batch.records():
+                assert record.key is not None
+                publish = publish_of(record, record.key, now_ms, 0)
+                if publish is None:  # expired
+                    self._forget(record.key)
+                else:
+                    self._store(publish, record.offset, now_ms)
 
 
 def _with_time_left(publish: Publish, left_ms: int) -> Publish:

@@ -36,7 +36,6 @@ from isthmus.broker.session_records import (
     queue_key,
 )
 from isthmus.broker.subscriptions import Subscription
-from isthmus.record.batch import split_batches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,12 +46,11 @@ if TYPE_CHECKING:
     from isthmus.mqtt.delivery import Delivery
     from isthmus.mqtt.packets import Publish
     from isthmus.mqtt.session import Session
-    from isthmus.record.batch import Record, RecordBatch
+    from isthmus.record.batch import Record
     from isthmus.storage.log import Partition
 
 logger = logging.getLogger(__name__)
 
-READ_BYTES: Final = 1 << 20
 PACKET_IDS_SKIPPED: Final = 0x4000
 
 NEW: Final = (0, 0)  # the marks of a partition that is younger than the marks
@@ -110,7 +108,7 @@ class Recovery:
         """Read the log topic; the newest value of a key counts."""
         partition = self._log.partition
         marks, generation = b"", -1
-        for batch in _batches(partition, partition.start_offset):
+        for batch in partition.batches(partition.start_offset):
             for record in readable_records(batch):
                 key = record.key or b""
                 if key.startswith(MARKS_KEY):
@@ -304,7 +302,7 @@ class Recovery:
     def _scan(self, partition: Partition, start: int) -> int:
         count = 0
         now_ms = self._broker.runtime.now_ms()
-        for batch in _batches(partition, start):
+        for batch in partition.batches(start):
             count += batch.count
             # What says nothing of its QoS was published at QoS 0 or came over the other shore.
             qos = 0 if batch.base_sequence == MQTT_SEQUENCE else 2
@@ -328,18 +326,6 @@ class Recovery:
                 receiver.session.deliver(
                     publish, qos, retain, receiver.identifiers, partition, offset
                 )
-
-
-def _batches(partition: Partition, offset: int) -> Iterator[RecordBatch]:
-    """Return the batches from the one that holds `offset` to the end."""
-    while offset < partition.end_offset:
-        buffers = partition.read(offset, READ_BYTES).buffers
-        if not buffers:
-            return
-        for buffer in buffers:
-            for batch in split_batches(buffer):
-                yield batch
-                offset = batch.next_offset
 
 
 def _text(data: bytes) -> str | None:

@@ -48,6 +48,12 @@ class OfflineRuntime:
         """Never call: the log is closed before anything falls due."""
         return lambda: None
 
+    def offload_read(
+        self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], object]
+    ) -> None:
+        """Run `work` here and now, then `done`."""
+        self.offload(work, done)
+
     def offload(
         self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], object]
     ) -> None:

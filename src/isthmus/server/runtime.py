@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 THREADS = 2  # blocking work is fdatasync and what surrounds it: little at a time
+READ_THREADS = 4  # a disk serves several reads better together than one after the other
 
 Work = tuple["Callable[[], Any]", "Callable[[Any, BaseException | None], object]"]
 
@@ -24,12 +25,11 @@ class LoopRuntime:
         self._loop = loop
         # An executor would make a future for each piece of work, and nobody looks at it.
         self._work: SimpleQueue[Work | None] = SimpleQueue()
+        self._reads: SimpleQueue[Work | None] = SimpleQueue()
         self._threads = [
-            threading.Thread(target=self._run, name=f"isthmus-{number}", daemon=True)
-            for number in range(THREADS)
+            *self._start(THREADS, "isthmus", self._work),
+            *self._start(READ_THREADS, "isthmus-read", self._reads),
         ]
-        for thread in self._threads:
-            thread.start()
         # Deferred calls run after the sockets of this turn and before the next wait.
         self.defer: Callable[[Callable[[], object]], object] = loop.call_soon
         self.post: Callable[[Callable[[], object]], object] = loop.call_soon_threadsafe
@@ -48,18 +48,38 @@ class LoopRuntime:
     ) -> None:
         self._work.put((work, done))
 
+    def offload_read(
+        self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], object]
+    ) -> None:
+        self._reads.put((work, done))
+
     def random_bytes(self, count: int) -> bytes:
         return os.urandom(count)
 
     def close(self) -> None:
         """Wait for the work that was given, and let the threads go."""
-        for _ in self._threads:
+        for _ in range(THREADS):
             self._work.put(None)
+        for _ in range(READ_THREADS):
+            self._reads.put(None)
         for thread in self._threads:
             thread.join()
 
-    def _run(self) -> None:
-        while (piece := self._work.get()) is not None:
+    def _start(
+        self, count: int, name: str, pieces: SimpleQueue[Work | None]
+    ) -> list[threading.Thread]:
+        threads = [
+            threading.Thread(
+                target=self._run, args=(pieces,), name=f"{name}-{number}", daemon=True
+            )
+            for number in range(count)
+        ]
+        for thread in threads:
+            thread.start()
+        return threads
+
+    def _run(self, pieces: SimpleQueue[Work | None]) -> None:
+        while (piece := pieces.get()) is not None:
             work, done = piece
             result: Any = None
             failure: BaseException | None = None

@@ -18,10 +18,10 @@ becomes durable with the next group that somebody waits for, or at the close.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from isthmus.errors import IsthmusError, StorageError
     from isthmus.record.batch import RecordBatch
@@ -53,13 +53,24 @@ class Ticket(Protocol):
 
 
 class Records:
-    """Whole batches, one after the other, as stored; empty when nothing is there yet."""
+    """Whole batches, one after the other, as stored; empty when nothing is there yet.
 
-    __slots__ = ("buffers", "size")
+    A buffer holds one batch or many. `is_loading`: the log has them, and gets them from where
+    reading takes long; see `Partition.wait`.
+    """
 
-    def __init__(self, buffers: Sequence[memoryview | bytes] = ()) -> None:
+    __slots__ = ("buffers", "is_loading", "size")
+
+    def __init__(
+        self, buffers: Sequence[memoryview | bytes] = (), *, is_loading: bool = False
+    ) -> None:
         self.buffers = buffers
+        self.is_loading = is_loading
         self.size = sum(map(len, buffers))
+
+
+TimeFound: TypeAlias = "tuple[int, int] | None"  # offset and timestamp of a record
+TimeAnswer: TypeAlias = "Callable[[TimeFound, IsthmusError | None], None]"
 
 
 class Partition(Protocol):
@@ -106,9 +117,20 @@ class Partition(Protocol):
         """Return whole batches from the one that holds `offset` on.
 
         At least one batch if there is one, whatever its size; then as many as fit into
-        `bytes_max`. The first may begin after `offset`, where the log has a gap. Empty:
-        nothing there *yet*, see `wait`. Raises OffsetOutOfRange for an offset before
-        `start_offset` or after `end_offset`, TopicUnknown once the log topic is deleted.
+        `bytes_max`, or into the engine's own limit on one read. The first may begin after
+        `offset`, where the log has a gap. Empty: nothing there *yet*, see `wait`. Never waits
+        for a disk or a network: where that would be needed, the result is empty, too, and
+        `is_loading`; the records are on their way then, and what goes wrong on it is raised by
+        the next read of that offset. Raises OffsetOutOfRange for an offset before
+        `start_offset` or after `end_offset`, CorruptBatch where nothing up to the end is
+        readable, StorageError, TopicUnknown once the log topic is deleted.
+        """
+
+    def batches(self, offset: int) -> Iterator[RecordBatch]:
+        """Yield all batches from the one that holds `offset` on, waiting as long as it takes.
+
+        For the start, before anybody is served. What is damaged is stepped over. Raises
+        StorageError.
         """
 
     def aborted(self, offset: int, end: int) -> list[tuple[int, int]]:
@@ -124,24 +146,24 @@ class Partition(Protocol):
     ) -> Callable[[], None]:
         """Call `wake` once when `read(offset, …, isolation)` may give more; return its cancel.
 
-        Never from within this call. Waiting with ISOLATION_DURABLE asks for a sync of what is
-        only written. Also woken when the log topic is deleted.
+        Never from within this call. Where the last `read` of `offset` said `is_loading`, that
+        is when the records have come, or an error has; the next read of that offset gets them.
+        Waiting with ISOLATION_DURABLE asks for a sync of what is only written. Also woken when
+        the log topic is deleted.
         """
 
-    def delete_before(self, offset: int, done: Callable[[IsthmusError | None], object]) -> None:
-        """Delete the records before `offset` (-1: all there are now); `done` tells how it went.
+    def offset_for_time(self, timestamp_ms: int, answer: TimeAnswer) -> None:
+        """Find the first record at or after `timestamp_ms`, exactly.
 
-        On the loop, perhaps within this call. With None: `start_offset` is `offset`, or was
-        more already, and will not be less after any crash. Else OffsetOutOfRange, for an
-        offset after `end_offset`; PolicyViolation, where `cleanup.policy` is not to delete;
-        TopicUnknown, StorageError. The bytes go later, with whole segments.
+        Calls `answer(found, error)` once, from within this call or later on the loop. `found`
+        is (offset, timestamp), or None where all records are older.
         """
 
-    def offset_for_time(self, timestamp_ms: int) -> tuple[int, int] | None:
-        """Return (offset, timestamp) of the first record at or after `timestamp_ms`."""
+    def offset_for_max_time(self, answer: TimeAnswer) -> None:
+        """Find the first record with the largest timestamp, in the same way."""
 
-    def offset_for_max_time(self) -> tuple[int, int] | None:
-        """Return (offset, timestamp) of the first record with the largest timestamp."""
+    def epoch_at(self, offset: int) -> int:
+        """Return the leader epoch in which `offset` was or will be written, or -1."""
 
     def epoch_end_offset(self, leader_epoch: int) -> tuple[int, int]:
         """Return (epoch, end offset) of the newest epoch ≤ `leader_epoch`, or (-1, -1)."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64encode
 from bisect import bisect_right
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from isthmus.errors import (
@@ -31,11 +32,11 @@ from isthmus.storage.validation import check_batch, check_start
 from isthmus.storage.waiters import Waiters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from isthmus.record.batch import RecordBatch
     from isthmus.runtime import Runtime
-    from isthmus.storage.log import Ticket
+    from isthmus.storage.log import Ticket, TimeAnswer
 
 
 class MemoryPartition:
@@ -169,26 +170,29 @@ class MemoryPartition:
         del self._batches[:gone], self._ends[:gone]
         done(None)
 
-    def offset_for_time(self, timestamp_ms: int) -> tuple[int, int] | None:
-        """Return (offset, timestamp) of the first record at or after `timestamp_ms`."""
-        for batch in self._batches:
-            reader = RecordReader(batch)
-            while batch.max_timestamp >= timestamp_ms and reader.advance():
-                if reader.timestamp >= timestamp_ms and reader.offset >= self.start_offset:
-                    return reader.offset, reader.timestamp
-        return None
+    def batches(self, offset: int) -> Iterator[RecordBatch]:
+        """Yield all batches from the one that holds `offset` on."""
+        return iter(self._batches[bisect_right(self._ends, offset) :])
 
-    def offset_for_max_time(self) -> tuple[int, int] | None:
-        """Return (offset, timestamp) of the first record with the largest timestamp."""
-        found = None
+    def offset_for_time(self, timestamp_ms: int, answer: TimeAnswer) -> None:
+        """Find the first record at or after `timestamp_ms`."""
+        answer(next((row for row in self._times() if row[1] >= timestamp_ms), None), None)
+
+    def offset_for_max_time(self, answer: TimeAnswer) -> None:
+        """Find the first record with the largest timestamp."""
+        answer(max(self._times(), key=itemgetter(1), default=None), None)
+
+    def _times(self) -> Iterator[tuple[int, int]]:
+        """Yield (offset, timestamp) of all records."""
         for batch in self._batches:
             reader = RecordReader(batch)
-            while (found is None or batch.max_timestamp > found[1]) and reader.advance():
-                if reader.offset >= self.start_offset and (
-                    found is None or reader.timestamp > found[1]
-                ):
-                    found = reader.offset, reader.timestamp
-        return found
+            while reader.advance():
+                if reader.offset >= self.start_offset:
+                    yield reader.offset, reader.timestamp
+
+    def epoch_at(self, offset: int) -> int:
+        """Return the epoch in which `offset` was written; there is only the epoch 0."""
+        return 0 if offset >= 0 else -1
 
     def epoch_end_offset(self, leader_epoch: int) -> tuple[int, int]:
         """Return (epoch, end offset); there is only the epoch 0."""

@@ -6,9 +6,8 @@ import shutil
 from typing import TYPE_CHECKING
 
 from tests.sim import SimRuntime
-from tests.storage.batches import NOW_MS, batch_of
+from tests.storage.batches import NOW_MS, batch_of, read_batches
 
-from isthmus.record.batch import split_batches
 from isthmus.storage.local.files import Files
 from isthmus.storage.local.inspect import Inspection
 from isthmus.storage.local.log import LocalLog
@@ -82,9 +81,9 @@ class DataRoom:
         seen = {}
         offset = partition.start_offset
         while offset < partition.end_offset:
-            records = partition.read(offset, 1 << 20)
-            assert records.buffers, f"a reader is stuck at {offset}"
-            for batch in split_batches(b"".join(records.buffers)):
+            batches = read_batches(partition, offset, 1 << 20)
+            assert batches, f"a reader is stuck at {offset}"
+            for batch in batches:
                 batch.verify()
                 for record in batch.records():
                     seen[record.offset] = int(record.value[:4])

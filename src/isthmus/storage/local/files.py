@@ -15,13 +15,14 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from isthmus.errors import NoSpace, StorageError
+from isthmus.errors import IsthmusError, NoSpace, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
 BUFFERS_PER_WRITE: Final = 1024  # IOV_MAX on Linux
+_NO_WAIT: Final[int | None] = getattr(os, "RWF_NOWAIT", None)
 _NO_SPACE: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 
@@ -29,6 +30,15 @@ def storage_error(error: OSError, what: str) -> StorageError:
     """Return the StorageError that says what could not be done and why."""
     kind = NoSpace if error.errno in _NO_SPACE else StorageError
     return kind(f"{what}: {error.strerror or error}")
+
+
+def known_error(error: BaseException, what: str) -> IsthmusError:
+    """Return what the rest of the server knows for an error of work on another thread."""
+    if isinstance(error, OSError):
+        return storage_error(error, what)
+    if isinstance(error, IsthmusError):
+        return error
+    raise error  # ours
 
 
 class Files:
@@ -67,6 +77,30 @@ class Files:
                 break
             data += more
         return data
+
+    def pread_cached(self, descriptor: int, size: int, position: int) -> bytes | bytearray:
+        """Read up to `size` bytes without waiting for the disk.
+
+        Fewer, or none, where the kernel does not have the rest in memory or cannot tell.
+        """
+        if _NO_WAIT is None:
+            return b""
+        data = bytearray(size)
+        try:
+            count = os.preadv(descriptor, [data], position, _NO_WAIT)
+        except BlockingIOError:
+            return b""
+        except OSError as error:
+            if error.errno == errno.EOPNOTSUPP:
+                return b""
+            raise
+        del data[count:]
+        return data
+
+    def will_need(self, descriptor: int, position: int, size: int) -> None:
+        """Have the kernel begin to read what is likely to be read soon."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(descriptor, position, size, os.POSIX_FADV_WILLNEED)
 
     def pwritev(
         self, descriptor: int, buffers: Sequence[memoryview | bytes], position: int
@@ -180,6 +214,20 @@ class Files:
             return None
         try:
             return self.pread(descriptor, self.size(path), 0)
+        finally:
+            self.close(descriptor)
+
+    def read_last(self, path: Path, entry_bytes: int) -> bytes:
+        """Return the last entry of a file of entries; empty where there is none."""
+        try:
+            descriptor = self.open(path)
+        except FileNotFoundError:
+            return b""
+        try:
+            size = self.size(path)
+            if size < entry_bytes or size % entry_bytes:
+                return b""
+            return self.pread(descriptor, entry_bytes, size - entry_bytes)
         finally:
             self.close(descriptor)
 

@@ -21,6 +21,7 @@ from isthmus.storage.local.reader import PartitionReader
 from isthmus.storage.local.restart import RestartPoint
 from isthmus.storage.local.sync import SyncWork
 from isthmus.storage.local.tail import Tail
+from isthmus.storage.local.time_lookup import TimeLookup
 from isthmus.storage.log import ISOLATION_WRITTEN
 from isthmus.storage.topic_configs import DURABILITY_MEMORY, DURABILITY_SYNCED
 from isthmus.storage.validation import check_batch, check_start
@@ -32,11 +33,12 @@ if TYPE_CHECKING:
 
     from isthmus.errors import StorageError
     from isthmus.record.batch import RecordBatch
+    from isthmus.runtime import Runtime
     from isthmus.storage.local.recovery import Loaded
     from isthmus.storage.local.segment import Segment
     from isthmus.storage.local.segments import SegmentList
     from isthmus.storage.local.shared import Shared
-    from isthmus.storage.log import Records, Ticket
+    from isthmus.storage.log import Records, Ticket, TimeAnswer
     from isthmus.storage.topic_configs import TopicConfig
 
 Queued: TypeAlias = "tuple[RecordBatch | None, int, Ticket | None]"  # None: sent before
@@ -96,7 +98,7 @@ class LocalPartition:
         self._segments = loaded.segments
         self._restart = RestartPoint(shared, loaded)
         self._tail = Tail(shared.tails, self.end_offset)
-        self._reader = PartitionReader(self._segments, self._tail)
+        self._reader = PartitionReader(shared, self._segments, self._tail)
         self._queue: list[Queued] = []
         self._queue_end = self.end_offset  # one past the newest queued record
         self._queue_bytes = 0
@@ -112,6 +114,16 @@ class LocalPartition:
     def last_stable_offset(self) -> int:
         """One past the last record that is durable and no open transaction holds back."""
         return max(self.producers.stable_offset(self.durable_offset), self.start_offset)
+
+    @property
+    def runtime(self) -> Runtime:
+        """The world that the partition lives in."""
+        return self._shared.runtime
+
+    @property
+    def closed(self) -> IsthmusError | None:
+        """Why nothing is taken or told any more, or None."""
+        return self._closed
 
     @property
     def recovery_point(self) -> int:
@@ -372,8 +384,13 @@ class LocalPartition:
             if self._closed is None and self._is_awaited():
                 self._shared.syncer.ask(self)
                 self._shared.runtime.defer(self._shared.syncer.start)
-        if offset < end or self._closed is not None:
-            self._shared.runtime.defer(self._wake)
+        if offset >= end and self._closed is None:
+            return cancel
+        loading = self._reader.wait(offset, wake)
+        if loading is not None:
+            cancel()
+            return loading
+        self._shared.runtime.defer(self._wake)
         return cancel
 
     def _wake(self) -> None:
@@ -384,13 +401,21 @@ class LocalPartition:
         self._waiting_written.wake(self.end_offset)
         self._waiting_durable.wake(self.last_stable_offset)
 
-    def offset_for_time(self, timestamp_ms: int) -> tuple[int, int] | None:
-        """Return (offset, timestamp) of the first record at or after `timestamp_ms`."""
-        return self._reader.offset_for_time(timestamp_ms, self.start_offset)
+    def batches(self, offset: int) -> Iterator[RecordBatch]:
+        """Yield all batches from the one that holds `offset` on, waiting for the disk."""
+        return self._reader.batches(offset, self.end_offset)
 
-    def offset_for_max_time(self) -> tuple[int, int] | None:
-        """Return (offset, timestamp) of the first record with the largest timestamp."""
-        return self._reader.offset_for_max_time(self.start_offset)
+    def offset_for_time(self, timestamp_ms: int, answer: TimeAnswer) -> None:
+        """Look for the first record at or after `timestamp_ms`."""
+        TimeLookup(self, self._segments, answer).find(timestamp_ms)
+
+    def offset_for_max_time(self, answer: TimeAnswer) -> None:
+        """Look for the first record with the largest timestamp."""
+        TimeLookup(self, self._segments, answer).find_newest()
+
+    def epoch_at(self, offset: int) -> int:
+        """Return the leader epoch in which `offset` was written, or -1."""
+        return self._restart.epochs.at(offset)
 
     def epoch_end_offset(self, leader_epoch: int) -> tuple[int, int]:
         """Return (epoch, end offset) of the newest epoch ≤ `leader_epoch`; (-1, -1) if none."""
@@ -527,6 +552,7 @@ class LocalPartition:
         self._closed = error
         self.fail(error)
         self._wake()
+        self._reader.close()
         self._tail.clear()
         self._shared.syncer.forget(self)
         self._segments.close()

@@ -1,26 +1,62 @@
-"""Reads one partition: from the tail in memory where it can, from the files where it must."""
+"""Reads one partition without ever waiting for the disk.
+
+Records come from the first of these that has them: the tail in memory; what was loaded before
+(loads.py); the page cache. What is only on the disk is loaded by another thread, and the reader
+is told to come back. Readers mostly go on where they ended, so the places where reads ended are
+remembered: the next one needs no index.
+
+`batches` does wait; it is for the start, before anybody is served.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from isthmus.errors import CorruptBatch, OffsetOutOfRange
+from isthmus.errors import OffsetOutOfRange
+from isthmus.record.batch import split_batches
+from isthmus.record.walk import walk_batches
 from isthmus.storage.local.files import storage_error
+from isthmus.storage.local.loads import AHEAD_BYTES, PartitionLoads
+from isthmus.storage.local.reading import read_cached, read_segment
 from isthmus.storage.log import Records
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from isthmus.record.batch import RecordBatch
+    from isthmus.storage.local.loads import Load
+    from isthmus.storage.local.reading import Place, Reading
+    from isthmus.storage.local.segment import Segment
     from isthmus.storage.local.segments import SegmentList
+    from isthmus.storage.local.shared import Shared
     from isthmus.storage.local.tail import Tail
+
+PLACES_MAX: Final = 64  # readers of one partition that need no index
+CHUNK_BYTES: Final = 1024 * 1024
 
 
 class PartitionReader:
     """The reading side of a partition."""
 
-    __slots__ = ("_segments", "_tail")
+    __slots__ = (
+        "_files",
+        "_loads",
+        "_places",
+        "_read_bytes_max",
+        "_runtime",
+        "_segments",
+        "_tail",
+    )
 
-    def __init__(self, segments: SegmentList, tail: Tail) -> None:
+    def __init__(self, shared: Shared, segments: SegmentList, tail: Tail) -> None:
+        self._runtime = shared.runtime
+        self._files = shared.files
+        self._read_bytes_max = shared.settings.read_bytes_max
         self._segments = segments
         self._tail = tail
+        self._loads = PartitionLoads(shared.runtime, shared.files, shared.loaded, segments)
+        # Offset at which a read ended → (segment, place, position that was read ahead to)
+        self._places: dict[int, tuple[Segment, Place, int]] = {}
 
     def read(self, offset: int, bytes_max: int, start: int, end: int, limit: int) -> Records:
         """Return whole batches from the one that holds `offset` to before `limit`.
@@ -33,38 +69,99 @@ class PartitionReader:
         if offset >= limit:
             return Records()
         buffers = self._tail.read(offset, bytes_max, limit)
-        if buffers is None:
+        if buffers is not None:
+            return Records(buffers)
+        bytes_max = min(bytes_max, self._read_bytes_max)
+        load = self._loads.find(offset)
+        if load is not None and not load.is_over:
+            return Records(is_loading=True)
+        if load is not None and load.bytes_max >= bytes_max:
+            return self._loaded(load, bytes_max, limit)
+        segment, place, ahead = self._place_of(offset)
+        if place is not None and segment.is_open:
             try:
-                buffers = self._segments.read(offset, bytes_max, limit)
+                reading = read_cached(self._files, segment, place, offset, bytes_max, limit)
             except OSError as error:
-                raise storage_error(error, f"{self._where} was not read") from error
-            if not buffers:
-                raise CorruptBatch(
-                    f"{self._where}: nothing is readable from {offset} to {limit}"
+                raise storage_error(error, f"{segment.path} was not read") from error
+            if reading is not None:
+                self._remember(segment, reading, self._read_ahead(segment, reading, ahead))
+                return Records([reading.data])
+        self._loads.begin(segment, place, offset, bytes_max, limit)
+        return Records(is_loading=True)
+
+    def wait(self, offset: int, wake: Callable[[], None]) -> Callable[[], None] | None:
+        """Call `wake` once what `read` has begun to load is there; None where it has not."""
+        return self._loads.wait(offset, wake)
+
+    def batches(self, offset: int, end: int) -> Iterator[RecordBatch]:
+        """Yield the batches from the one that holds `offset` to `end`, waiting for the disk."""
+        segment = self._segments.at(offset)
+        while segment is not None and offset < end:
+            try:
+                reading, damage = read_segment(
+                    self._files, segment, None, offset, CHUNK_BYTES, end
                 )
-        return Records(buffers)
+            except OSError as error:
+                raise storage_error(error, f"{segment.path} was not read") from error
+            self._segments.report(segment, damage)
+            if reading is None:
+                segment = self._segments.after(segment)
+                continue
+            yield from split_batches(reading.data)
+            offset = reading.next_offset
 
     def aborted(self, offset: int, end: int) -> list[tuple[int, int]]:
         """Return the aborted transactions that have records from `offset` to before `end`."""
         try:
             return self._segments.aborted(offset, end)
         except OSError as error:
-            raise storage_error(error, f"{self._where} was not read") from error
+            raise storage_error(error, f"{self._segments.directory} was not read") from error
 
-    def offset_for_time(self, timestamp_ms: int, start: int) -> tuple[int, int] | None:
-        """Return (offset, timestamp) of the first record at or after `timestamp_ms`."""
-        try:
-            return self._segments.offset_for_time(timestamp_ms, start)
-        except OSError as error:
-            raise storage_error(error, f"{self._where} was not read") from error
+    def close(self) -> None:
+        """Give up what was loaded; wake who waits for more."""
+        self._places.clear()
+        self._loads.close()
 
-    def offset_for_max_time(self, start: int) -> tuple[int, int] | None:
-        """Return (offset, timestamp) of the first record with the largest timestamp."""
-        try:
-            return self._segments.offset_for_max_time(start)
-        except OSError as error:
-            raise storage_error(error, f"{self._where} was not read") from error
+    def _loaded(self, load: Load, bytes_max: int, limit: int) -> Records:
+        """Return what a load has brought, as far as this reader may have it.
 
-    @property
-    def _where(self) -> str:
-        return str(self._segments.directory)
+        Others who were woken with him get it, too, then it is forgotten.
+        """
+        self._runtime.defer(lambda: self._loads.drop(load))
+        if load.error is not None:
+            raise load.error.with_traceback(None)
+        reading, segment = load.reading, load.segment
+        if reading is None or segment is None:
+            return Records()  # offsets up to the limit have gone with a compaction
+        span = walk_batches(reading.data, -1, load.offset, limit, bytes_max, limit)
+        if span.next_offset == reading.next_offset:
+            self._remember(segment, reading, reading.end + AHEAD_BYTES)
+        found = reading.data[span.start : span.end]
+        return Records([found] if found else ())
+
+    def _place_of(self, offset: int) -> tuple[Segment, Place | None, int]:
+        """Return the segment to look in, and where, if that is known without the disk."""
+        segment = self._segments.at(offset)
+        assert segment is not None, "what is in no tail is in a file"
+        known = self._places.get(offset)
+        if known is not None and known[0] is segment:
+            return known
+        return segment, segment.place_of(offset), 0
+
+    def _remember(self, segment: Segment, reading: Reading, ahead: int) -> None:
+        places = self._places
+        places.pop(reading.next_offset, None)
+        places[reading.next_offset] = (segment, reading.following, ahead)
+        if len(places) > PLACES_MAX:
+            del places[next(iter(places))]
+
+    def _read_ahead(self, segment: Segment, reading: Reading, ahead: int) -> int:
+        """Keep the kernel reading before a reader for whom something had to be loaded."""
+        if not ahead or ahead >= segment.size or reading.end + AHEAD_BYTES // 2 < ahead:
+            return ahead
+        twin = segment.twin()
+        self._runtime.offload_read(
+            lambda: self._files.will_need(twin.descriptor(), ahead, AHEAD_BYTES),
+            lambda _result, _error: segment.adopt(twin),  # it was only a hint
+        )
+        return ahead + AHEAD_BYTES

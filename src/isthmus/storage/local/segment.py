@@ -6,7 +6,8 @@ and closed when too many are open (`OpenSegments`); one with bytes that are not 
 stays open, because only the descriptor that wrote is sure to hear of a failed write-back.
 
 Indexes are hints (index.py): what is read is checked against the file, and an index that turns
-out wrong is built again. Not here: choosing a segment (segments.py), cutting a torn tail
+out wrong is built again. What may take long is done on another thread with a `twin`. Not here:
+reading batches (reading.py), choosing a segment (segments.py), cutting a torn tail
 (recovery.py), syncing (sync.py).
 """
 
@@ -16,7 +17,13 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from isthmus.storage.aborted import AbortedIndex
-from isthmus.storage.local.index import OffsetIndex, TimeIndex
+from isthmus.storage.local.index import (
+    OFFSET_ENTRY_BYTES,
+    TIME_ENTRY_BYTES,
+    OffsetIndex,
+    TimeIndex,
+)
+from isthmus.storage.local.reading import Place
 from isthmus.storage.local.scan import CHUNK_BYTES, Scan
 
 if TYPE_CHECKING:
@@ -28,7 +35,7 @@ if TYPE_CHECKING:
 
     Visit = Callable[[RecordBatch], None]
 
-READ_AHEAD_BYTES: Final = 8 * 1024  # read beyond what is asked: the way from the index entry
+INDEX_BYTES_MAX: Final = 64 * 1024 * 1024  # of open segments together
 PROBE_BYTES: Final = 4096
 _NEVER: Final = -1  # a timestamp older than all
 _EVICTION_TRIES: Final = 8
@@ -38,36 +45,39 @@ logger = logging.getLogger(__name__)
 
 
 class OpenSegments:
-    """The segments whose files are open, the longest unused first."""
+    """The segments whose files are open, the longest unused first, and their limits."""
 
-    __slots__ = ("_open", "limit")
+    __slots__ = ("_index_bytes", "_open", "index_bytes_max", "limit")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, index_bytes_max: int = INDEX_BYTES_MAX) -> None:
         self.limit = limit
-        self._open: dict[Segment, None] = {}
+        self.index_bytes_max = index_bytes_max
+        self._open: dict[Segment, int] = {}  # with the bytes of their indexes, when last used
+        self._index_bytes = 0
 
     def __len__(self) -> int:
         return len(self._open)
 
     def use(self, segment: Segment) -> None:
-        """Note a use; close the longest unused when there are too many.
+        """Note a use; close the longest unused when they are too many or their indexes large.
 
-        Those with unsynced bytes stay, so the limit may be passed while many wait for a sync.
+        Those with unsynced bytes stay, so the limits may be passed while many wait for a sync.
         """
-        self._open.pop(segment, None)
-        self._open[segment] = None
-        if len(self._open) <= self.limit:
-            return
+        index_bytes = segment.index_bytes
+        self._index_bytes += index_bytes - self._open.pop(segment, 0)
+        self._open[segment] = index_bytes
         for _ in range(_EVICTION_TRIES):
+            if len(self._open) <= self.limit and self._index_bytes <= self.index_bytes_max:
+                return
             oldest = next(iter(self._open))
             if oldest is not segment and oldest.idle:
                 oldest.close()
-                return
-            self._open[oldest] = self._open.pop(oldest)  # None, moved to the end
+            else:
+                self._open[oldest] = self._open.pop(oldest)  # moved to the end
 
     def forget(self, segment: Segment) -> None:
         """The segment has closed its file."""
-        self._open.pop(segment, None)
+        self._index_bytes -= self._open.pop(segment, 0)
 
 
 class Segment:
@@ -90,6 +100,7 @@ class Segment:
         "has_aborts",
         "max_timestamp",
         "max_timestamp_offset",
+        "newest_known",
         "next_offset",
         "path",
         "pins",
@@ -119,6 +130,7 @@ class Segment:
         self.size = 0
         self.max_timestamp = _NEVER
         self.max_timestamp_offset = base_offset
+        self.newest_known = True  # that `max_timestamp` is the largest, see newest_timestamp
         self.dirty = False  # has bytes that no fdatasync has covered
         self.has_aborts = False  # markers that abort a transaction lie here
         self.unsynced_indexes: dict[Path, None] = {}  # files written since a checkpoint
@@ -148,6 +160,18 @@ class Segment:
         return self.size <= self._index_interval
 
     @property
+    def is_open(self) -> bool:
+        """Whether the file is open."""
+        return self._descriptor >= 0
+
+    @property
+    def index_bytes(self) -> int:
+        """Memory that the indexes take just now."""
+        if self._offset_index is None or self._time_index is None:
+            return 0
+        return self._offset_index.size + self._time_index.size
+
+    @property
     def entries(self) -> int:
         """Entries of the offset index. Raises OSError."""
         return len(self._indexes()[0])
@@ -168,7 +192,7 @@ class Segment:
     def descriptor(self) -> int:
         """Return the open file, opening it if need be. Raises OSError."""
         if self._descriptor < 0:
-            self._descriptor = self._files.open(self.path, create=True)
+            self._descriptor = self._files.open(self.path, create=self.size == 0)
         self._open.use(self)
         return self._descriptor
 
@@ -340,9 +364,16 @@ class Segment:
         entry = offset_index.entry_before(offset - 1)
         if entry is not None and not self._holds(entry):
             entry = None
-        start = 0 if entry is None else entry[1]
+        start = 0
+        if entry is not None:
+            start = entry[1]
+            time_index.cut(entry[0] + 1)
+            newest = time_index.last()
+            if newest is None or not self._holds_time(newest):
+                entry, start = None, 0
         offset_index.cut(start + 1 if entry is not None else 0)
-        time_index.cut(offset if entry is not None else self.base_offset)
+        if entry is None:
+            time_index.cut(self.base_offset)
         self.max_timestamp, self.max_timestamp_offset = time_index.last() or (
             _NEVER,
             self.base_offset,
@@ -374,6 +405,7 @@ class Segment:
             self._since_entry += batch.size
             if visit is not None:
                 visit(batch)
+        self.newest_known = True
         return scan
 
     def _holds(self, entry: tuple[int, int]) -> bool:
@@ -398,9 +430,76 @@ class Segment:
         return _NEVER if self._first_timestamp is None else self._first_timestamp
 
     def newest_timestamp(self) -> int:
-        """Return the largest timestamp in the segment. Raises OSError."""
-        self._indexes()
+        """Return the largest timestamp in the segment. Raises OSError.
+
+        What no server remembers is read from the ends of the indexes, and compared with the
+        end of the segment.
+        """
+        if not self.newest_known:
+            entry, newest = self._last_entries()
+            if newest is not None and self._bears_out(entry, newest):
+                self.max_timestamp, self.max_timestamp_offset = newest
+                self.newest_known = True
+            else:
+                self.rebuild_indexes()
         return self.max_timestamp
+
+    def _bears_out(self, entry: tuple[int, int] | None, newest: tuple[int, int]) -> bool:
+        """Whether what the last entry of the offset index leads to agrees with `newest`."""
+        if entry is not None and not self._holds(entry):
+            return False
+        begin = 0 if entry is None else entry[1]
+        for _, batch in self._scan(
+            begin, self.base_offset, verify=False, chunk_bytes=PROBE_BYTES
+        ):
+            time = batch.max_timestamp if batch.count else _NEVER
+            if time > newest[0] or (batch.last_offset == newest[1] and time != newest[0]):
+                return False
+        return True
+
+    def _last_entries(self) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
+        """Return the last entries of both indexes, without loading what is not loaded."""
+        offset_index, time_index = self._offset_index, self._time_index
+        if offset_index is None or time_index is None:
+            offset_index, time_index = (
+                OffsetIndex(self.base_offset),
+                TimeIndex(self.base_offset),
+            )
+            offsets, times = self.index_paths[:2]
+            offset_index.load(self._files.read_last(offsets, OFFSET_ENTRY_BYTES), self.size)
+            time_index.load(self._files.read_last(times, TIME_ENTRY_BYTES), self.next_offset)
+        return offset_index.last(), time_index.last()
+
+    def place_of(self, offset: int) -> Place | None:
+        """Return where to begin to look for `offset`; None while the index is not loaded."""
+        if self._descriptor < 0 or self._offset_index is None:
+            return None
+        entry = self._offset_index.entry_before(offset)
+        return Place(0, self.base_offset) if entry is None else Place(entry[1], -1, entry[0])
+
+    def find(self, offset: int) -> Place:
+        """Return the same, loading the index if need be. Raises OSError."""
+        self._indexes()
+        place = self.place_of(offset)
+        assert place is not None
+        return place
+
+    def offset_before_time(self, timestamp_ms: int) -> int:
+        """Return an offset before which every record is older. Raises OSError."""
+        entry = self._indexes()[1].entry_before(timestamp_ms)
+        if entry is not None and not self._holds_time(entry):
+            logger.warning("the time index of %s is wrong and is built again", self.path)
+            self.rebuild_indexes()
+            entry = self._indexes()[1].entry_before(timestamp_ms)
+        return self.base_offset if entry is None else entry[1] + 1
+
+    def _holds_time(self, entry: tuple[int, int]) -> bool:
+        """Whether the batch that the entry names is there and brought its timestamp."""
+        timestamp, last_offset = entry
+        for _, batch in self.scan_from(last_offset, PROBE_BYTES, verify=False):
+            if batch.last_offset >= last_offset:
+                return (batch.last_offset, batch.max_timestamp) == (last_offset, timestamp)
+        return False
 
     def scan_from(
         self, offset: int, chunk_bytes: int = CHUNK_BYTES, *, verify: bool = True
@@ -414,27 +513,64 @@ class Segment:
         start = 0 if entry is None else entry[1]
         return self._scan(start, self.base_offset, verify=verify, chunk_bytes=chunk_bytes)
 
-    def scan_from_time(self, timestamp_ms: int) -> Scan:
-        """Return a scan that begins before the first record at or after `timestamp_ms`."""
-        return self.scan_from(self._indexes()[1].offset_before(timestamp_ms))
+    # --- another thread -----------------------------------------------------------------------
 
-    def read(self, offset: int, bytes_max: int, limit: int) -> tuple[list[memoryview], Scan]:
-        """Return whole batches from the one that holds `offset` to before `limit`.
+    def twin(self) -> Segment:
+        """Return a copy for another thread, which does with it what it likes; see `adopt`.
 
-        At least one where there is one. The scan tells of damage met on the way.
+        It knows what there is to know now, uses the same open file if there is one, and must
+        not be written to.
         """
-        scan = self.scan_from(offset, min(bytes_max + READ_AHEAD_BYTES, CHUNK_BYTES))
-        buffers: list[memoryview] = []
-        for _, batch in scan:
-            if batch.next_offset <= offset:
-                continue
-            if batch.next_offset > limit or (buffers and batch.size > bytes_max):
-                break
-            buffers.append(batch.data)
-            bytes_max -= batch.size
-            if bytes_max <= 0:
-                break
-        return buffers, scan
+        twin = Segment(
+            self._files,
+            OpenSegments(1),
+            self.path.parent,
+            self.base_offset,
+            self._index_interval,
+        )
+        twin.path = self.path
+        twin.next_offset, twin.size = self.next_offset, self.size
+        twin.max_timestamp, twin.max_timestamp_offset = (
+            self.max_timestamp,
+            self.max_timestamp_offset,
+        )
+        twin.newest_known = self.newest_known
+        if self._descriptor >= 0:
+            self.pins += 1
+            twin.pins = 1  # of the other's file
+            twin._descriptor = self._descriptor
+        return twin
+
+    def adopt(self, twin: Segment) -> None:
+        """Let go of a twin, keeping what it has opened and learnt as far as that is of use."""
+        is_same = twin.size == self.size
+        if self._descriptor < 0:
+            self._descriptor, twin._descriptor = twin._descriptor, -1
+        if is_same and self._descriptor >= 0 and self._offset_index is None:
+            self._offset_index, self._time_index = twin._offset_index, twin._time_index
+        if self._descriptor >= 0:
+            self._open.use(self)
+        if is_same and twin.newest_known and not self.newest_known:
+            self.max_timestamp, self.max_timestamp_offset = (
+                twin.max_timestamp,
+                twin.max_timestamp_offset,
+            )
+            self.newest_known = True
+        self.release(twin)
+
+    def release(self, twin: Segment) -> None:
+        """Let go of a twin of which nothing is of use any more."""
+        if twin.pins:
+            self.unpin()
+        else:
+            twin.let_go()
+
+    def let_go(self) -> None:
+        """Close a file without writing anything."""
+        descriptor, self._descriptor = self._descriptor, -1
+        self._offset_index = self._time_index = None
+        if descriptor >= 0:
+            self._files.close(descriptor)
 
     def _scan(
         self,

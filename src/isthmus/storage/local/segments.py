@@ -13,7 +13,6 @@ from bisect import bisect_left, bisect_right
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from isthmus.record.batch import RecordReader
 from isthmus.storage.local.aborted import rebuild_aborted
 from isthmus.storage.local.index import OFFSET_ENTRY_BYTES
 from isthmus.storage.local.segment import OpenSegments, Segment
@@ -241,21 +240,19 @@ class SegmentList:
 
     # --- reading ------------------------------------------------------------------------------
 
-    def read(self, offset: int, bytes_max: int, limit: int) -> list[memoryview]:
-        """Return whole batches from the one that holds `offset` to before `limit`.
-
-        At least one where there is one that is not damaged. Raises OSError.
-        """
+    def at(self, offset: int) -> Segment | None:
+        """Return the segment where `offset` is or would be, None where there is none at all."""
         slot = max(0, bisect_right(self._bases, offset) - 1)
-        buffers: list[memoryview] = []
-        while not buffers and slot < len(self._segments):
-            segment = self._segments[slot]
-            if segment.base_offset >= limit:
-                break
-            buffers, scan = segment.read(offset, bytes_max, limit)
-            self.report(segment, scan.damage)
-            slot += 1
-        return buffers
+        return self._segments[slot] if self._segments else None
+
+    def after(self, segment: Segment) -> Segment | None:
+        """Return the segment that follows, or would if this one were still here."""
+        slot = bisect_right(self._bases, segment.base_offset)
+        return self._segments[slot] if slot < len(self._segments) else None
+
+    def has(self, segment: Segment) -> bool:
+        """Whether this very segment is part of the log."""
+        return self.at(segment.base_offset) is segment
 
     def aborted(self, offset: int, end: int) -> list[tuple[int, int]]:
         """Return the aborted transactions that have records from `offset` to before `end`.
@@ -285,36 +282,6 @@ class SegmentList:
             index = rebuild_aborted(self, self._files, base, end)
             segment.replace_aborted(index)
         return index
-
-    def offset_for_time(self, timestamp_ms: int, start: int) -> tuple[int, int] | None:
-        """Return (offset, timestamp) of the first record at or after `timestamp_ms`.
-
-        Only records from the offset `start` on count, here and below.
-        """
-        for segment in self.since(start):
-            if segment.newest_timestamp() < timestamp_ms:
-                continue
-            scan = segment.scan_from_time(timestamp_ms)
-            for _, batch in scan:
-                if batch.next_offset > start:
-                    found = batch.offset_for_time(timestamp_ms)
-                    if found is not None and found[0] < start:
-                        found = _first_since(batch, timestamp_ms, start)
-                    if found is not None:
-                        return found
-            self.report(segment, scan.damage)
-        return None
-
-    def offset_for_max_time(self, start: int) -> tuple[int, int] | None:
-        """Return (offset, timestamp) of the first record with the largest timestamp."""
-        times = [
-            segment.newest_timestamp()
-            if segment.base_offset >= start
-            else _newest_since(segment, start)
-            for segment in self.since(start)
-            if segment.size
-        ]
-        return self.offset_for_time(max(times), start) if times else None
 
     def walk(self, offset: int, end: int, visit: Callable[[RecordBatch], None]) -> None:
         """Call `visit` with every batch from `offset` to `end`, unverified. Raises OSError."""
@@ -347,6 +314,7 @@ class SegmentList:
             self._segments[-1].next_offset = base_offset
         segment = self.add(base_offset)
         segment.size = size
+        segment.newest_known = size == 0
         if size:
             segment.next_offset = base_offset + RELATIVE_OFFSET_MAX + 1  # at most; see settle
         return segment
@@ -366,26 +334,3 @@ class SegmentList:
         """Close all files."""
         for segment in self._segments:
             segment.close()
-
-
-def _first_since(batch: RecordBatch, timestamp_ms: int, start: int) -> tuple[int, int] | None:
-    """Return (offset, timestamp) of the first record from `start` on at or after a time."""
-    reader = RecordReader(batch)
-    while reader.advance():
-        if reader.offset >= start and reader.timestamp >= timestamp_ms:
-            return reader.offset, reader.timestamp
-    return None
-
-
-def _newest_since(segment: Segment, start: int) -> int:
-    """Return the largest timestamp of the records from `start` on. Raises OSError."""
-    newest = -1
-    for _, batch in segment.scan_from(start):
-        if batch.base_offset >= start:
-            newest = max(newest, batch.max_timestamp)
-            continue
-        reader = RecordReader(batch)
-        while reader.advance():
-            if reader.offset >= start:
-                newest = max(newest, reader.timestamp)
-    return newest

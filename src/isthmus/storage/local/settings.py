@@ -20,6 +20,10 @@ class LocalSettings:
     tail_bytes_max: int = 4 * MIB  # newest batches in memory, per partition
     tails_bytes_max: int = 64 * MIB  # and of all partitions together
     open_segments_max: int = 512  # files kept open
+    index_bytes_max: int = 64 * MIB  # indexes of open files in memory
+    read_bytes_max: int = 4 * MIB  # taken from the disk at once, but for a larger batch
+    loaded_bytes_max: int = 8 * MIB  # read from a cold disk and kept, per partition
+    all_loaded_bytes_max: int = 32 * MIB  # and of all partitions together
     checkpoint_bytes: int = 64 * MIB  # most bytes per partition to go over after a crash
     # A check costs microseconds per partition. Kafka's five minutes let a disk of a few GB run
     # full in between: at 100 MB/s half a minute is 3 GB.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from isthmus.errors import SyncFailed
 from isthmus.storage.local.checkpoints import RECOVERY_POINT_FILE, format_offsets
 from isthmus.storage.local.housekeeping import Housekeeping
+from isthmus.storage.local.loads import LoadedBytes
 from isthmus.storage.local.removals import Removals
 from isthmus.storage.local.segment import OpenSegments
 from isthmus.storage.local.start_offsets import StartOffsets
@@ -35,6 +36,7 @@ class Shared:
         "error",
         "files",
         "housekeeping",
+        "loaded",
         "open_segments",
         "partitions",
         "recovery_points",
@@ -54,7 +56,8 @@ class Shared:
         self.runtime = runtime
         self.files = files
         self.settings = settings
-        self.open_segments = OpenSegments(settings.open_segments_max)
+        self.open_segments = OpenSegments(settings.open_segments_max, settings.index_bytes_max)
+        self.loaded = LoadedBytes(settings.loaded_bytes_max, settings.all_loaded_bytes_max)
         self.tails = TailBudget(settings.tail_bytes_max, settings.tails_bytes_max)
         self.syncer = Syncer(runtime, files, self._sync_failed)
         self.housekeeping = Housekeeping(runtime)

@@ -1,0 +1,238 @@
+"""Cold reads: what the kernel does not have in memory is read by another thread.
+
+A `Load` is one read of one partition at one offset. It works on twins of segments
+(`Segment.twin`), so nothing the loop uses is touched, and a segment may be deleted or replaced
+meanwhile: then what was read of it is thrown away and whoever waited tries again. When it has
+ended, its bytes stay in memory for those who are woken, whatever becomes of the page cache
+meanwhile. `LoadedBytes` bounds what is kept for those who never come, the longest unused going
+first. An error stays in the place of the bytes.
+
+After each load the kernel is asked to read on, so a reader who goes on from there finds the
+next bytes in the page cache.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from isthmus.errors import CorruptBatch
+from isthmus.storage.local.files import known_error
+from isthmus.storage.local.reading import read_segment
+from isthmus.storage.waiters import Waiters
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from isthmus.errors import IsthmusError
+    from isthmus.runtime import Runtime
+    from isthmus.storage.local.files import Files
+    from isthmus.storage.local.reading import Place, Reading
+    from isthmus.storage.local.scan import Damage
+    from isthmus.storage.local.segment import Segment
+    from isthmus.storage.local.segments import SegmentList
+
+LOAD_COST_BYTES: Final = 1024  # what Python needs to keep one load beyond its bytes
+AHEAD_BYTES: Final = 8 * 1024 * 1024  # what the kernel is asked to read beyond a load
+
+
+class LoadedBytes:
+    """The loads of one log that have ended, the longest unused first, and their limits."""
+
+    __slots__ = ("_loads", "partition_bytes_max", "total_bytes", "total_bytes_max")
+
+    def __init__(self, partition_bytes_max: int, total_bytes_max: int) -> None:
+        self.partition_bytes_max = partition_bytes_max
+        self.total_bytes_max = total_bytes_max
+        self.total_bytes = 0
+        self._loads: dict[Load, None] = {}
+
+    def add(self, load: Load) -> None:
+        """Keep what a load has read, giving up others where it is too much with them."""
+        self._loads[load] = None
+        self.total_bytes += load.size
+        loads = load.loads
+        loads.kept_bytes += load.size
+        while loads.kept_bytes > self.partition_bytes_max:
+            if not self._drop_oldest(load, loads):
+                break
+        while self.total_bytes > self.total_bytes_max:
+            if not self._drop_oldest(load, None):
+                break
+
+    def use(self, load: Load) -> None:
+        """Note that a load is of use."""
+        self._loads[load] = self._loads.pop(load)  # None, moved to the end
+
+    def remove(self, load: Load) -> None:
+        """Forget a load."""
+        if load in self._loads:
+            del self._loads[load]
+            self.total_bytes -= load.size
+            load.loads.kept_bytes -= load.size
+
+    def _drop_oldest(self, newest: Load, loads: PartitionLoads | None) -> bool:
+        for load in self._loads:
+            if load is not newest and (loads is None or load.loads is loads):
+                load.loads.drop(load)
+                return True
+        return False
+
+
+class Load:
+    """One read that waits for the disk, or has."""
+
+    __slots__ = (
+        "_files",
+        "_place",
+        "_twin",
+        "bytes_max",
+        "damage",
+        "error",
+        "is_over",
+        "limit",
+        "loads",
+        "met_damage",
+        "offset",
+        "reading",
+        "segment",
+        "waiters",
+    )
+
+    def __init__(
+        self, loads: PartitionLoads, files: Files, offset: int, bytes_max: int, limit: int
+    ) -> None:
+        self.loads = loads
+        self.offset = offset
+        self.bytes_max = bytes_max
+        self.limit = limit
+        self.segment: Segment | None = None
+        self.reading: Reading | None = None
+        self.error: IsthmusError | None = None
+        self.damage: list[Damage] = []
+        self.met_damage = False
+        self.is_over = False
+        self.waiters = Waiters()
+        self._files = files
+        self._place: Place | None = None
+        self._twin: Segment | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes that the load keeps in memory."""
+        return LOAD_COST_BYTES + (0 if self.reading is None else self.reading.held_bytes)
+
+    def aim(self, segment: Segment, place: Place | None) -> None:
+        """Read this segment next, from `place` where that is known."""
+        self.segment = segment
+        self._place = place
+        self._twin = segment.twin()
+
+    def run(self) -> None:
+        """Read, on another thread. Raises OSError."""
+        assert self._twin is not None
+        twin = self._twin
+        self.reading, self.damage = read_segment(
+            self._files, twin, self._place, self.offset, self.bytes_max, self.limit
+        )
+        if self.reading is not None and self.reading.end < twin.size:
+            self._files.will_need(twin.descriptor(), self.reading.end, AHEAD_BYTES)
+
+    def land(self, *, is_current: bool) -> None:
+        """Take back what the thread used, and what it has learnt if that is still of use."""
+        assert self.segment is not None
+        assert self._twin is not None
+        twin, self._twin = self._twin, None
+        if is_current:
+            self.segment.adopt(twin)
+        else:
+            self.segment.release(twin)
+
+
+class PartitionLoads:
+    """The loads of one partition, by offset."""
+
+    __slots__ = ("_files", "_kept", "_loads", "_runtime", "_segments", "kept_bytes")
+
+    def __init__(
+        self, runtime: Runtime, files: Files, kept: LoadedBytes, segments: SegmentList
+    ) -> None:
+        self.kept_bytes = 0
+        self._runtime = runtime
+        self._files = files
+        self._kept = kept
+        self._segments = segments
+        self._loads: dict[int, Load] = {}
+
+    def begin(
+        self, segment: Segment, place: Place | None, offset: int, bytes_max: int, limit: int
+    ) -> None:
+        """Begin to read; what is there for that offset is forgotten."""
+        known = self._loads.get(offset)
+        if known is not None:
+            self.drop(known)
+        load = self._loads[offset] = Load(self, self._files, offset, bytes_max, limit)
+        self._start(load, segment, place)
+
+    def find(self, offset: int) -> Load | None:
+        """Return the load for `offset`, under way or over."""
+        load = self._loads.get(offset)
+        if load is not None and load.is_over:
+            self._kept.use(load)
+        return load
+
+    def drop(self, load: Load) -> None:
+        """Forget what a load has read."""
+        self._kept.remove(load)
+        if self._loads.get(load.offset) is load:
+            del self._loads[load.offset]
+
+    def wait(self, offset: int, wake: Callable[[], None]) -> Callable[[], None] | None:
+        """Call `wake` once the load for `offset` is over; None if there is none under way."""
+        load = self._loads.get(offset)
+        return None if load is None or load.is_over else load.waiters.park(offset, wake)
+
+    def close(self) -> None:
+        """Forget all and wake who waits."""
+        loads, self._loads = self._loads, {}
+        for load in loads.values():
+            self._kept.remove(load)
+            load.waiters.wake_all()
+
+    def _start(self, load: Load, segment: Segment, place: Place | None) -> None:
+        load.aim(segment, place)
+        self._runtime.offload_read(load.run, lambda _, error: self._ended(load, error))
+
+    def _ended(self, load: Load, error: BaseException | None) -> None:
+        """Take what a load has found; go on to the next segment if that is nothing."""
+        segment = load.segment
+        assert segment is not None
+        is_wanted = self._loads.get(load.offset) is load  # else closed meanwhile
+        is_current = self._segments.has(segment)
+        load.land(is_current=is_wanted and is_current)
+        if not is_wanted:
+            return
+        if not is_current:
+            self.drop(load)  # deleted or replaced meanwhile
+        elif error is not None:
+            load.error = known_error(error, f"{segment.path} was not read")
+            self._keep(load)
+        else:
+            self._segments.report(segment, load.damage)
+            load.met_damage = load.met_damage or bool(load.damage)
+            following = None
+            if load.reading is None:
+                following = self._segments.after(segment)
+            if following is not None and following.base_offset < load.limit:
+                self._start(load, following, None)
+                return
+            if load.reading is None and load.met_damage:
+                load.error = CorruptBatch(
+                    f"{self._segments.directory}: nothing is readable from {load.offset} "
+                    f"to {load.limit}"
+                )
+            self._keep(load)
+        load.waiters.wake_all()
+
+    def _keep(self, load: Load) -> None:
+        load.is_over = True
+        self._kept.add(load)

@@ -128,10 +128,7 @@ def at_time(timestamp_ms: int) -> str:
     """Return a time of a record in UTC; `-` for none."""
     if timestamp_ms < 0:
         return "-"
-    try:
-        moment = time.gmtime(timestamp_ms // 1000)
-    except (OverflowError, ValueError, OSError):
-        return str(timestamp_ms)
+    moment = time.gmtime(timestamp_ms // 1000)
     return time.strftime("%Y-%m-%dT%H:%M:%S", moment) + f".{timestamp_ms % 1000:03d}Z"
 
 

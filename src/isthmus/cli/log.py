@@ -290,7 +290,8 @@ def mend(look: Inspection, places: Sequence[Place], *, in_full: bool) -> bool:
 
     names = {place.name for place in places}
     task = Repair(Files(), look.path, OfflineRuntime(), configs, tell)
-    total = look.bytes_to_read(places) * (1 if look.is_closed else 2)
+    total = look.bytes_to_read(places)
+    total += 0 if look.is_closed else look.bytes_to_read(look.places)  # for the recovery
     with progress_bar(total, "repairing") as progress:
         reports = task.run(lambda place: in_full or place.name in names, progress)
     for report in reports:

@@ -37,11 +37,11 @@ def room(tmp_path: Path) -> DataRoom:
     return DataRoom(tmp_path / "data")
 
 
-def repair(path: Path, files: Files | None = None) -> list[Step]:
-    """Repair and return the steps."""
+def repair(path: Path, files: Files | None = None, *, wanted: str = "") -> list[Step]:
+    """Repair all partitions, or those of one log topic, and return the steps."""
     steps: list[Step] = []
     task = Repair(files or Files(), path, SimRuntime(), INTERNAL, steps.append)
-    reports = task.run(lambda _place: True, lambda _bytes: None)
+    reports = task.run(lambda place: wanted in ("", place.log_topic), lambda _bytes: None)
     assert not any(report.is_damaged for report in reports)
     return steps
 
@@ -133,6 +133,16 @@ def test_bytes_that_belong_to_no_batch_go_without_a_trace(room: DataRoom) -> Non
     (step,) = repair(room.path)
     assert path.read_bytes() == data
     assert tree_of(room.path)[_relative(step, room.path)] == bytes(100)
+
+
+def test_what_recovery_cuts_is_kept_even_where_no_repair_is_wanted(room: DataRoom) -> None:
+    room.crash()
+    with room.segments[-1].open("ab") as file:
+        file.write(b"torn")
+    flip(room.segments[0], 5)
+    (step,) = repair(room.path, wanted="u")
+    assert tree_of(room.path)[_relative(step, room.path)] == b"torn"
+    assert kinds_of(findings_of(room.path)) == ["lost"], "what was not named is left"
 
 
 def test_records_lost_at_the_end_do_not_give_their_offsets_away(room: DataRoom) -> None:

@@ -140,7 +140,7 @@ class Repair:
             self._make_openable(look)
             if not is_closed:
                 look = self._look()
-                for place in filter(wanted, look.places):
+                for place in look.places:  # recovery does not choose
                     self._keep_tail(look.inspect(place, progress))
         if not is_closed:
             self._recover()

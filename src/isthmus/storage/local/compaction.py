@@ -27,7 +27,8 @@ from __future__ import annotations
 import logging
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from isthmus.errors import CorruptBatch
 from isthmus.record.rebuild import stored_records
@@ -57,6 +58,8 @@ BYTES_PER_COST: Final = 4096
 REST_S: Final = 0.0005
 WRITE_BYTES: Final = 256 * 1024  # gathered for one write
 SYNC_BYTES: Final = 8 * 1024 * 1024  # written between two syncs
+
+Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
@@ -200,6 +203,8 @@ class Compactor:
     def __init__(self, shared: Shared, rest: Callable[[float], None] = time.sleep) -> None:
         self._shared = shared
         self._rest = rest
+        self._current: LocalPartition | None = None
+        self._lock = Lock()  # held by work on another thread
         self._not_before_ms: dict[LocalPartition, float] = {}
         self._unfinished: list[Segment] = []  # the next start gives them their names
 
@@ -209,6 +214,7 @@ class Compactor:
         while (plan := self._choose(seen)) is not None:
             seen.add(plan.partition)
             where = plan.partition.segments.directory
+            self._current = plan.partition
             try:
                 yield from self._compact(plan)
             except Overtaken:
@@ -217,10 +223,20 @@ class Compactor:
                 self._not_before_ms[plan.partition] = float("inf")
                 logger.error("%s is damaged and is not compacted: %s", where, error)
             except OSError as error:
-                if plan.partition not in self._shared.partitions:
-                    continue  # deleted, and its files with it
                 self._put_off(plan.partition, RETRY_MS)
                 logger.warning("%s was not compacted, it is tried again: %s", where, error)
+            finally:
+                self._current = None
+
+    def abandon(self, partition: LocalPartition) -> None:
+        """Touch no file of this partition any more: another may soon have its directory.
+
+        Waits for what is under way, which is little.
+        """
+        if self._current is partition:
+            with self._lock:
+                self._current = None
+        self._not_before_ms.pop(partition, None)
 
     def close(self) -> None:
         """Let go of all files; nothing is under way any more."""
@@ -273,10 +289,10 @@ class Compactor:
             learning = Learning(newest, plan, Transactions(aborted))
             for segment in plan.segments:
                 if segment.next_offset > plan.dirty_offset and not newest.is_full:
-                    yield from self._walk(segment, learning.learn)
+                    yield from self._walk(plan.partition, segment, learning.learn)
             touched = [each for each in plan.segments if each.base_offset <= learning.latest]
             end_offset = touched[-1].next_offset
-            yield partial(self._note, plan.partition, segments.clean_offset, end_offset)
+            yield self._piece(self._note, plan.partition, segments.clean_offset, end_offset)
             segments.gap_end = max(segments.gap_end, end_offset)
             cleaner = Cleaner(
                 newest,
@@ -292,7 +308,8 @@ class Compactor:
         finally:
             newest.close()
         segments.clean_offset = learning.latest + 1
-        yield partial(self._note, plan.partition, segments.clean_offset, segments.gap_end)
+        gap_end = segments.gap_end
+        yield self._piece(self._note, plan.partition, segments.clean_offset, gap_end)
         logger.info(
             "%s is compacted up to offset %d: %d bytes are %d now",
             segments.directory,
@@ -331,20 +348,20 @@ class Compactor:
         try:
             rewriting = Rewriting(cleaner, made)
             for segment in group:
-                yield from self._walk(segment, rewriting.copy)
+                yield from self._walk(partition, segment, rewriting.copy)
             kept = transactions.take_kept()
             if len(group) == 1 and not rewriting.has_changed:
                 return
             self._check(partition, group)
             segments.is_swapping = True
             made.next_offset = group[-1].next_offset
-            yield partial(_decide, made, kept, swap)
+            yield self._piece(_decide, made, kept, swap)
             self._check(partition, group)
             made.take_names(self._shared.open_segments)
             segments.replace(group, made)
             is_in = True
             swap.hide()
-            yield swap.finish
+            yield self._piece(swap.finish)
             is_done = True
         finally:
             if is_in and not is_done:
@@ -358,29 +375,48 @@ class Compactor:
 
     def _check(self, partition: LocalPartition, group: Sequence[Segment]) -> None:
         """Raise Overtaken if the log topic or the segments were deleted meanwhile."""
-        if partition not in self._shared.partitions or not partition.segments.holds(group):
+        if self._current is not partition or not partition.segments.holds(group):
             raise Overtaken
 
-    def _walk(self, segment: Segment, walk: Walk) -> Steps:
+    def _walk(self, partition: LocalPartition, segment: Segment, walk: Walk) -> Steps:
         """Walk over a segment in slices."""
+        self._check(partition, [segment])
         scan = segment.scan_from(segment.base_offset)
         segment.pins += 1
         try:
             work = walk(_sound(scan, segment))
-            while not (yield partial(self._slice, work)):
+            while not (yield partial(self._slice, self._piece(_spend, work))):
                 pass
         finally:
             segment.unpin()
 
-    def _slice(self, work: Iterator[int]) -> bool:
+    def _slice(self, work: Callable[[], int]) -> bool:
         """Do some of the work, then rest; True when all is done."""
-        spent = 0
-        for cost in work:
-            spent += cost
-            if spent >= SLICE_COST:
-                self._rest(REST_S * spent / SLICE_COST)
-                return False
-        return True
+        spent = work()
+        if spent >= SLICE_COST:
+            self._rest(REST_S * spent / SLICE_COST)
+        return spent < SLICE_COST
+
+    def _piece(self, work: Callable[..., Result], *arguments: Any) -> Callable[[], Result]:
+        """Return work for another thread, that is not done for an abandoned partition."""
+
+        def piece() -> Result:
+            with self._lock:
+                if self._current is None:
+                    raise Overtaken
+                return work(*arguments)
+
+        return piece
+
+
+def _spend(work: Iterator[int]) -> int:
+    """Go on until a slice is spent; return what it has cost, less where all is done."""
+    spent = 0
+    for cost in work:
+        spent += cost
+        if spent >= SLICE_COST:
+            break
+    return spent
 
 
 def _sound(scan: Scan, segment: Segment) -> Iterator[RecordBatch]:

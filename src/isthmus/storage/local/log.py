@@ -253,6 +253,7 @@ class LocalLog:
         gone = TopicUnknown(f"log topic {name} was deleted")
         for partition in topic.partitions:
             self._shared.partitions.pop(partition, None)
+            self._compactor.abandon(partition)
             partition.close(gone)
         aside = []
         for index in range(entry.partitions):

@@ -91,9 +91,12 @@ class Retention:
         if config.retention_bytes >= 0:
             excess = sum(segment.size for segment, _ in spans) - config.retention_bytes
         for segment, end in spans:
-            if segment.size == 0:
-                break
             is_sealed = segment is not spans[-1][0]
+            if segment.size == 0 and not is_sealed:
+                break
+            if segment.size == 0:  # compaction has left nothing of it
+                start = end
+                continue
             if excess < segment.size and not (
                 config.retention_ms >= 0
                 and (yield from self._age_ms(segment, is_sealed=is_sealed))

@@ -527,6 +527,7 @@ class Segment:
             self.path.parent,
             self.base_offset,
             self._index_interval,
+            gap_end=self.gap_end,
         )
         twin.path = self.path
         twin.next_offset, twin.size = self.next_offset, self.size

@@ -16,6 +16,8 @@ import pytest
 from tests.sim import SimRuntime
 from tests.storage.batches import NOW_MS, batch_of, marker_of
 
+from isthmus.record.markers import EndMarker, build_marker
+from isthmus.storage.local.compaction import INTERVAL_MS
 from isthmus.storage.local.log import LocalLog
 
 CACHE = Path(os.environ.get("ISTHMUS_CACHE", Path.home() / ".cache" / "isthmus"))
@@ -165,3 +167,76 @@ def test_markers_and_open_transactions_are_readable(transactions):
     printed = dump(sorted(directory.glob("*.snapshot"))[-1:])
     starts = re.findall(r"currentTxnFirstOffset: OptionalLong\[(\d+)\]", printed)
     assert min(map(int, starts)) == stable
+
+
+@pytest.fixture(scope="module")
+def compacted(tmp_path_factory):
+    """A log topic that was compacted twice, with all that compaction leaves behind."""
+    path = tmp_path_factory.mktemp("compacted") / "data"
+    configs = {
+        "cleanup.policy": "compact",
+        "internal.segment.bytes": "4000",
+        "index.interval.bytes": "500",
+        "delete.retention.ms": "60000",
+        "min.cleanable.dirty.ratio": "0",
+    }
+    runtime = SimRuntime()
+    log = LocalLog(path, runtime)
+    log.create("t", 1, configs)
+    partition = log.partition("t", 0)
+    sequences = dict.fromkeys(range(4), 0)
+    once = batch_of(b"replaced", keys=[b"k0"], producer_id=9, epoch=0, sequence=0)
+    partition.append(once, None)
+    for turn in range(3):
+        for number in range(60):
+            producer_id = number % 4
+            keys = [b"k%d" % (number * delta % 17) for delta in range(3)]
+            values = [None if number % 5 == delta else bytes(90) for delta in range(3)]
+            batch = batch_of(
+                *values,
+                keys=keys,
+                timestamps=[runtime.now_ms() + number * 10 + delta for delta in range(3)],
+                compression=number % 5,
+                producer_id=producer_id,
+                epoch=0,
+                sequence=sequences[producer_id],
+                transactional=producer_id > 1,
+            )
+            sequences[producer_id] += 3
+            partition.append(batch, None)
+            if producer_id > 1:
+                marker = EndMarker(producer_id == 2, 0)
+                partition.append(
+                    build_marker(producer_id, 0, marker, runtime.now_ms()), None, trusted=True
+                )
+            log.flush()
+            runtime.settle()
+        runtime.advance(INTERVAL_MS)
+        runtime.set_forward(60_000 * turn)
+    log.close()
+    return path / "t-0"
+
+
+def test_a_compacted_log_is_read_and_its_indexes_agree(compacted):
+    logs = sorted(compacted.glob("*.log"))
+    printed = dump(logs, "--deep-iteration")
+    offsets = [
+        int(line.split("offset: ")[1].split()[0])
+        for line in printed.splitlines()
+        if line.startswith("| offset:")
+    ]
+    assert offsets == sorted(set(offsets))
+    assert len(offsets) < 0.7 * offsets[-1], "there are gaps"
+    assert "deleteHorizonMs: OptionalLong[" in printed
+    assert "count: 0 " in printed
+    assert "isvalid: false" not in printed
+    assert "Found" not in printed
+    indexes = [*sorted(compacted.glob("*.index")), *sorted(compacted.glob("*.timeindex"))]
+    checked = dump(indexes, "--index-sanity-check")
+    assert checked.count("passed sanity check") == len(indexes)
+    agreed = dump(indexes, "--verify-index-only")
+    assert "mismatch" not in agreed.lower(), agreed
+    assert "Found" not in agreed, agreed
+    aborted = sorted(compacted.glob("*.txnindex"))
+    assert aborted
+    assert "producerId: 3" in dump(aborted)

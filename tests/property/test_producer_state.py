@@ -27,7 +27,6 @@ from tests.storage.batches import Answer, batch_of, marker_of
 from tests.storage.disk import SimDisk
 
 from isthmus.errors import BatchRefused
-from isthmus.record.batch import split_batches
 from isthmus.record.markers import read_marker
 from isthmus.storage.local.log import LocalLog
 from isthmus.storage.local.settings import LocalSettings
@@ -249,13 +248,7 @@ class ProducersThroughLives(RuleBasedStateMachine):
     # --- what always holds --------------------------------------------------------------------
 
     def stored(self) -> list[Any]:
-        batches = []
-        offset = 0
-        while offset < self.partition.end_offset:
-            records = self.partition.read(offset, 1 << 20)
-            batches += split_batches(b"".join(records.buffers))
-            offset = batches[-1].next_offset
-        return batches
+        return list(self.partition.batches(self.partition.start_offset))
 
     def replay(self) -> ProducerTable:
         table = ProducerTable()

@@ -12,8 +12,18 @@ if TYPE_CHECKING:
 class Appends(Protocol):
     """Broker, or a stand-in of a test."""
 
-    def append(self, partition: Partition, batch: RecordBatch, ticket: Ticket | None) -> None:
-        """Append a batch; it is written, with all others, at the end of the turn."""
+    def append(
+        self,
+        partition: Partition,
+        batch: RecordBatch,
+        ticket: Ticket | None,
+        *,
+        trusted: bool = False,
+    ) -> None:
+        """Append a batch; it is written, with all others, at the end of the turn.
+
+        `trusted`: see `storage.log.Partition.append`.
+        """
 
     def forget_log_topic(self) -> None:
         """A log topic came or went: what was resolved before may lead elsewhere now."""

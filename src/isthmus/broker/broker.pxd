@@ -31,6 +31,7 @@ cdef class Broker:
     cdef long long _now_ms
     cdef list _relief
     cdef object _recent_records
+    cdef object _held
     cdef object _turn
 
     @cython.locals(kind=int)

@@ -17,9 +17,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, cast
 
+from isthmus.broker.held_batches import HeldBatches
 from isthmus.broker.mapping import headers_of, publish_of, topic_name_in
 from isthmus.broker.publishing import (
     MQTT_SEQUENCE,
+    NO_OFFSET,
     Acknowledgement,
     Destination,
     OpenBatch,
@@ -45,7 +47,7 @@ from isthmus.record.partitioner import partition_for
 from isthmus.topics.filter import check_topic_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from isthmus.broker.routes import RouteTable
     from isthmus.broker.sessions import SessionEntry
@@ -95,12 +97,16 @@ class Broker:
         self._now_ms = 0
         self._relief: list[Callable[[], None]] = []
         self._recent_records = RecentRecords()
+        self._held = HeldBatches()
         self._turn = self.turn
         retained_topic = self._ensure(RETAINED_LOG_TOPIC, 1, RETAINED_CONFIGS)
         self.retained = Retained(runtime, retained_topic.partitions[0], retained_max)
         sessions_topic = self._ensure(SESSIONS_LOG_TOPIC, 1, SESSIONS_CONFIGS)
         self.session_log = SessionLog(self, sessions_topic.partitions[0])
         self.ensure_topic(DEFAULT_LOG_TOPIC)
+        for name in filter(log.topics.get, routes.log_topics()):
+            for partition in log.topics[name].partitions:
+                self._held.find(partition)
 
     # --- from the client ----------------------------------------------------------------------
 
@@ -166,15 +172,25 @@ class Broker:
             self._open.remove(open_batch)
             self._close([open_batch])
 
-    def append(self, partition: Partition, batch: RecordBatch, ticket: Ticket | None) -> None:
+    def append(
+        self,
+        partition: Partition,
+        batch: RecordBatch,
+        ticket: Ticket | None,
+        *,
+        trusted: bool = False,
+    ) -> None:
         """Append a batch of the Kafka side; it is written at the end of the turn.
 
-        Its records reach MQTT subscribers where their log topic has a way back.
+        Its records reach MQTT subscribers where their log topic has a way back: those of a
+        transaction when its marker comes, which is a batch that this server has built
+        (`trusted`).
         """
         self.schedule()
         if self.routes.leads_back(partition.log_topic):
+            batch.stamp(NO_OFFSET, -1)  # stays where the log has the batch already
             ticket = RelayTicket(self, partition, batch, ticket)
-        partition.append(batch, ticket)
+        partition.append(batch, ticket, trusted=trusted)
 
     # --- once per turn ------------------------------------------------------------------------
 
@@ -361,8 +377,22 @@ class Broker:
                 if not session.touched:
                     self.touch(session)
 
-    def relay(self, partition: Partition, batch: RecordBatch) -> PublishTicket | None:
-        """Deliver the records of a written Kafka batch; return it if some wait for durable.
+    def relay(self, partition: Partition, batch: RecordBatch) -> list[PublishTicket]:
+        """Deliver what a written Kafka batch lets out; return what waits for durable.
+
+        The batch itself; but the batches of a transaction wait for the marker that commits it.
+        """
+        batches: Iterable[RecordBatch] = (batch,)
+        if batch.is_control:
+            batches = self._held.release(partition, batch)
+        elif batch.is_transactional:
+            self._held.hold(partition, batch)
+            return []
+        tickets = [self._relay_one(partition, each) for each in batches]
+        return [ticket for ticket in tickets if ticket.qos_2]
+
+    def _relay_one(self, partition: Partition, batch: RecordBatch) -> PublishTicket:
+        """Deliver the records of a batch, which may leave some for QoS 2.
 
         A record that says nothing of its QoS counts as published at QoS 2: each subscriber gets
         what it was granted.
@@ -384,7 +414,7 @@ class Broker:
             if publish is not None and publish.retain and self.retained.put(publish):
                 self.schedule()  # this turn is being written just now
         self._deliver(ticket, False)
-        return ticket if ticket.qos_2 else None
+        return ticket
 
     def _reduce_backlog(self, ticket: PublishTicket) -> None:
         self.backlog_bytes -= ticket.size
@@ -501,3 +531,4 @@ class Broker:
         self._destinations.clear()
         self._open_batches.clear()
         self._recent_records.clear()
+        self._held.forget(self.log)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 # it means nothing to Kafka, and is -1 in what Kafka clients produce; after a crash it tells a
 # PUBLISH of QoS 0, which nobody waits for, from a record of the other shore.
 MQTT_SEQUENCE: Final = -2
+NO_OFFSET: Final = -1  # of a batch that the log has not taken
 
 
 class OpenBatch:
@@ -144,23 +145,22 @@ class RelayTicket:
         self._partition = partition
         self._batch = batch
         self._inner = inner
-        self._waiting: PublishTicket | None = None
+        self._waiting: list[PublishTicket] = []
 
     @property
     def wants_durable(self) -> bool:
-        return self._waiting is not None or (
-            self._inner is not None and self._inner.wants_durable
-        )
+        return bool(self._waiting) or (self._inner is not None and self._inner.wants_durable)
 
     def written(self, base_offset: int) -> None:
-        self._waiting = self._broker.relay(self._partition, self._batch)
+        if self._batch.base_offset == base_offset:  # else it was sent, and delivered, before
+            self._waiting = self._broker.relay(self._partition, self._batch)
         self._batch = None
         if self._inner is not None:
             self._inner.written(base_offset)
 
     def durable(self) -> None:
-        if self._waiting is not None:
-            self._broker.deliver_durable(self._waiting)
+        for ticket in self._waiting:
+            self._broker.deliver_durable(ticket)
         if self._inner is not None and self._inner.wants_durable:
             self._inner.durable()
 

@@ -71,23 +71,32 @@ class RecentRecords:
                     windows.insert(0, windows.pop(number))
                 return window
         try:
-            buffers = partition.read(offset, READ_BYTES).buffers
+            batches = _batches_at(partition, offset)
         except Refused:  # deleted, or behind the start by now
             return None
-        records = [
-            record
-            for buffer in buffers
-            for batch in split_batches(buffer)
-            for record in readable_records(batch)
-        ]
+        records = [record for batch in batches for record in readable_records(batch)]
         if not records:
             return None
-        window = Window(partition, records, sum(map(len, buffers)))
+        window = Window(partition, records, sum(batch.size for batch in batches))
         windows.insert(0, window)
         self._size += window.size
         while len(windows) > WINDOWS_MAX or (self._size > BYTES_MAX and len(windows) > 1):
             self._size -= windows.pop().size
         return window
+
+
+def _batches_at(partition: Partition, offset: int) -> list[RecordBatch]:
+    """Return what stands at `offset` and a little after it."""
+    found = partition.read(offset, READ_BYTES)
+    if not found.is_loading:
+        return [batch for buffer in found.buffers for batch in split_batches(buffer)]
+    batches, size = [], 0
+    for batch in partition.batches(offset):  # a delivery that is due cannot be put off again
+        batches.append(batch)
+        size += batch.size
+        if size >= READ_BYTES:
+            break
+    return batches
 
 
 def readable_records(batch: RecordBatch) -> list[Record]:

@@ -212,16 +212,21 @@ class SessionLog:
         found: Iterable[LogTopic | None] = topics.values()
         if not everywhere:
             found = map(topics.get, self._broker.routes.log_topics())
-        rows = [
-            (
-                topic.topic_id,
-                [partition.end_offset for partition in topic.partitions],
-                [partition.durable_offset for partition in topic.partitions],
-            )
-            for topic in found
-            if topic is not None and not topic.name.startswith("__")
-        ]
-        return encode(Marks(FORM, self.partition.end_offset if everywhere else 0, rows))
+        rows = []
+        undecided = []
+        for topic in found:
+            if topic is None or topic.name.startswith("__"):
+                continue
+            written = [partition.end_offset for partition in topic.partitions]
+            durable = [partition.durable_offset for partition in topic.partitions]
+            rows.append((topic.topic_id, written, durable))
+            undecided += [
+                (topic.topic_id, partition.index, partition.last_stable_offset)
+                for partition in topic.partitions
+                if partition.last_stable_offset < partition.durable_offset
+            ]
+        before = self.partition.end_offset if everywhere else 0
+        return encode(Marks(FORM, before, rows, undecided))
 
     # --- once per turn ------------------------------------------------------------------------
 

@@ -72,12 +72,14 @@ class Marks(msgspec.Struct, array_like=True, frozen=True):
     """How far the log was matched with the subscriptions, for each partition.
 
     Deliveries of QoS 0 and 1 come when a record is written, those of QoS 2 when it is durable,
-    hence two marks.
+    hence two marks. The records of a transaction come with its marker: where one is open, it is
+    told where the oldest begins.
     """
 
     form: int
     before: int  # a checkpoint's: it is about the session states before this offset
     log_topics: list[tuple[bytes, list[int], list[int]]]  # topic id, written, durable
+    undecided: list[tuple[bytes, int, int]] = []  # topic id, partition, first offset
 
 
 def encode(value: Value) -> bytes:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
+from isthmus.broker.held_batches import HeldBatches
 from isthmus.broker.mapping import publish_of
 from isthmus.broker.publishing import MQTT_SEQUENCE
 from isthmus.broker.recent_records import readable_records
@@ -46,16 +47,17 @@ if TYPE_CHECKING:
     from isthmus.mqtt.delivery import Delivery
     from isthmus.mqtt.packets import Publish
     from isthmus.mqtt.session import Session
-    from isthmus.record.batch import Record
+    from isthmus.record.batch import Record, RecordBatch
     from isthmus.storage.log import Partition
 
 logger = logging.getLogger(__name__)
 
 PACKET_IDS_SKIPPED: Final = 0x4000
+FAR: Final = 2**62  # an offset after all others
 
-NEW: Final = (0, 0)  # the marks of a partition that is younger than the marks
+NEW: Final = (0, 0, 0)  # the marks of a partition that is younger than the marks
 
-PartitionMarks: TypeAlias = "dict[Partition, tuple[int, int]]"  # written, durable
+PartitionMarks: TypeAlias = "dict[Partition, tuple[int, int, int]]"  # written, durable, decided
 
 
 class Written:
@@ -276,12 +278,16 @@ class Recovery:
 
     def _by_partition(self, marks: Marks | None) -> PartitionMarks:
         found: PartitionMarks = {}
-        for topic_id, written, durable in marks.log_topics if marks is not None else ():
+        if marks is None:
+            return found
+        undecided = {(topic_id, index): offset for topic_id, index, offset in marks.undecided}
+        for topic_id, written, durable in marks.log_topics:
             ids = [(topic_id, index) for index in range(len(written))]
             for place, partition in enumerate(self._partitions.find(ids)):
                 if partition is not None and place < len(durable):
-                    end = partition.end_offset
-                    found[partition] = min(written[place], end), min(durable[place], end)
+                    ends = written[place], durable[place], undecided.get(ids[place], FAR)
+                    first, second, third = (min(end, partition.end_offset) for end in ends)
+                    found[partition] = first, second, min(second, third)
         return found
 
     # --- what came since ----------------------------------------------------------------------
@@ -295,33 +301,57 @@ class Recovery:
         for name in self._broker.routes.log_topics():
             topic = self._broker.log.topics.get(name)
             for partition in topic.partitions if topic is not None else ():
-                start = min(marks.get(partition, NEW)[1] for marks in all_marks)
+                start = min(marks.get(partition, NEW)[2] for marks in all_marks)
                 count += self._scan(partition, max(start, partition.start_offset))
         return count
 
     def _scan(self, partition: Partition, start: int) -> int:
         count = 0
-        now_ms = self._broker.runtime.now_ms()
+        held = HeldBatches()
         for batch in partition.batches(start):
             count += batch.count
-            # What says nothing of its QoS was published at QoS 0 or came over the other shore.
-            qos = 0 if batch.base_sequence == MQTT_SEQUENCE else 2
-            for record in readable_records(batch):
-                destination = self._broker.match(partition.log_topic, record)
-                if destination is None or not destination.receivers or record.offset < start:
-                    continue
-                publish = publish_of(record, destination.topic_name, now_ms, qos)
-                if publish is not None and publish.qos > 0:
-                    self._push(publish, destination.receivers, partition, record.offset)
+            if batch.is_control:
+                for each in held.release(partition, batch):
+                    self._match(partition, each, batch.last_offset)
+            elif batch.is_transactional:
+                held.hold(partition, batch)
+            else:
+                self._match(partition, batch)
         return count
 
+    def _match(self, partition: Partition, batch: RecordBatch, decided_at: int = -1) -> None:
+        """Give the records of a batch to those who had not seen them yet.
+
+        `decided_at`: where the marker lies with which they came to be delivered.
+        """
+        now_ms = self._broker.runtime.now_ms()
+        # What says nothing of its QoS was published at QoS 0 or came over the other shore.
+        qos = 0 if batch.base_sequence == MQTT_SEQUENCE else 2
+        for record in readable_records(batch):
+            destination = self._broker.match(partition.log_topic, record)
+            if destination is None or not destination.receivers:
+                continue
+            publish = publish_of(record, destination.topic_name, now_ms, qos)
+            if (
+                publish is not None
+                and publish.qos > 0
+                and record.offset >= partition.start_offset
+            ):
+                self._push(publish, destination.receivers, partition, record.offset, decided_at)
+
     def _push(
-        self, publish: Publish, receivers: list[Receiver], partition: Partition, offset: int
+        self,
+        publish: Publish,
+        receivers: list[Receiver],
+        partition: Partition,
+        offset: int,
+        decided_at: int,
     ) -> None:
+        came_at = max(offset, decided_at)
         for receiver in receivers:
             qos = min(publish.qos, receiver.qos)
-            written, durable = self.marks[receiver.session].get(partition, NEW)
-            if qos > 0 and offset >= (durable if qos == 2 else written):
+            written, durable, _ = self.marks[receiver.session].get(partition, NEW)
+            if qos > 0 and came_at >= (durable if qos == 2 else written):
                 retain = publish.retain and receiver.retain_as_published
                 receiver.session.deliver(
                     publish, qos, retain, receiver.identifiers, partition, offset

@@ -24,7 +24,14 @@ class TurnAppends:
         self._scheduled = False
         self.error: IsthmusError | None = None  # what every append fails with
 
-    def append(self, partition: Partition, batch: RecordBatch, ticket: Ticket | None) -> None:
+    def append(
+        self,
+        partition: Partition,
+        batch: RecordBatch,
+        ticket: Ticket | None,
+        *,
+        trusted: bool = False,
+    ) -> None:
         if self.error is not None:
             if ticket is not None:
                 ticket.failed(self.error)
@@ -32,7 +39,7 @@ class TurnAppends:
         if not self._scheduled:
             self._scheduled = True
             self._runtime.defer(self._turn)
-        partition.append(batch, ticket)
+        partition.append(batch, ticket, trusted=trusted)
 
     def forget_log_topic(self) -> None:
         """Nothing is remembered here."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isthmus.broker import recent_records
 from isthmus.broker.recent_records import RecentRecords
 from isthmus.errors import OffsetOutOfRange
-from isthmus.record.batch import BatchBuilder
+from isthmus.record.batch import BatchBuilder, RecordBatch
 from isthmus.storage.log import Records
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class FakePartition:
@@ -17,20 +20,20 @@ class FakePartition:
     def __init__(self, batches: int = 10, value: bytes = b"") -> None:
         self.reads = 0
         self.start_offset = 0
-        self.batches = []
+        self.stored = []
         builder = BatchBuilder()
         for number in range(batches):
             for place in range(10):
                 builder.append(0, None, value or b"%d" % (number * 10 + place))
             batch = builder.seal()
             batch.stamp(number * 10, 0)
-            self.batches.append(batch.data)
+            self.stored.append(batch.data)
 
     def read(self, offset: int, bytes_max: int) -> Records:
         if offset < self.start_offset:
             raise OffsetOutOfRange("gone")
         self.reads += 1
-        return Records(self.batches[offset // 10 : offset // 10 + 2])
+        return Records(self.stored[offset // 10 : offset // 10 + 2])
 
 
 def values(records: RecentRecords, partition: Any, offsets: range) -> list[bytes | None]:
@@ -54,12 +57,26 @@ def test_walks_in_different_places_do_not_disturb_each_other() -> None:
     assert [partition.reads for partition in partitions] == [1] * 20
 
 
+def test_what_only_the_disk_has_is_waited_for() -> None:
+    class ColdPartition(FakePartition):
+        def read(self, offset: int, bytes_max: int) -> Records:
+            return Records(is_loading=True)
+
+        def batches(self, offset: int) -> Iterator[RecordBatch]:
+            self.reads += 1
+            yield from map(RecordBatch, self.stored[offset // 10 :])
+
+    records, partition = RecentRecords(), ColdPartition(value=bytes(3_000))
+    assert values(records, partition, range(100)) == [bytes(3_000)] * 100
+    assert partition.reads == 4, "each took 64 KiB and what ends its last batch"
+
+
 def test_what_is_gone_is_none() -> None:
     records, partition = RecentRecords(), FakePartition()
     partition.start_offset = 50
     assert records.at(partition, 49) is None
     assert records.at(partition, 50) is not None
-    partition.batches = []
+    partition.stored = []
     assert records.at(partition, 90) is None
 
 
@@ -73,8 +90,8 @@ def test_memory_is_bounded(monkeypatch: Any) -> None:
 
 def test_what_a_producer_wrote_unreadably_is_skipped(caplog: Any) -> None:
     records, partition = RecentRecords(), FakePartition(2)
-    data = bytearray(partition.batches[0])
+    data = bytearray(partition.stored[0])
     data[70:75] = b"\xff" * 5
-    partition.batches[0] = memoryview(data)
+    partition.stored[0] = memoryview(data)
     assert records.at(partition, 3) is None
     assert "batch not readable" in caplog.text

@@ -88,6 +88,10 @@ class SimRuntime:
         """Set the wall clock only; no timer goes by it."""
         self._now_ms += milliseconds
 
+    def after_timer(self) -> None:
+        """Do what a timer has set off."""
+        self.settle()
+
     def advance(self, milliseconds: int) -> None:
         """Move both clocks, running the timers that fall due on the way, in order."""
         end = self._monotonic_ms + milliseconds
@@ -97,7 +101,7 @@ class SimRuntime:
             self._monotonic_ms = due
             if number not in self._cancelled:
                 call()
-                self.settle()
+                self.after_timer()
         self._now_ms += end - self._monotonic_ms
         self._monotonic_ms = end
 

@@ -12,7 +12,8 @@ import pytest
 from tests.sim import SimRuntime
 from tests.storage.batches import Answer, batch_of, contents
 from tests.storage.disk import SimDisk
-from tests.storage.life import Life, examine
+from tests.storage.life import Life
+from tests.storage.promises import examine
 
 from isthmus.errors import ConfigError, IsthmusError, StorageError, SyncFailed
 from isthmus.storage.local.log import LocalLog

@@ -20,7 +20,8 @@ import pytest
 from tests.sim import SimRuntime
 from tests.storage.batches import Answer, batch_of, contents
 from tests.storage.disk import SECTOR, File, SimDisk
-from tests.storage.life import DIRECTORY, SETTINGS, Life, Promises, examine, stored
+from tests.storage.life import Life
+from tests.storage.promises import DIRECTORY, SETTINGS, Promises, examine, stored
 
 from isthmus.storage.local.log import LocalLog
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from tests.storage.disk import Replay
 
 SEED = int(os.environ.get("ISTHMUS_POWER_SEED", "1000"))
-LIVES = int(os.environ.get("ISTHMUS_POWER_LIVES", "30"))
+LIVES = int(os.environ.get("ISTHMUS_POWER_LIVES", "20"))
 STEPS = 150
 STATES_PER_LIFE = 80
 
@@ -192,3 +193,34 @@ def test_a_base_offset_that_is_torn_at_a_sector_border_is_not_believed():
     tail.data[:border] = bytes(border)
     again = Server(disk)
     assert contents(again.partition) == []
+
+
+def test_the_end_of_one_round_answers_nobody_who_waits_for_the_next():
+    server = Server()
+    server.log.create("t", 1, {})
+    server.put(b"0", b"1", b"2")
+    answers = []
+    server.partition.delete_before(1, lambda error: answers.append((1, error)))
+    server.runtime.turn()
+    server.partition.delete_before(2, lambda error: answers.append((2, error)))
+    work, done = server.runtime.offloaded.popleft()
+    done(work(), None)
+    assert answers == [(1, None)]
+    assert Server(server.disk.copy()).partition.start_offset == 1
+    server.runtime.settle()
+    assert answers == [(1, None), (2, None)]
+    assert Server(server.disk.kill()).partition.start_offset == 2
+
+
+def test_a_start_offset_never_goes_back_with_the_next_round():
+    server = Server()
+    server.log.create("t", 1, {})
+    server.put(b"0", b"1", b"2")
+    answers = []
+    server.partition.delete_before(2, answers.append)
+    server.runtime.turn()
+    server.partition.delete_before(1, answers.append)
+    server.runtime.settle()
+    assert answers == [None, None]
+    assert server.partition.start_offset == 2
+    assert Server(server.disk.kill()).partition.start_offset == 2

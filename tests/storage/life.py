@@ -1,48 +1,46 @@
-"""Random lives of a whole log, what it promised in them, and whether a disk keeps that.
+"""Random lives of a whole log, and what it promised in them.
 
 `Life` uses a `LocalLog` in every way that its contract has, by seed: many partitions, rolls,
 producers and retries, log topics that come, grow, change and go, orderly ends and others. It
-goes on after errors, as a server that stays up does. `Promises` holds what was promised up to
-some moment; `examine` opens what a disk holds and compares. It looks through the contract of
-the log only, so it holds whatever lies below.
+goes on after errors, as a server that stays up does, and says what was promised as it goes:
+`promises.py` compares that with what a crash leaves.
 """
 
 from __future__ import annotations
 
 import random
-from collections import defaultdict
 from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from tests.sim import SimRuntime
 from tests.storage.batches import Answer, batch_of, read_batches
+from tests.storage.promises import (
+    DIRECTORY,
+    READ_BYTES,
+    SETTINGS,
+    KnownTopic,
+    Place,
+    Promises,
+    next_offset_of,
+)
 from tests.storage.stepping import SteppingRuntime
 
 from isthmus.errors import ConfigError, IsthmusError, StorageError, SyncFailed
 from isthmus.record.batch import RecordBatch
 from isthmus.storage.local.log import LocalLog
-from isthmus.storage.local.settings import LocalSettings
-from isthmus.storage.log import ISOLATION_DURABLE
-from isthmus.storage.producers import ProducerTable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.storage.disk import SimDisk
 
     from isthmus.storage.local.partition import LocalPartition
-
-DIRECTORY = Path("/disk/data")
-SETTINGS = LocalSettings(
-    tail_bytes_max=2000, tails_bytes_max=6000, open_segments_max=3, checkpoint_bytes=4000
-)
-READ_BYTES = 1 << 20
-
-Place = tuple[bytes, int]  # log topic's id, partition
-Remark = tuple[Any, ...]
+    from isthmus.storage.local.settings import LocalSettings
 
 SMALL = {"internal.segment.bytes": "1500", "index.interval.bytes": "200"}
+COMPACTED = {
+    "cleanup.policy": "compact",
+    "min.cleanable.dirty.ratio": "0.01",
+    "delete.retention.ms": "100000",
+}
+KEYS = tuple(b"key-%d" % number for number in range(6))
 SETS_OF_CONFIGS: tuple[dict[str, str], ...] = (
     {},
     SMALL,
@@ -51,77 +49,11 @@ SETS_OF_CONFIGS: tuple[dict[str, str], ...] = (
     {**SMALL, "isthmus.durability": "written"},
     {**SMALL, "isthmus.durability": "written", "flush.messages": "4"},
     {"isthmus.durability": "memory"},
+    {**SMALL, "retention.bytes": "3000"},
+    {**SMALL, "retention.ms": "100000"},
+    {**SMALL, **COMPACTED},
+    {**SMALL, **COMPACTED, "cleanup.policy": "compact,delete", "retention.bytes": "6000"},
 )
-
-
-class KnownTopic(NamedTuple):
-    topic_id: bytes
-    partitions: int
-    configs: dict[str, str]
-
-
-class Promises:
-    """What a log has told the world so far. Every method is one remark of a journal."""
-
-    def __init__(self) -> None:
-        self.topics: dict[str, KnownTopic] = {}
-        self.changing: set[str] = set()  # log topics of which only the disk knows
-        self.doubtful: set[str] = set()  # a change was refused that may come with a restart
-        self.possible: dict[Place, dict[int, list[bytes]]] = defaultdict(
-            lambda: defaultdict(list)
-        )
-        self.written: dict[Place, dict[int, bytes]] = defaultdict(dict)
-        self.refused: set[bytes] = set()
-        self.durable_end: dict[Place, int] = defaultdict(int)
-        self.epochs: dict[Place, int] = {}
-        self.weak: set[bytes] = set()  # ids of log topics that promised less, some time
-
-    def apply(self, remark: Remark) -> None:
-        getattr(self, remark[0])(*remark[1:])
-
-    def change(self, name: str) -> None:
-        self.changing.add(name)
-
-    def settle(self, name: str, known: KnownTopic | None) -> None:
-        self.changing.discard(name)
-        self.doubtful.discard(name)
-        if known is None:
-            self.topics.pop(name, None)
-            return
-        self.topics[name] = known
-        self.weaken(known.topic_id, known.configs)
-
-    def doubt(self, name: str) -> None:
-        self.doubtful.add(name)
-
-    def weaken(self, topic_id: bytes, configs: dict[str, str]) -> None:
-        if configs.get("isthmus.durability", "synced") != "synced":
-            self.weak.add(topic_id)
-
-    def queue(self, place: Place, base_offset: int, raw: bytes) -> None:
-        self.possible[place][base_offset].append(raw)
-
-    def write(self, place: Place, base_offset: int, raw: bytes) -> None:
-        self.written[place][base_offset] = raw
-
-    def refuse(self, raw: bytes) -> None:
-        self.refused.add(raw)
-
-    def be_durable(self, place: Place, end_offset: int) -> None:
-        if place[0] not in self.weak:
-            self.durable_end[place] = max(self.durable_end[place], end_offset)
-
-    def be_led(self, place: Place, epoch: int) -> None:
-        self.epochs[place] = epoch
-
-    def kept(self, place: Place, *, power_cut: bool) -> dict[int, bytes]:
-        """Return the batches that have to be there after a crash, by base offset."""
-        end = self.durable_end[place]
-        return {
-            base: raw
-            for base, raw in self.written[place].items()
-            if not power_cut or RecordBatch(memoryview(raw)).next_offset <= end
-        }
 
 
 class LifeTicket(Answer):
@@ -212,7 +144,8 @@ class Life:
             self.delete: 2,
             self.grow: 2,
             self.configure: 2,
-            self.pass_time: 2,
+            self.pass_time: 3,
+            self.delete_records: 2,
             self.read: 4,
             self.restart: 1,
             self.kill: 1,
@@ -354,7 +287,8 @@ class Life:
             known = partition.producers.get(producer)
             sequence = 0 if known is None else known.last_sequence + 1
             numbered = {"producer_id": producer, "epoch": 0, "sequence": sequence}
-        batch = batch_of(*values, timestamp=self.runtime.now_ms(), **numbered)
+        keys = self._chance.choices(KEYS, k=len(values))
+        batch = batch_of(*values, keys=keys, timestamp=self.runtime.now_ms(), **numbered)
         asked = self._chance.choice((True, True, True, False, None))
         before = bytes(batch.data)
         if asked is None:
@@ -386,8 +320,7 @@ class Life:
     def _check_written(self, place: Place, partition: LocalPartition) -> None:
         written = self.promises.written[place]
         if written:
-            last = RecordBatch(memoryview(written[max(written)]))
-            assert partition.end_offset >= last.next_offset
+            assert partition.end_offset >= next_offset_of(written[max(written)])
 
     def read(self) -> None:
         partition, place = self._a_partition()
@@ -398,7 +331,23 @@ class Life:
             for batch in read_batches(
                 partition, offset, self._chance.choice((1, 500, READ_BYTES))
             ):
-                assert self.promises.written[place][batch.base_offset] == batch.data
+                if place[0] not in self.promises.compacted:
+                    assert self.promises.written[place][batch.base_offset] == batch.data
+
+    def delete_records(self) -> None:
+        partition, place = self._a_partition()
+        if partition is None:
+            return
+        offset = self._chance.randint(partition.start_offset, partition.end_offset)
+        self.say("ask_start", place, offset)
+
+        def done(error: IsthmusError | None) -> None:
+            if error is None:
+                assert partition.start_offset >= offset
+                self.say("begin_at", place, offset)
+
+        partition.delete_before(offset, done)
+        self.runtime.defer(self._log.flush)
 
     def pass_time(self) -> None:
         self.runtime.advance(self._chance.choice((10, 1000, 70_000)))
@@ -449,127 +398,3 @@ class _Change:
         if isinstance(error, StorageError):
             self._life.say("doubt", self._name)
         return isinstance(error, IsthmusError)
-
-
-# --- after a crash ----------------------------------------------------------------------------
-
-
-def examine(disk: SimDisk, promises: Promises, *, power_cut: bool, seed: int = 0) -> None:
-    """Open what a crash has left, compare it with what was promised, and carry on with it."""
-    log = LocalLog(DIRECTORY, SimRuntime(seed), disk, SETTINGS)
-    for name, known in promises.topics.items():
-        if name not in promises.changing:
-            assert name in log.topics, f"{name} is lost"
-            topic = log.topics[name]
-            assert topic.topic_id == known.topic_id
-            if name not in promises.doubtful:
-                assert len(topic.partitions) == known.partitions
-                assert topic.configs == known.configs
-    unknown = set(log.topics) - set(promises.topics) - promises.changing - promises.doubtful
-    assert not unknown, "what was deleted is back"
-    before = {}
-    for place, partition in _partitions(log):
-        found = stored(partition)
-        _compare(place, partition, found, promises, power_cut=power_cut)
-        _check_producers(place, partition, found)
-        before[place] = found
-    after = _carry_on(log, before, promises, seed)
-    log = LocalLog(DIRECTORY, SimRuntime(seed + 1), disk, SETTINGS)
-    for place, partition in _partitions(log):
-        assert stored(partition) == after[place]
-        _check_producers(place, partition, after[place])
-    log.close()
-    assert disk.open_count == 0
-
-
-def stored(partition: LocalPartition, isolation: int = ISOLATION_DURABLE) -> dict[int, bytes]:
-    """Return all batches that a reader gets, by base offset, as they are stored."""
-    found: dict[int, bytes] = {}
-    offset = partition.start_offset
-    while True:
-        batches = read_batches(partition, offset, READ_BYTES, isolation)
-        if not batches:
-            return found
-        for batch in batches:
-            batch.verify()
-            assert batch.next_offset > offset
-            assert batch.base_offset not in found
-            found[batch.base_offset] = bytes(batch.data)
-            offset = batch.next_offset
-
-
-def _partitions(log: LocalLog) -> Iterator[tuple[Place, LocalPartition]]:
-    for topic in log.topics.values():
-        for partition in topic.partitions:
-            yield (topic.topic_id, partition.index), partition
-
-
-def _compare(
-    place: Place,
-    partition: LocalPartition,
-    found: dict[int, bytes],
-    promises: Promises,
-    *,
-    power_cut: bool,
-) -> None:
-    kept = promises.kept(place, power_cut=power_cut)
-    for base, raw in kept.items():
-        assert base in found, f"offset {base} is lost (to {partition.end_offset})"
-        assert found[base] == raw, f"offset {base} is another batch"
-    possible = promises.possible[place]
-    next_offset = partition.start_offset
-    for base, raw in found.items():
-        assert raw in possible[base], f"offset {base} was never written"
-        assert power_cut or raw not in promises.refused, "refused, and there all the same"
-        assert base >= next_offset
-        if base > next_offset:
-            assert power_cut, "a gap"
-            assert next_offset >= promises.durable_end[place]
-        next_offset = RecordBatch(memoryview(raw)).next_offset
-    assert partition.end_offset == partition.durable_offset == next_offset
-    if not promises.written[place].items() <= found.items():
-        assert partition.leader_epoch > promises.epochs[place], "nobody notices what is lost"
-    assert partition.leader_epoch >= promises.epochs.get(place, 0)
-
-
-def _check_producers(place: Place, partition: LocalPartition, found: dict[int, bytes]) -> None:
-    replayed = ProducerTable()
-    for raw in found.values():
-        replayed.replay(RecordBatch(memoryview(raw)))
-    assert dict(partition.producers) == dict(replayed), f"producers of {place}"
-
-
-def _carry_on(
-    log: LocalLog, before: dict[Place, dict[int, bytes]], promises: Promises, seed: int
-) -> dict[Place, dict[int, bytes]]:
-    """Append to every partition, ask for old batches again, and close the log in order."""
-    answers: list[Answer] = []
-    after = {place: dict(found) for place, found in before.items()}
-    for place, partition in _partitions(log):
-        newest = {}
-        for base, raw in before[place].items():
-            batch = RecordBatch(memoryview(bytearray(raw)))
-            newest[batch.producer_id] = (base, batch)
-        for producer, (base, batch) in newest.items():
-            if producer >= 0 and not batch.log_append_time:
-                answers.append(Answer())
-                partition.append(batch, answers[-1])
-                log.flush()
-                assert answers[-1].base_offset == base, f"a retry: {answers[-1].error}"
-        for producer in (-1, 7):
-            known = partition.producers.get(producer)
-            sequence = -1 if producer < 0 else 0 if known is None else known.last_sequence + 1
-            numbered = {
-                "producer_id": producer,
-                "epoch": min(producer, 0),
-                "sequence": sequence,
-            }
-            batch = batch_of(b"%d after" % seed, timestamp=log._runtime.now_ms(), **numbered)
-            answers.append(Answer())
-            partition.append(batch, answers[-1])
-            assert batch.base_offset >= promises.durable_end[place]
-            after[place][batch.base_offset] = bytes(batch.data)
-    log.flush()
-    log.close()
-    assert all(answer.is_durable for answer in answers), [each.error for each in answers]
-    return after

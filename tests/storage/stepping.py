@@ -104,6 +104,11 @@ class SteppingRuntime(SimRuntime):
             del self.offloaded[slot]
             self.defer(lambda: piece.done(piece.result, piece.error))
 
+    def after_timer(self) -> None:
+        """Let what a timer has set off begin; it goes on with the steps that follow."""
+        self.turn()
+        self.step()
+
     def finish_offloaded(self) -> None:
         while self.offloaded:
             self.step()

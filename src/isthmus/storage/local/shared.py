@@ -87,31 +87,40 @@ class Shared:
         self.start_offsets.fail(error)
 
 
+class _PointsWork(SyncWork):
+    """A round of syncing and what it writes; the next one may begin before this one ends."""
+
+    __slots__ = ("written",)
+
+    def __init__(self, written: list[tuple[LocalPartition, int]]) -> None:
+        super().__init__(0)
+        self.written = written
+
+
 class RecoveryPoints:
     """The file that says from where on each partition must be checked after a crash."""
 
-    __slots__ = ("_path", "_shared", "_writing")
+    __slots__ = ("_path", "_shared")
 
     def __init__(self, shared: Shared, directory: Path) -> None:
         self._shared = shared
-        self._writing: list[tuple[LocalPartition, int]] = []  # in the round under way
         self._path = directory / RECOVERY_POINT_FILE
 
     def begin_sync(self) -> SyncWork:
         """Take part in a round: write the file anew."""
-        work = SyncWork(0)
-        self._writing = [(each, each.recovery_point) for each in self._shared.partitions]
-        points = [(each.log_topic, each.index, offset) for each, offset in self._writing]
+        written = [(each, each.recovery_point) for each in self._shared.partitions]
+        work = _PointsWork(written)
+        points = [(each.log_topic, each.index, offset) for each, offset in written]
         work.replacements = [(self._path, format_offsets(points))]
         return work
 
     def end_sync(self, work: SyncWork) -> None:
         """The file is written, or the old one stands and more is checked after a crash."""
-        writing, self._writing = self._writing, []
+        assert isinstance(work, _PointsWork)
         if work.hint_error is not None:
             logger.warning("%s was not written: %s", self._path, work.hint_error)
             return
-        for partition, offset in writing:
+        for partition, offset in work.written:
             partition.recovery_point_saved(offset)
 
     def fail_sync(self, work: SyncWork) -> None:

@@ -44,16 +44,26 @@ BY_ID: Final = "id:"  # no name has a colon
 logger = logging.getLogger(__name__)
 
 
+class _Work(SyncWork):
+    """A round of syncing and who waits for it; the next one may begin before this one ends."""
+
+    __slots__ = ("asked",)
+
+    def __init__(self, asked: list[Asked]) -> None:
+        super().__init__(0)
+        self.asked = asked
+
+
 class StartOffsets:
     """The file of start offsets, and who waits for it."""
 
-    __slots__ = ("_asked", "_path", "_shared", "_writing")
+    __slots__ = ("_asked", "_path", "_shared", "_written")
 
     def __init__(self, shared: Shared, directory: Path) -> None:
         self._asked: list[Asked] = []
         self._path = directory / START_OFFSET_FILE
         self._shared = shared
-        self._writing: list[Asked] = []  # in the round under way
+        self._written: dict[LocalPartition, int] = {}  # by rounds that are not answered yet
 
     def load(self) -> dict[tuple[bytes, int], int]:
         """Return the start offsets by topic id and partition. Raises OSError.
@@ -98,33 +108,37 @@ class StartOffsets:
 
     def begin_sync(self) -> SyncWork:
         """Take part in a round: write the file anew."""
-        self._writing, self._asked = self._asked, []
-        starts = {each: each.start_offset for each in self._shared.partitions}
-        for partition, offset, _ in self._writing:
-            if partition in starts:
-                starts[partition] = max(starts[partition], offset)
+        asked, self._asked = self._asked, []
+        for partition, offset, _ in asked:
+            self._written[partition] = max(self._written.get(partition, 0), offset)
+        starts = {
+            each: max(each.start_offset, self._written.get(each, 0))
+            for each in self._shared.partitions
+        }
         lines = []
         for each, start in starts.items():
             if start > 0:
                 lines.append((each.log_topic, each.index, start))
                 lines.append((BY_ID + id_text(each.topic_id), each.index, start))
-        work = SyncWork(0)
+        work = _Work(asked)
         work.replacements = [(self._path, format_offsets(lines))]
         return work
 
     def end_sync(self, work: SyncWork) -> None:
         """The file is written, or the old one stands and nothing begins later."""
-        writing, self._writing = self._writing, []
+        assert isinstance(work, _Work)
         error: StorageError | None = None
         if work.hint_error is not None:
             error = storage_error(work.hint_error, f"{self._path} was not written")
             logger.warning("%s", error)
-        for partition, offset, done in writing:
+        for partition, offset, done in work.asked:
+            if self._written.get(partition, -1) <= offset:
+                self._written.pop(partition, None)
             done(error if error is not None else partition.raise_start(offset))
 
     def fail_sync(self, work: SyncWork) -> None:
         """The old file stands."""
-        writing, self._writing = self._writing, []
+        assert isinstance(work, _Work)
         error = SyncFailed("the round of syncing failed")
-        for _, _, done in writing:
+        for _, _, done in work.asked:
             done(error)

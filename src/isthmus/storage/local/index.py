@@ -154,10 +154,3 @@ class TimeIndex(_Index):
     def _at(self, slot: int) -> tuple[int, int]:
         timestamp, offset = self._entry(slot)
         return timestamp, self.base_offset + offset
-
-
-def last_timestamp(data: bytes) -> int | None:
-    """Return the largest timestamp that a time index file names; None where it names none."""
-    index = TimeIndex(0)
-    last = index.last() if index.load(data, 2**32) else None
-    return None if last is None else last[0]

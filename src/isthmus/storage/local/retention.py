@@ -23,15 +23,12 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from isthmus.errors import NoSpace
-from isthmus.storage.local.index import last_timestamp
-from isthmus.storage.local.scan import Scan
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-    from pathlib import Path
     from typing import Any
 
     from isthmus.errors import IsthmusError
@@ -44,13 +41,6 @@ if TYPE_CHECKING:
 PARTITIONS_PER_TURN: Final = 64
 
 logger = logging.getLogger(__name__)
-
-
-class Times(NamedTuple):
-    """What a segment's files say of its age, in ms since the epoch."""
-
-    newest: int  # largest timestamp of its records, -1 where they have none
-    written: int  # last change of the file
 
 
 class Retention:
@@ -99,7 +89,7 @@ class Retention:
                 continue
             if excess < segment.size and not (
                 config.retention_ms >= 0
-                and (yield from self._age_ms(segment, is_sealed=is_sealed))
+                and (yield from self._age_ms(partition, segment, is_sealed=is_sealed))
                 > config.retention_ms
             ):
                 break
@@ -107,20 +97,26 @@ class Retention:
             start = end
         return start
 
-    def _age_ms(self, segment: Segment, *, is_sealed: bool) -> Generator[Step, Any, int]:
+    def _age_ms(
+        self, partition: LocalPartition, segment: Segment, *, is_sealed: bool
+    ) -> Generator[Step, Any, int]:
         """Return how long ago the newest record of a segment came, as far as can be said."""
         now_ms = self._shared.runtime.now_ms()
-        if 0 <= segment.max_timestamp <= now_ms:
-            return now_ms - segment.max_timestamp
-        files = self._shared.files
-        if not is_sealed:
-            return now_ms - int((yield partial(files.modified_ms, segment.path)))
-        if segment.written_ms < 0:
-            times: Times = yield partial(look_at, files, segment.path, segment.base_offset)
-            segment.max_timestamp = max(segment.max_timestamp, times.newest)
-            segment.written_ms = times.written
+        written_ms = segment.written_ms
+        is_plain = segment.newest_known and 0 <= segment.max_timestamp <= now_ms
+        if not is_plain and written_ms < 0:
+            twin = segment.twin()
+            try:
+                written_ms = yield partial(_look_at, self._shared.files, twin)
+            finally:
+                if partition.segments.has(segment):
+                    segment.adopt(twin)
+                else:
+                    segment.release(twin)
+            if is_sealed:
+                segment.written_ms = written_ms
         newest = segment.max_timestamp
-        return now_ms - (newest if 0 <= newest <= now_ms else segment.written_ms)
+        return now_ms - (newest if 0 <= newest <= now_ms else written_ms)
 
     def _raised(
         self, partition: LocalPartition, offset: int, error: IsthmusError | None
@@ -131,15 +127,10 @@ class Retention:
             logger.info("%s begins at offset %d now", partition.directory, offset)
 
 
-def look_at(files: Files, path: Path, base_offset: int) -> Times:
-    """Find out the age of a sealed segment from its files, on any thread. Raises OSError."""
-    written = files.modified_ms(path)
-    newest = last_timestamp(files.read_file(path.with_suffix(".timeindex")) or b"")
-    if newest is not None:
-        return Times(newest, written)
-    descriptor = files.open(path)
-    try:
-        scan = Scan(files, descriptor, 0, files.size(path), base_offset, verify=False)
-        return Times(max((batch.max_timestamp for _, batch in scan), default=-1), written)
-    finally:
-        files.close(descriptor)
+def _look_at(files: Files, twin: Segment) -> int:
+    """Find out a segment's newest timestamp, and return when it was last written to."""
+    written_ms = files.modified_ms(twin.path)
+    twin.newest_timestamp()
+    if not twin.pins:
+        twin.let_go()  # many segments: learn from each, open none
+    return written_ms

@@ -15,6 +15,7 @@ and wills (sessions.py), subscriptions, routes, retained messages, the mapping t
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from isthmus.broker.held_batches import HeldBatches
@@ -28,7 +29,7 @@ from isthmus.broker.publishing import (
     PublishTicket,
     RelayTicket,
 )
-from isthmus.broker.recent_records import RecentRecords, readable_records
+from isthmus.broker.recent_records import LOADING, RecentRecords, readable_records
 from isthmus.broker.retained import RETAINED_CONFIGS, RETAINED_LOG_TOPIC, Retained
 from isthmus.broker.routes import DEFAULT_LOG_TOPIC
 from isthmus.broker.session_log import SESSIONS_CONFIGS, SESSIONS_LOG_TOPIC, SessionLog
@@ -43,6 +44,7 @@ from isthmus.mqtt.packets import (
     Publish,
 )
 from isthmus.mqtt.reasons import reason_in
+from isthmus.mqtt.session import NOT_YET
 from isthmus.record.partitioner import partition_for
 from isthmus.topics.filter import check_topic_name
 
@@ -337,9 +339,7 @@ class Broker:
         if waiting.qos == 2:
             session.forget(waiting.packet_id)
         if session.connected and session.attachment == waiting.attachment:
-            entry = cast("SessionEntry", session.owner)
-            if entry.connection is not None:
-                entry.connection.close(error)
+            self._end_connection(session, error)
 
     def _deliver(self, ticket: PublishTicket, at_qos_2: bool) -> None:
         offset = ticket.base_offset
@@ -430,18 +430,42 @@ class Broker:
         self._relief.append(resume)
         return True
 
-    def recall(self, partition: Any, offset: int, *, begun: bool = False) -> Publish | None:
+    def recall(
+        self, session: Session, partition: Any, offset: int, *, begun: bool = False
+    ) -> Publish | None:
         """Return the message of one record, or None if it is gone or has expired.
 
-        `begun`: it was sent before, so it no longer expires [MQTT-4.3.3-7].
+        `begun`: it was sent before, so it no longer expires [MQTT-4.3.3-7]. NOT_YET: it takes
+        the disk to read it, and the session goes on when it is there; or the disk cannot be
+        read, and the session's connection ends.
         """
-        record = self._recent_records.at(partition, offset)
+        try:
+            record = self._recent_records.at(partition, offset)
+        except StorageError as error:
+            logger.warning("message not recalled client=%s error=%s", session.client_id, error)
+            self.runtime.defer(partial(self._end_connection, session, error))
+            return NOT_YET
+        if record is LOADING:
+            session.recalling = True
+            partition.wait(offset, partial(self._go_on, session))
+            return NOT_YET
         if record is None:
             return None
         topic_name = self._topic_name_of(partition.log_topic, record)
         if topic_name is None:
             return None
         return publish_of(record, topic_name, self.runtime.now_ms(), 0, begun=begun)
+
+    def _go_on(self, session: Session) -> None:
+        """What a session waited for has come from the disk."""
+        session.recalling = False
+        session.drain()
+        self.touch(session)
+
+    def _end_connection(self, session: Session, error: IsthmusError) -> None:
+        entry = cast("SessionEntry", session.owner)
+        if entry.connection is not None:
+            entry.connection.close(error)
 
     def _topic_name_of(self, log_topic: str, record: Record) -> bytes | None:
         if record.headers:

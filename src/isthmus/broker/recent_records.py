@@ -8,6 +8,7 @@ records and walks in different places do not disturb each other. Bounded in numb
 from __future__ import annotations
 
 import logging
+from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from isthmus.errors import CorruptBatch, Refused
@@ -22,6 +23,15 @@ logger = logging.getLogger(__name__)
 READ_BYTES: Final = 1 << 16
 WINDOWS_MAX: Final = 32
 BYTES_MAX: Final = 32 << 20
+
+
+class Loading(Enum):
+    """The one value that stands for a record on its way from the disk."""
+
+    LOADING = 0
+
+
+LOADING: Final = Loading.LOADING
 
 
 class Window:
@@ -44,14 +54,15 @@ class RecentRecords:
         self._windows: list[Window] = []
         self._size = 0
 
-    def at(self, partition: Partition, offset: int) -> Record | None:
+    def at(self, partition: Partition, offset: int) -> Record | Loading | None:
         """Return one record, or None if the log no longer holds it or cannot read it.
 
-        Raises StorageError if the disk cannot be read now.
+        LOADING: `partition.wait(offset, …)` tells when it is there. Raises StorageError if the
+        disk cannot be read now.
         """
         window = self._window(partition, offset)
-        if window is None:
-            return None
+        if window is None or window is LOADING:
+            return window
         place = offset - window.first
         if place < len(window.records) and window.records[place].offset == offset:
             return window.records[place]
@@ -63,7 +74,7 @@ class RecentRecords:
         self._windows.clear()
         self._size = 0
 
-    def _window(self, partition: Partition, offset: int) -> Window | None:
+    def _window(self, partition: Partition, offset: int) -> Window | Loading | None:
         windows = self._windows
         for number, window in enumerate(windows):
             if window.partition is partition and window.first <= offset <= window.last:
@@ -71,32 +82,25 @@ class RecentRecords:
                     windows.insert(0, windows.pop(number))
                 return window
         try:
-            batches = _batches_at(partition, offset)
-        except Refused:  # deleted, or behind the start by now
+            found = partition.read(offset, READ_BYTES)
+        except (Refused, CorruptBatch):  # deleted, or behind the start by now, or damaged
             return None
-        records = [record for batch in batches for record in readable_records(batch)]
+        if found.is_loading:
+            return LOADING
+        records = [
+            record
+            for buffer in found.buffers
+            for batch in split_batches(buffer)
+            for record in readable_records(batch)
+        ]
         if not records:
             return None
-        window = Window(partition, records, sum(batch.size for batch in batches))
+        window = Window(partition, records, found.size)
         windows.insert(0, window)
         self._size += window.size
         while len(windows) > WINDOWS_MAX or (self._size > BYTES_MAX and len(windows) > 1):
             self._size -= windows.pop().size
         return window
-
-
-def _batches_at(partition: Partition, offset: int) -> list[RecordBatch]:
-    """Return what stands at `offset` and a little after it."""
-    found = partition.read(offset, READ_BYTES)
-    if not found.is_loading:
-        return [batch for buffer in found.buffers for batch in split_batches(buffer)]
-    batches, size = [], 0
-    for batch in partition.batches(offset):  # a delivery that is due cannot be put off again
-        batches.append(batch)
-        size += batch.size
-        if size >= READ_BYTES:
-            break
-    return batches
 
 
 def readable_records(batch: RecordBatch) -> list[Record]:

@@ -31,6 +31,7 @@ cdef class Session:
     cdef long _receive_max
     cdef dict _aliases
     cdef int _aliases_max
+    cdef public bint recalling
     cdef public bint persistent
     cdef public bint changed
     cdef public int step
@@ -53,7 +54,7 @@ cdef class Session:
     @cython.locals(queue=DeliveryQueue, run=Run, publish=Publish, offset="long long")
     cpdef drain(self)
     @cython.locals(delivery=Delivery, publish=Publish)
-    cdef _send_again(self, int packet_id)
+    cdef bint _send_again(self, int packet_id) except -1
     @cython.locals(packet_id=int)
     cdef _send(self, Publish publish, int qos, bint retain, bytes identifiers,
                object partition, long long offset)

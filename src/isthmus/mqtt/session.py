@@ -28,7 +28,7 @@ from isthmus.mqtt.delivery import (
     Delivery,
     DeliveryQueue,
 )
-from isthmus.mqtt.packets import PUBACK, PUBCOMP, PUBREC, PUBREL
+from isthmus.mqtt.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Publish
 from isthmus.mqtt.properties import TOPIC_ALIAS
 from isthmus.mqtt.reasons import ReasonCode
 from isthmus.wire.buffer import WriteBuffer
@@ -36,10 +36,12 @@ from isthmus.wire.buffer import WriteBuffer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from isthmus.mqtt.packets import Ack, AnyPacket, Publish
+    from isthmus.mqtt.packets import Ack, AnyPacket
 
 REFUSED_FROM = 0x80  # reason codes from here on are failures [MQTT 5.0, 2.4]
 OVERHEAD_MAX = 9  # fixed header of 5, topic length of 2, packet id of 2
+
+NOT_YET = Publish(b"", b"")  # what `recall` returns for a message that takes time to get
 
 STEP_OUT = 1  # a delivery at QoS 2 went on
 STEP_IN = 2  # a packet id of the client was taken or released: must become durable
@@ -73,6 +75,7 @@ class Session:
         "persistent",
         "places",
         "queue",
+        "recalling",
         "released",
         "step",
         "touched",
@@ -89,8 +92,10 @@ class Session:
     ) -> None:
         """Make an empty session.
 
-        `recall(partition, offset)` returns the message kept there, or None where it is gone or
-        has expired; with `begun=True` it has been sent before, and does not expire any more.
+        `recall(session, partition, offset)` returns the message kept there, or None where it
+        is gone or has expired; with `begun=True` it has been sent before, and does not expire
+        any more. For one that takes time to get it returns NOT_YET, and sets `recalling` until
+        it is there; then the owner calls `drain`.
         `queue_max` counts waiting messages, `output_max` the bytes that may wait in `output`.
         """
         self.client_id = client_id
@@ -119,6 +124,7 @@ class Session:
         self._receive_max = 65535
         self._aliases: dict[int, bytes] = {}
         self._aliases_max = 0
+        self.recalling = False  # what goes next is on its way from the disk
         self.persistent = False
         self.changed = False
         self.step = 0
@@ -382,12 +388,17 @@ class Session:
 
     def drain(self) -> None:
         """Send what waits, as far as the window and the connection take it."""
+        if self.recalling:
+            return
         while self._owed and self.connected and not self.paused:
             if self.output.size >= self._output_max:
                 return
             if len(self.inflight) - len(self._owed) >= self._window:
                 return
-            self._send_again(self._owed.popitem(last=False)[0])
+            packet_id = next(iter(self._owed))
+            if not self._send_again(packet_id):
+                return
+            del self._owed[packet_id]
         queue = self.queue
         while queue.length and self.connected and not self.paused:
             run = queue.head()
@@ -396,7 +407,9 @@ class Session:
             if run.qos > 0 and len(self.inflight) >= self._window:
                 break
             offset = run.first
-            publish = self._recall(run.partition, offset)
+            publish = self._recall(self, run.partition, offset)
+            if publish is NOT_YET:
+                break
             if publish is None:
                 self.dropped += 1
                 self.changed = True
@@ -404,19 +417,21 @@ class Session:
                 self._send(publish, run.qos, run.retain, run.identifiers, run.partition, offset)
             queue.pop()
 
-    def _send_again(self, packet_id: int) -> None:
-        """Repeat a PUBLISH with its id [MQTT-4.4.0-1, MQTT-3.3.1-1].
+    def _send_again(self, packet_id: int) -> bool:
+        """Repeat a PUBLISH with its id [MQTT-4.4.0-1, MQTT-3.3.1-1]; False if it is to come.
 
         Where it cannot be (its record is gone, or the client now takes no packet so large), a
         QoS 2 id is released first: the client may hold it, and would take another message with
         this id for a repetition.
         """
         delivery = self.inflight[packet_id]
-        publish = self._recall(delivery.partition, delivery.offset, begun=True)
+        publish = self._recall(self, delivery.partition, delivery.offset, begun=True)
+        if publish is NOT_YET:
+            return False
         if publish is not None and self._encode(
             publish, delivery.qos, delivery.retain, True, packet_id, delivery.identifiers
         ):
-            return
+            return True
         self.dropped += 1
         self._stepped()
         if delivery.qos == 2:
@@ -424,6 +439,7 @@ class Session:
             encode_ack(self.output, self.version, PUBREL, packet_id, 0)
         else:
             del self.inflight[packet_id]
+        return True
 
     def _send(
         self,

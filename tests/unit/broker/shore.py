@@ -120,11 +120,12 @@ class Shore:
         self,
         *routes: Route,
         log: Any = None,
+        runtime: SimRuntime | None = None,
         output_max: int = 1 << 20,
         now_ms: int = 1_700_000_000_000,
     ) -> None:
         self.routes = routes
-        self.runtime = SimRuntime(now_ms=now_ms)
+        self.runtime = runtime or SimRuntime(now_ms=now_ms)
         self.log = MemoryLog(self.runtime) if log is None else log
         self.broker = Broker(
             self.runtime, self.log, RouteTable(routes), partitions_default=2, retained_max=100

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from tests.sim import SimRuntime
+from tests.storage.disk import SimDisk
 from tests.unit.broker.shore import Shore
 
 from isthmus.broker.routes import Route
-from isthmus.errors import NoSpace
+from isthmus.errors import NoSpace, StorageError
 from isthmus.mqtt.packets import PUBACK, PUBREC, Ack, Publish
 from isthmus.mqtt.properties import (
     CONTENT_TYPE,
@@ -18,6 +22,8 @@ from isthmus.mqtt.properties import (
     USER_PROPERTY,
 )
 from isthmus.record.partitioner import partition_for
+from isthmus.storage.local.log import LocalLog
+from isthmus.storage.local.settings import LocalSettings
 
 EVERY_PROPERTY = {
     PAYLOAD_FORMAT: 1,
@@ -365,3 +371,45 @@ def test_what_exceeds_the_output_of_one_turn_follows_in_the_next_ones() -> None:
     assert [payload for _, payload, _ in subscriber.messages()] == [
         b"%04d" % number for number in range(1000)
     ]
+
+
+# --- a cold disk ------------------------------------------------------------------------------
+
+
+def cold_shore() -> tuple[Shore, SimDisk]:
+    """Return a shore whose log has nothing in memory, ever."""
+    runtime, disk = SimRuntime(), SimDisk()
+    disk.is_cold = True
+    log = LocalLog(Path("/disk/data"), runtime, disk, LocalSettings(tail_bytes_max=0))
+    return Shore(log=log, runtime=runtime), disk
+
+
+def test_what_waits_on_a_cold_disk_comes_in_its_order() -> None:
+    shore, _ = cold_shore()
+    reader = shore.client("reader", clean_start=True, expiry_s=100)
+    reader.subscribe("#")
+    reader.lose()
+    sender = shore.client("sender")
+    for number in range(20):
+        sender.publish("t", b"%d" % number, 1)
+    again = shore.client("reader", clean_start=False, expiry_s=100)
+    shore.runtime.settle()
+    assert [packet.payload for packet in again.after_connack] == [b"%d" % n for n in range(20)]
+
+
+def test_a_disk_that_cannot_be_read_ends_the_connection_and_loses_nothing() -> None:
+    shore, disk = cold_shore()
+    reader = shore.client("reader", clean_start=True, expiry_s=100)
+    reader.subscribe("#")
+    reader.lose()
+    sender = shore.client("sender")
+    sender.publish("t", b"x", 1)
+    disk.fail_only, disk.fail_at = ("pread",), disk.calls + 1
+    again = shore.client("reader", clean_start=False, expiry_s=100)
+    shore.runtime.settle()
+    assert type(again.closed) is StorageError
+    assert again.after_connack == []
+    again.lose()
+    last = shore.client("reader", clean_start=False, expiry_s=100)
+    shore.runtime.settle()
+    assert [packet.payload for packet in last.after_connack] == [b"x"]

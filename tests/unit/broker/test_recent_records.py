@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from isthmus.broker import recent_records
-from isthmus.broker.recent_records import RecentRecords
-from isthmus.errors import OffsetOutOfRange
-from isthmus.record.batch import BatchBuilder, RecordBatch
+from isthmus.broker.recent_records import LOADING, RecentRecords
+from isthmus.errors import CorruptBatch, OffsetOutOfRange
+from isthmus.record.batch import BatchBuilder
 from isthmus.storage.log import Records
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 class FakePartition:
@@ -20,6 +17,8 @@ class FakePartition:
     def __init__(self, batches: int = 10, value: bytes = b"") -> None:
         self.reads = 0
         self.start_offset = 0
+        self.is_cold = False
+        self.damaged = False
         self.stored = []
         builder = BatchBuilder()
         for number in range(batches):
@@ -32,6 +31,10 @@ class FakePartition:
     def read(self, offset: int, bytes_max: int) -> Records:
         if offset < self.start_offset:
             raise OffsetOutOfRange("gone")
+        if self.damaged:
+            raise CorruptBatch("nothing is readable")
+        if self.is_cold:
+            return Records(is_loading=True)
         self.reads += 1
         return Records(self.stored[offset // 10 : offset // 10 + 2])
 
@@ -57,20 +60,6 @@ def test_walks_in_different_places_do_not_disturb_each_other() -> None:
     assert [partition.reads for partition in partitions] == [1] * 20
 
 
-def test_what_only_the_disk_has_is_waited_for() -> None:
-    class ColdPartition(FakePartition):
-        def read(self, offset: int, bytes_max: int) -> Records:
-            return Records(is_loading=True)
-
-        def batches(self, offset: int) -> Iterator[RecordBatch]:
-            self.reads += 1
-            yield from map(RecordBatch, self.stored[offset // 10 :])
-
-    records, partition = RecentRecords(), ColdPartition(value=bytes(3_000))
-    assert values(records, partition, range(100)) == [bytes(3_000)] * 100
-    assert partition.reads == 4, "each took 64 KiB and what ends its last batch"
-
-
 def test_what_is_gone_is_none() -> None:
     records, partition = RecentRecords(), FakePartition()
     partition.start_offset = 50
@@ -78,6 +67,20 @@ def test_what_is_gone_is_none() -> None:
     assert records.at(partition, 50) is not None
     partition.stored = []
     assert records.at(partition, 90) is None
+
+
+def test_what_is_on_its_way_from_the_disk_is_neither_there_nor_gone() -> None:
+    records, partition = RecentRecords(), FakePartition()
+    partition.is_cold = True
+    assert records.at(partition, 5) is LOADING  # type: ignore[arg-type]
+    partition.is_cold = False
+    assert values(records, partition, range(5, 7)) == [b"5", b"6"]
+
+
+def test_what_is_damaged_is_none() -> None:
+    records, partition = RecentRecords(), FakePartition()
+    partition.damaged = True
+    assert records.at(partition, 5) is None  # type: ignore[arg-type]
 
 
 def test_memory_is_bounded(monkeypatch: Any) -> None:

@@ -8,7 +8,7 @@ from isthmus.errors import ReceiveMaximumExceeded, TopicAliasInvalid, Unexpected
 from isthmus.mqtt.codec import Decoder
 from isthmus.mqtt.packets import PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, Ack, Publish
 from isthmus.mqtt.properties import TOPIC_ALIAS
-from isthmus.mqtt.session import Session
+from isthmus.mqtt.session import NOT_YET, Session
 
 LOG = object()
 
@@ -20,11 +20,18 @@ class Client:
         self, version: int = 5, queue_max: int = 100, output_max: int = 1 << 20
     ) -> None:
         self.log: list[Publish | None] = []
+        self.cold: set[int] = set()  # offsets that take time to read
         self.session = Session("c", self.recall, queue_max, output_max)
         self.version = version
 
-    def recall(self, partition: object, offset: int, *, begun: bool = False) -> Publish | None:
+    def recall(
+        self, session: Session, partition: object, offset: int, *, begun: bool = False
+    ) -> Publish | None:
+        assert session is self.session
         assert partition is LOG
+        if offset in self.cold:
+            session.recalling = True
+            return NOT_YET
         return self.log[offset]
 
     def attach(
@@ -397,3 +404,55 @@ def test_a_pubrel_of_nothing_is_answered_as_unknown() -> None:
     client.attach()
     client.session.receive_ack(Ack(PUBREL, 3))
     assert client.received() == [(PUBCOMP, 3, 0x92)]
+
+
+# --- what takes time to read ------------------------------------------------------------------
+
+
+def test_what_is_on_its_way_from_the_disk_holds_up_what_comes_after(client: Client) -> None:
+    client.session.detach()
+    for number in range(3):
+        client.deliver(b"%d" % number, 1)
+    client.cold = {1}
+    client.attach()
+    assert client.received() == [(b"0", 1, 1, False)]
+    client.deliver(b"3", 0)
+    client.session.receive_ack(Ack(PUBACK, 1))
+    assert client.received() == []
+    client.cold = set()
+    client.session.recalling = False
+    client.session.drain()
+    assert client.received() == [
+        (b"1", 1, 2, False),
+        (b"2", 1, 3, False),
+        (b"3", 0, 0, False),
+    ]
+    assert client.session.dropped == 0
+
+
+def test_what_is_sent_again_keeps_its_order_when_it_takes_time(client: Client) -> None:
+    for number in range(3):
+        client.deliver(b"%d" % number, 1)
+    client.received()
+    client.session.detach()
+    client.cold = {1}
+    client.attach()
+    assert client.received() == [(b"0", 1, 1, True)]
+    client.cold = set()
+    client.session.recalling = False
+    client.session.drain()
+    assert client.received() == [(b"1", 1, 2, True), (b"2", 1, 3, True)]
+
+
+def test_a_connection_that_is_gone_when_it_comes_gets_nothing(client: Client) -> None:
+    client.session.detach()
+    client.deliver(b"0", 1)
+    client.cold = {0}
+    client.attach()
+    client.session.detach()
+    client.cold = set()
+    client.session.recalling = False
+    client.session.drain()
+    assert client.session.output.size == 0
+    client.attach()
+    assert client.received() == [(b"0", 1, 1, False)]

@@ -98,7 +98,8 @@ class SegmentList:
 
     def spans(self, end_offset: int) -> list[tuple[Segment, int]]:
         """Return each segment with where it ends, oldest first."""
-        return list(zip(self._segments, (*self._bases[1:], end_offset), strict=True))
+        ends = [*self._bases[1:], end_offset][: len(self._bases)]
+        return list(zip(self._segments, ends, strict=True))
 
     def configure(self, config: TopicConfig) -> None:
         """Obey other settings from the next segment on."""

@@ -22,7 +22,12 @@ from isthmus.storage.local.settings import LocalSettings
 SEED = int(os.environ.get("ISTHMUS_FAULT_SEED", "10"))
 DIRECTORY = Path("/disk/data")
 SETTINGS = LocalSettings(
-    tail_bytes_max=2000, tails_bytes_max=3000, open_segments_max=2, checkpoint_bytes=4000
+    tail_bytes_max=2000,
+    tails_bytes_max=3000,
+    open_segments_max=2,
+    checkpoint_bytes=4000,
+    journal_file_bytes=16 * 1024,
+    journal_files_max=3,
 )
 SMALL = {"internal.segment.bytes": "1500", "index.interval.bytes": "200"}
 

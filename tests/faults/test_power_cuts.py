@@ -138,7 +138,7 @@ def test_a_log_topic_does_not_inherit_the_recovery_point_of_one_that_had_its_nam
     server = Server()
     server.log.create("t", 1, {})
     server.put(*[b"%04d" % number + bytes(1000) for number in range(10)])
-    assert server.partition.recovery_point > 2
+    assert server.partition.durable_recovery_point > 2
     server.log.delete("t")
     server.runtime.settle()
     server.log.create("t", 1, {})

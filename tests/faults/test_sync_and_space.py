@@ -24,7 +24,8 @@ class Server:
     def __init__(self, disk=None, **settings):
         self.disk = disk or SimDisk()
         self.runtime = SimRuntime()
-        self.log = LocalLog(DIRECTORY, self.runtime, self.disk, LocalSettings(**settings))
+        settings = LocalSettings(**{"journal_file_bytes": 64 * 1024, **settings})
+        self.log = LocalLog(DIRECTORY, self.runtime, self.disk, settings)
         for name in ("a", "b", "c"):
             if name not in self.log.topics:
                 self.log.create(name, 1, {})
@@ -104,7 +105,7 @@ def test_written_is_synced_now_and_then_so_that_a_start_is_bounded():
         server.put(b"%04d" % number + bytes(1000))
         server.log.flush()
         server.runtime.settle()
-    assert server.partition().recovery_point >= 20
+    assert server.partition().durable_recovery_point >= 20
     after = server.disk.kill()
     after.calls = 0
     again = Server(after, durability="written")

@@ -31,7 +31,12 @@ if TYPE_CHECKING:
 
 DIRECTORY = Path("/disk/data")
 SETTINGS = LocalSettings(
-    tail_bytes_max=2000, tails_bytes_max=6000, open_segments_max=3, checkpoint_bytes=4000
+    tail_bytes_max=2000,
+    tails_bytes_max=6000,
+    open_segments_max=3,
+    checkpoint_bytes=4000,
+    journal_file_bytes=16 * 1024,
+    journal_files_max=3,
 )
 READ_BYTES = 1 << 20
 

@@ -329,7 +329,8 @@ def test_the_layout_is_kafkas(server):
     } <= names
     metadata = (server.directory / "partition.metadata").read_text()
     assert metadata.startswith("version: 0\ntopic_id: ")
-    assert len(metadata.split()[-1]) == 22
+    topic = metadata.split()[-1]
+    assert len(topic) == 22
     root = {path.name for path in server.path.iterdir()}
     assert root == {
         "LOCK",
@@ -339,7 +340,8 @@ def test_the_layout_is_kafkas(server):
         "recovery-point-offset-checkpoint",
         "t-0",
     }
-    assert (server.path / "recovery-point-offset-checkpoint").read_text() == "0\n1\nt 0 12\n"
+    points = (server.path / "recovery-point-offset-checkpoint").read_text()
+    assert points == f"0\n2\nt 0 12\nid:{topic} 0 12\n"
     server.start()
     assert server.log.topics["t"].topic_id == topic_id
     assert not (server.path / ".kafka_cleanshutdown").exists()

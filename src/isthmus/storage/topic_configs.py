@@ -124,8 +124,8 @@ def _numbers() -> list[Setting]:
         ),
         Setting(
             "flush.ms", "long", str(LONG_MAX),
-            "Longest time that a record stays unsynced.",
-            low=0, server_default="log.flush.interval.ms", honoured=False,
+            "Longest time that a record stays unsynced, whatever the durability.",
+            low=0, server_default="log.flush.interval.ms",
         ),
         Setting(
             "retention.bytes", "long", "-1",
@@ -332,6 +332,7 @@ class TopicConfig:
         "index_bytes_max",
         "index_interval_bytes",
         "log_append_time",
+        "ms_per_sync",
         "records_per_sync",
         "retention_bytes",
         "retention_ms",
@@ -369,6 +370,7 @@ class TopicConfig:
         self.retention_bytes = _int("retention.bytes", configs)  # negative: no limit
         self.file_delete_delay_ms = _int("file.delete.delay.ms", configs)
         self.records_per_sync = _int("flush.messages", configs)
+        self.ms_per_sync = _int("flush.ms", configs)
         self.durability = configs.get("isthmus.durability", durability)
         if self.records_per_sync == 1:
             self.durability = DURABILITY_SYNCED

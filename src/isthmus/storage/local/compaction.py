@@ -434,7 +434,6 @@ def _decide(made: Segment, aborted: AbortedIndex, swap: Swap) -> None:
     made.save_indexes(complete=made.max_timestamp >= 0)
     made.replace_aborted(aborted)
     swap.decide()
-    made.dirty = False
     made.unsynced_indexes.clear()
 
 

@@ -1,13 +1,15 @@
 """The local engine: all log topics of one server, in one directory of files.
 
     DIR/meta.properties  LOCK  isthmus-catalog  recovery-point-offset-checkpoint
+    DIR/journal/0.wal ...
     DIR/<log topic>-<partition>/00000000000000000000.log  .index  .timeindex
                                 leader-epoch-checkpoint  partition.metadata  <offset>.snapshot
 
-Everything but the catalog is Apache Kafka's own layout and format. Opening means: lock, read
-the catalog, load each partition (recovery.py), remove the mark of a clean end. Closing is the
-other way round. In between, `flush` once per turn writes what was appended, and sync.py makes
-it durable.
+Everything but the catalog and the journal is Apache Kafka's own layout and format. Opening
+means: lock, read the catalog, remove the mark of a clean end; where there is none replay the
+journal (replay.py); load each partition (recovery.py). Closing is the other way round. In
+between, `flush` once per turn writes what was appended, sync.py makes it durable, and sweep.py
+bounds what a restart would have to check.
 """
 
 from __future__ import annotations
@@ -32,10 +34,8 @@ from isthmus.storage.local.checkpoints import (
     CLEAN_SHUTDOWN,
     CLEAN_SHUTDOWN_FILE,
     PARTITION_METADATA_FILE,
-    RECOVERY_POINT_FILE,
     format_partition_metadata,
     id_text,
-    parse_offsets,
     parse_partition_metadata,
 )
 from isthmus.storage.local.compaction import INTERVAL_MS as COMPACTION_MS
@@ -46,6 +46,7 @@ from isthmus.storage.local.expiry import expire_producers
 from isthmus.storage.local.files import Files, storage_error
 from isthmus.storage.local.partition import LocalPartition
 from isthmus.storage.local.recovery import load_partition
+from isthmus.storage.local.replay import Replay, Target
 from isthmus.storage.local.retention import Retention
 from isthmus.storage.local.settings import LocalSettings
 from isthmus.storage.local.shared import Shared
@@ -175,6 +176,7 @@ class LocalLog:
         finally:
             self._shared.touched += touched  # a bug in one ticket must not stop the others
             self._shared.syncer.start()
+            self._shared.sweeper.start()
 
     # --- log topics ---------------------------------------------------------------------------
 
@@ -194,7 +196,8 @@ class LocalLog:
         try:
             self._save_catalog()
             try:
-                self._load_partitions(topic, {}, recovering=None, is_new=True)
+                self._claim_directories(topic, is_new=True)
+                self._load_partitions(topic, {}, clean=True)
             except OSError:
                 self._forget(entry)
                 raise
@@ -215,7 +218,8 @@ class LocalLog:
         try:
             self._save_catalog()
             try:
-                self._load_partitions(topic, {}, recovering=None, is_new=True)
+                self._claim_directories(topic, is_new=True)
+                self._load_partitions(topic, {}, clean=True)
             except OSError:
                 topic.entry.partitions = len(topic.partitions)
                 self._correct_catalog(topic.entry)
@@ -254,6 +258,7 @@ class LocalLog:
         for partition in topic.partitions:
             self._shared.partitions.pop(partition, None)
             self._compactor.abandon(partition)
+            self._shared.recovery_points.forget(partition)
             partition.close(gone)
         aside = []
         for index in range(entry.partitions):
@@ -345,19 +350,19 @@ class LocalLog:
         known = self._catalog.load()
         mark = path / CLEAN_SHUTDOWN_FILE
         starts = self._shared.start_offsets.load()
-        recovering: dict[tuple[str, int], int] | None = None
+        clean = not known or self._files.exists(mark)
         if not known:
             self._catalog.save()
-        elif self._files.exists(mark):
+        elif clean:
             self._files.remove(mark)
             self._files.sync_directory(path)
         else:
             logger.warning("%s was not closed: what was written last is checked", path)
-            recovering = self._load_recovery_points()
             self._catalog.leader_epoch += 1
             self._catalog.save()
-            self._files.sync_directory(path)
+        self._shared.recovery_points.load()
         self._finish_deletions()
+        journal = self._shared.journal.load()
         for entry in self._catalog.topics.values():
             try:
                 config = TopicConfig(entry.configs, self._settings.durability)
@@ -365,17 +370,28 @@ class LocalLog:
                 raise ConfigError(
                     f"log topic {entry.name} cannot be opened: {error}"
                 ) from error
-            topic = LocalTopic(entry, config)
-            self._load_partitions(topic, starts, recovering)
-            self._topics[entry.name] = topic
+            self._topics[entry.name] = topic = LocalTopic(entry, config)
+            self._claim_directories(topic, is_new=False)
+        if not clean:
+            Replay(self._files, self._targets()).run(journal)
+        for topic in self._topics.values():
+            self._load_partitions(topic, starts, clean=clean)
+        if not clean:
+            # All that was found is on the disk. So say, or an old recovery point might be
+            # beyond what was lost, and old copies be taken for what is written from here on.
+            self._shared.recovery_points.write(self._shared.recovery_points.copy())
+            self._shared.journal.invalidate()
 
-    def _load_recovery_points(self) -> dict[tuple[str, int], int]:
-        data = self._files.read_file(self._directory.path / RECOVERY_POINT_FILE)
-        try:
-            return {} if data is None else parse_offsets(data)
-        except ValueError as error:
-            logger.warning("%s is of no use (%s): all is checked", RECOVERY_POINT_FILE, error)
-            return {}
+    def _targets(self) -> dict[tuple[bytes, int], Target]:
+        """Return the partitions that copies in the journal may belong to."""
+        return {
+            (entry.topic_id, index): Target(
+                self._path(entry.name, index),
+                self._shared.recovery_points.found(entry.topic_id, index),
+            )
+            for entry in self._catalog.topics.values()
+            for index in range(entry.partitions)
+        }
 
     def _finish_deletions(self) -> None:
         """Remove what the last server did not come to remove. Raises OSError."""
@@ -398,36 +414,39 @@ class LocalLog:
             self._catalog.save()
 
     def _load_partitions(
-        self,
-        topic: LocalTopic,
-        starts: Mapping[tuple[bytes, int], int],
-        recovering: Mapping[tuple[str, int], int] | None,
-        *,
-        is_new: bool = False,
+        self, topic: LocalTopic, starts: Mapping[tuple[bytes, int], int], *, clean: bool
     ) -> None:
         """Load the partitions that the catalog has and `topic` lacks. Raises OSError."""
-        entry = topic.entry
+        entry, points = topic.entry, self._shared.recovery_points
         for index in range(len(topic.partitions), entry.partitions):
             path = self._path(entry.name, index)
-            self._claim(path, entry.topic_id, is_new=is_new)
+            saved = points.found(entry.topic_id, index)
             loaded = load_partition(
                 self._shared,
                 path,
                 topic.config,
                 leader_epoch=self._catalog.leader_epoch,
-                recovery_point=None
-                if recovering is None
-                else recovering.get((entry.name, index), 0),
+                recovery_point=None if clean else saved,
                 start_offset=starts.get((entry.topic_id, index), 0),
             )
+            # After an unclean end the file is written before anything is accepted.
+            loaded.recovery_point = loaded.end_offset
+            if clean:
+                loaded.recovery_point = min(saved, loaded.end_offset)
             partition = LocalPartition(
                 self._shared, entry.name, entry.topic_id, index, topic.config, loaded
             )
             topic.partitions.append(partition)
             self._shared.partitions[partition] = None
+            points.add(partition)
             self._shared.removals.remove_files(loaded.leftovers, 0)
             if partition.has_expired_segment:
                 self._shared.removals.take_out(partition)
+
+    def _claim_directories(self, topic: LocalTopic, *, is_new: bool) -> None:
+        """Make sure of the directories of partitions to be loaded. Raises OSError."""
+        for index in range(len(topic.partitions), topic.entry.partitions):
+            self._claim(self._path(topic.name, index), topic.topic_id, is_new=is_new)
 
     def _claim(self, path: Path, topic_id: bytes, *, is_new: bool) -> None:
         """Make sure of a partition's directory. Raises OSError.
@@ -463,6 +482,7 @@ class LocalLog:
         """Opening failed: let go of everything."""
         for partition in self._shared.partitions:
             partition.close(LogClosed("the log was not opened"))
+        self._shared.sweeper.stop()
         self._directory.close()
 
     def close(self) -> None:
@@ -474,21 +494,23 @@ class LocalLog:
         self.flush()
         self._closed = True
         partitions = list(self._shared.partitions)
-        for partition in partitions:
-            partition.ask_last_sync()
         self._shared.syncer.finish()
+        for partition in partitions:
+            partition.ask_last_sweep()
+        self._shared.sweeper.finish()
         self._shared.trouble.close()
         self._shared.start_offsets.fail(self.error or LogClosed("the log is closed"))
         clean = self.error is None and all(partition.is_settled for partition in partitions)
         for partition in partitions:
             partition.close(self.error or LogClosed("the log is closed"))
-        if clean:
-            self._mark_clean()
+        self._mark_end(clean=clean)
         self._directory.close()
 
-    def _mark_clean(self) -> None:
+    def _mark_end(self, *, clean: bool) -> None:
         mark = self._directory.path / CLEAN_SHUTDOWN_FILE
         try:
-            self._files.replace(mark, CLEAN_SHUTDOWN)
+            self._shared.journal.close(clean=clean)
+            if clean:
+                self._files.replace(mark, CLEAN_SHUTDOWN)
         except OSError as error:
             logger.warning("the next start will check everything: %s", error)

@@ -6,24 +6,25 @@
              offsets given      tail in memory                          waiters woken
 
 Offsets are given when a batch is queued, so a failed write takes them back from all that was
-queued behind it. All this runs on the loop; only `SyncWork` leaves it. Loading a partition from
-its directory is recovery.py's.
+queued behind it. All this runs on the loop; only `SyncWork` and `SweepWork` leave it. Loading a
+partition from its directory is recovery.py's.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from isthmus.errors import IsthmusError, TopicUnknown
 from isthmus.storage.local.reader import PartitionReader
 from isthmus.storage.local.restart import RestartPoint
+from isthmus.storage.local.sweep import SweepWork
 from isthmus.storage.local.sync import SyncWork
 from isthmus.storage.local.tail import Tail
 from isthmus.storage.local.time_lookup import TimeLookup
 from isthmus.storage.log import ISOLATION_WRITTEN
-from isthmus.storage.topic_configs import DURABILITY_MEMORY, DURABILITY_SYNCED
+from isthmus.storage.topic_configs import DURABILITY_SYNCED
 from isthmus.storage.validation import check_batch, check_start
 from isthmus.storage.waiters import Waiters
 
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from isthmus.storage.log import Records, Ticket, TimeAnswer
     from isthmus.storage.topic_configs import TopicConfig
 
+FLUSH_MS_MAX: Final = 2**31  # what is to be synced later than that is not synced for it
+
 Queued: TypeAlias = "tuple[RecordBatch | None, int, Ticket | None]"  # None: sent before
 
 logger = logging.getLogger(__name__)
@@ -50,6 +53,7 @@ class LocalPartition:
     """An ordered sequence of records, in one directory."""
 
     __slots__ = (
+        "_cancel_flush",
         "_closed",
         "_cut_needed",
         "_queue",
@@ -107,8 +111,11 @@ class LocalPartition:
         self._waiting_written = Waiters()
         self._waiting_durable = Waiters()
         self._records_unsynced = 0
+        self._cancel_flush: Callable[[], None] | None = None  # the timer of `flush.ms`
         self._cut_needed = False  # a failed write has left bytes behind the end
         self._closed: IsthmusError | None = None
+        if loaded.checked_bytes:  # a snapshot of the producers is to follow
+            self._restart.wrote(self, loaded.checked_bytes)
 
     @property
     def last_stable_offset(self) -> int:
@@ -126,18 +133,22 @@ class LocalPartition:
         return self._closed
 
     @property
-    def recovery_point(self) -> int:
-        """The offset from which on a restart after a crash has to check."""
+    def durable_recovery_point(self) -> int:
+        """The offset from which on a restart has to check after a crash at this moment.
+
+        What the file on the disk says, not what it will say.
+        """
         return self._restart.offset
 
     @property
-    def durable_recovery_point(self) -> int:
-        """The recovery point that a crash at this moment would find on the disk."""
-        return self._restart.durable_offset
+    def unchecked_bytes(self) -> int:
+        """Bytes that no recovery point covers, and none that is on its way."""
+        return self._restart.bytes_since
 
-    def recovery_point_saved(self, offset: int) -> None:
-        """The file that a restart reads says `offset` now."""
-        self._restart.durable_offset = offset
+    @property
+    def has_queued(self) -> bool:
+        """Whether something waits for `commit`."""
+        return bool(self._queue)
 
     @property
     def segments(self) -> SegmentList:
@@ -206,11 +217,12 @@ class LocalPartition:
         """Write batches as far as they can be; return why the rest could not."""
         written: list[RecordBatch] = []
         failure = None
+        keep = self.config.durability == DURABILITY_SYNCED
         try:
             self._prepare(batches[0].base_offset)
             for chunk in self._chunks(batches):
                 views = [batch.data for batch in chunk]
-                self._segments.append(chunk, views)
+                self._segments.append(chunk, views, keep=keep)
                 self._tail.extend(views, [batch.next_offset for batch in chunk])
                 self.end_offset = chunk[-1].next_offset
                 written += chunk
@@ -225,7 +237,8 @@ class LocalPartition:
         for aborted in self.producers.aborted:
             self._segments.note_aborted(aborted)
         self.producers.settle()
-        self._restart.bytes_since += self._queue_bytes
+        if written:
+            self._restart.wrote(self, sum(batch.size for batch in written))
         return failure
 
     def _prepare(self, base_offset: int) -> None:
@@ -235,7 +248,6 @@ class LocalPartition:
             if active is not None:
                 active.cut_back()
             self._cut_needed = False
-        self._restart.save_epochs()
         if self._segments.active is None:
             self._segments.add(base_offset)
         if self.producers.aborted:
@@ -256,7 +268,7 @@ class LocalPartition:
                 if chunk:
                     yield chunk
                 segments.roll(batch.base_offset)
-                self._restart.make_due()
+                self._shared.sweeper.ask(self, move=True)
                 chunk, pending = [], 0
             chunk.append(batch)
             pending += batch.size
@@ -295,14 +307,27 @@ class LocalPartition:
         if self.config.durability != DURABILITY_SYNCED or self.durable_offset >= end:
             self._advance_durable(end)  # or nothing came but what was sent before
         self._waiting_written.wake(end)
-        if self._closed is None and (self._is_awaited() or self._is_due()):
-            self._shared.syncer.ask(self)
+        if self._closed is None:
+            if self._is_awaited() or self._records_unsynced >= self.config.records_per_sync:
+                self._shared.syncer.ask(self)
+            elif self._records_unsynced and self._cancel_flush is None:
+                self._flush_later()
 
-    def _is_due(self) -> bool:
-        """Whether enough was written since the last sync or checkpoint to ask for one."""
-        return self.config.durability != DURABILITY_MEMORY and (
-            self._restart.is_due or self._records_unsynced >= self.config.records_per_sync
-        )
+    def _flush_later(self) -> None:
+        """Have what is written now synced when `flush.ms` is over."""
+        delay_ms = self.config.ms_per_sync
+        if delay_ms <= FLUSH_MS_MAX:
+            self._cancel_flush = self._shared.runtime.later(delay_ms, self._flush)
+
+    def _flush(self) -> None:
+        self._cancel_flush = None
+        self._shared.syncer.ask(self)
+        self._shared.syncer.start()
+
+    def _stop_flush(self) -> None:
+        cancel, self._cancel_flush = self._cancel_flush, None
+        if cancel is not None:
+            cancel()
 
     def _is_awaited(self) -> bool:
         """Whether somebody waits for records that are written and not durable."""
@@ -315,38 +340,57 @@ class LocalPartition:
     def begin_sync(self) -> SyncWork:
         """Take what a round needs to make all durable that is written now."""
         segments = self._segments
-        work = SyncWork(self.end_offset)
-        work.segments, segments.dirty = segments.dirty, []
-        for segment in work.segments:
-            segment.pins += 1
-            segment.dirty = False
-            work.descriptors.append(segment.descriptor())
-        self._records_unsynced = 0
-        if self._restart.is_due and not self._queue:  # else producers know of what is queued
-            self._restart.begin(work, self.end_offset)
+        work = SyncWork(self, segments.take_chunks())
+        for chunk in work.chunks:
+            chunk.segment.pins += 1
         if segments.names_changed:
-            work.directories = [segments.directory, segments.directory.parent]
-            segments.names_changed = False
+            work.directories = (segments.directory, segments.directory.parent)
+        work.names_version = segments.names_version
+        self._records_unsynced = 0
+        self._stop_flush()
         return work
 
     def end_sync(self, work: SyncWork) -> None:
         """A round has made durable what was written when it began."""
-        self._unpin(work)
-        self._restart.end(work)
-        if self._closed is None:
-            self._advance_durable(work.end_offset)
-            if self._is_awaited():
-                self._shared.syncer.ask(self)
+        self.fail_sync(work)
+        if self._closed is not None:
+            return
+        if work.syncs_names:
+            synced = [chunk for chunk in work.chunks if chunk not in work.journalled]
+            self._segments.note_synced(
+                [(chunk.segment, chunk.end) for chunk in synced], work.names_version
+            )
+        self._advance_durable(work.end_offset)
+        if self._is_awaited():
+            self._shared.syncer.ask(self)
 
     def fail_sync(self, work: SyncWork) -> None:
-        """A round has failed; `fail` tells those who wait."""
-        self._unpin(work)
-        for segment in work.segments:
-            segment.dirty = True
+        """A round is over, and that is all that is known of it."""
+        for chunk in work.chunks:
+            chunk.segment.unpin()
 
-    def _unpin(self, work: SyncWork) -> None:
-        for segment in work.segments:
-            segment.unpin()
+    def begin_sweep(self, *, move: bool) -> SweepWork:
+        """Take what brings all that is written now to its place.
+
+        `move` the recovery point as well; then nothing must be queued.
+        """
+        segments = self._segments
+        work = SweepWork(self, [(segment, segment.size) for segment in segments.dirty])
+        if move:
+            self._restart.begin(work)
+        if segments.names_changed:
+            work.directories = (segments.directory, segments.directory.parent)
+        elif work.recovery_point >= 0:
+            work.directories = (segments.directory,)  # for the snapshot
+        work.names_version = segments.names_version
+        return work
+
+    def end_sweep(self, work: SweepWork) -> None:
+        """A sweep has done what it could; its segments and names are on the disk."""
+        if self._closed is None:
+            self._segments.note_synced(work.segments, work.names_version)
+            self._restart.end(work)
+            self._advance_durable(work.end_offset)
 
     def _advance_durable(self, offset: int) -> None:
         """Answer those who waited for `offset` to be durable."""
@@ -471,6 +515,7 @@ class LocalPartition:
         if active is None or active.size == 0 or self._cut_needed or self._closed is not None:
             return False
         self._segments.roll_empty(self.end_offset)
+        self._shared.sweeper.ask(self, move=True)
         return True
 
     @property
@@ -497,14 +542,9 @@ class LocalPartition:
         return self._segments.take_out_oldest()
 
     def _ask_checkpoint(self) -> None:
-        """Have the recovery point on the disk moved to the end with the next round."""
-        syncer = self._shared.syncer
-        if self._restart.covers(self.end_offset):
-            syncer.ask(self._shared.recovery_points)
-        else:
-            self._restart.make_due()
-            syncer.ask(self)
-        self._shared.runtime.defer(syncer.start)
+        """Have the recovery point moved to the end."""
+        self._shared.sweeper.ask(self, move=True)
+        self._shared.runtime.defer(self._shared.sweeper.start)
 
     # --- the end ------------------------------------------------------------------------------
 
@@ -512,6 +552,7 @@ class LocalPartition:
         """Obey other settings from now on."""
         self.config = config
         self._segments.configure(config)
+        self._stop_flush()
         if config.durability != DURABILITY_SYNCED:
             self._advance_durable(self.end_offset)
 
@@ -528,8 +569,8 @@ class LocalPartition:
             if waiting is not None:
                 waiting.failed(error)
 
-    def ask_last_sync(self) -> None:
-        """Ask for the round before a close: all durable, all written that a start needs."""
+    def ask_last_sweep(self) -> None:
+        """Ask for the sweep before a close, after which a start need not check anything."""
         active = self._segments.active
         if active is None or self._restart.covers(self.end_offset):
             return
@@ -539,13 +580,12 @@ class LocalPartition:
             logger.warning(
                 "an index in %s was not written: %s", self._segments.directory, error
             )
-        self._restart.make_due()
-        self._shared.syncer.ask(self)
+        self._shared.sweeper.ask(self, move=True)
 
     @property
     def is_settled(self) -> bool:
         """Whether a restart need not check anything."""
-        return self.recovery_point == self.end_offset and not self._segments.dirty
+        return self.durable_recovery_point == self.end_offset and not self._segments.dirty
 
     def close(self, error: IsthmusError) -> None:
         """Refuse with `error` what comes from here on, wake the readers, close the files."""
@@ -554,5 +594,7 @@ class LocalPartition:
         self._wake()
         self._reader.close()
         self._tail.clear()
+        self._stop_flush()
         self._shared.syncer.forget(self)
+        self._shared.sweeper.forget(self)
         self._segments.close()

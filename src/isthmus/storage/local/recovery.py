@@ -14,7 +14,8 @@ offset up to which all was synced once) is read and its checksums are compared. 
 - **The leader epoch grows,** because records that somebody has seen may be gone, so that
   consumers notice (KIP-320). The epoch itself comes from the catalog, which is durable, so it
   grows even when a power cut took every trace of a partition's last epoch.
-- **What is left is synced**, because it will be shown to readers as durable.
+- **What is left is synced**, because it will be shown to readers as durable; a segment in
+  which nothing lies behind the recovery point is so already.
 
 The state of the producers is the newest snapshot that can be read, and the batches since. On
 the same way the aborted transactions of what is checked are found again.
@@ -64,6 +65,7 @@ class Loaded:
     """What a partition begins with."""
 
     __slots__ = (
+        "checked_bytes",
         "end_offset",
         "epochs",
         "epochs_saved",
@@ -79,7 +81,8 @@ class Loaded:
         self.segments = segments
         self.start_offset = 0
         self.end_offset = 0
-        self.recovery_point = 0  # that the file on the disk names
+        self.recovery_point = 0  # that the file on the disk names: the caller's to say
+        self.checked_bytes = 0  # that lay behind it
         self.epochs = LeaderEpochs()
         self.epochs_saved = False
         self.producers = ProducerTable(producers_max)
@@ -104,15 +107,14 @@ def load_partition(
     """Load a partition; `recovery_point` is None after a clean end. Raises OSError.
 
     A recovery point counts only if its snapshot is there, which was the last to be written for
-    it: the file of all recovery points knows log topics by name, and may tell of another one
-    that was deleted since.
+    it: from there on the producers have to be learnt anyway.
 
     The partition begins at `start_offset` or with its oldest segment, whatever is later. Its
     leader epoch will be `leader_epoch`, or a larger one where the directory knows better.
     """
     files = shared.files
     loaded = Loaded(
-        SegmentList(files, shared.open_segments, directory, config),
+        SegmentList(files, shared.open_segments, shared.chunks, directory, config),
         shared.settings.producers_max,
     )
     names = _find_files(loaded, files, start_offset)
@@ -139,13 +141,12 @@ def load_partition(
             index = _aborted_before(loaded.end_offset, active, loaded.segments, files)
             active.replace_aborted(index)
     _find_lost_aborts(loaded, files, names, _FAR if clean else recovery_point or 0)
-    if saved is None and loaded.segments.active is not None:
+    if saved is None and loaded.segments.active is not None and (clean or recovery_point):
         logger.warning("%s in %s is missing or wrong: rebuilt", LEADER_EPOCH_FILE, directory)
         loaded.epochs = LeaderEpochs()
         loaded.segments.walk(0, _FAR, loaded.note_epoch)
     loaded.start_offset = max(loaded.start_offset, start_offset)
     _begin_epoch(loaded, saved, leader_epoch, clean=clean)
-    loaded.recovery_point = loaded.end_offset if clean else recovery_point or 0
     return loaded
 
 
@@ -230,6 +231,7 @@ def _recover(loaded: Loaded, recovery_point: int, begin: int, files: Files) -> N
     def visit(batch: RecordBatch) -> None:
         if batch.base_offset >= recovery_point:
             loaded.note_epoch(batch)
+            loaded.checked_bytes += batch.size
         if batch.base_offset >= first:
             loaded.producers.replay(batch)
 
@@ -243,14 +245,9 @@ def _recover(loaded: Loaded, recovery_point: int, begin: int, files: Files) -> N
         loaded.producers.settle()
         index.cut(segment.next_offset)
         segment.replace_aborted(index)
-    while len(walked) > 1 and walked[-1][1].next_offset == walked[-1][0].base_offset:
-        segment, _ = walked.pop()  # nothing good in it: it belongs to the torn tail
-        logger.warning("%s holds nothing that can be read: removed", segment.path)
-        segments.drop_active()
-        for path in segment.paths:
-            files.remove(path)
-        segments.names_changed = True
+    changed = _remove_unreadable(segments, walked, files)
     for number, (segment, scan) in enumerate(walked):
+        found_bytes = segment.size
         if number + 1 < len(walked):
             following = walked[number + 1][0].base_offset
             if scan.position < segment.size or (
@@ -270,8 +267,11 @@ def _recover(loaded: Loaded, recovery_point: int, begin: int, files: Files) -> N
             segment.settle(scan.position, scan.next_offset)
             loaded.end_offset = scan.next_offset
         segments.report(segment, scan.damage)
-        segment.sync()
-    files.sync_directory(segments.directory)
+        if scan.next_offset > recovery_point or segment.size < found_bytes:
+            segment.sync()
+            changed = True
+    if changed:
+        files.sync_directory(segments.directory)
     loaded.epochs.cut(loaded.end_offset)
 
 
@@ -286,8 +286,22 @@ def _begin_anew(loaded: Loaded, start_offset: int, files: Files) -> None:
         segments.drop_active()
         for path in paths:
             files.remove(path)
-    segments.names_changed = True
+    segments.note_names()
     loaded.end_offset = start_offset
+
+
+def _remove_unreadable(
+    segments: SegmentList, walked: list[tuple[Segment, Scan]], files: Files
+) -> bool:
+    """Remove the newest segments that hold nothing good: they belong to the torn tail."""
+    count = len(walked)
+    while len(walked) > 1 and walked[-1][1].next_offset == walked[-1][0].base_offset:
+        segment, _ = walked.pop()
+        logger.warning("%s holds nothing that can be read: removed", segment.path)
+        segments.drop_active()
+        for path in segment.paths:
+            files.remove(path)
+    return len(walked) < count
 
 
 # --- the producers ----------------------------------------------------------------------------

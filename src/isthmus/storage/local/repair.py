@@ -37,6 +37,7 @@ from isthmus.storage.local.checkpoints import (
     id_text,
     parse_properties,
 )
+from isthmus.storage.local.chunks import ChunkBudget
 from isthmus.storage.local.directory import DataDirectory
 from isthmus.storage.local.inspect import SET_ASIDE, Inspection
 from isthmus.storage.local.log import LocalLog
@@ -368,7 +369,9 @@ class Repair:
 
     def _segments(self, directory: Path) -> SegmentList:
         """Return the segments as a server has them."""
-        segments = SegmentList(self._files, OpenSegments(1), directory, TopicConfig({}))
+        segments = SegmentList(
+            self._files, OpenSegments(1), ChunkBudget(0), directory, TopicConfig({})
+        )
         load_compaction(segments, self._files)
         for match in map(SEGMENT.fullmatch, self._files.names(directory)):
             if match is not None:

@@ -47,10 +47,11 @@ logger = logging.getLogger(__name__)
 class OpenSegments:
     """The segments whose files are open, the longest unused first, and their limits."""
 
-    __slots__ = ("_index_bytes", "_open", "index_bytes_max", "limit")
+    __slots__ = ("_index_bytes", "_open", "crowded", "index_bytes_max", "limit")
 
     def __init__(self, limit: int, index_bytes_max: int = INDEX_BYTES_MAX) -> None:
         self.limit = limit
+        self.crowded = False  # by files that must be synced before they can be closed
         self.index_bytes_max = index_bytes_max
         self._open: dict[Segment, int] = {}  # with the bytes of their indexes, when last used
         self._index_bytes = 0
@@ -61,19 +62,20 @@ class OpenSegments:
     def use(self, segment: Segment) -> None:
         """Note a use; close the longest unused when they are too many or their indexes large.
 
-        Those with unsynced bytes stay, so the limits may be passed while many wait for a sync.
+        Those with unsynced bytes stay, so the limits may be passed: `crowded` asks for a sweep.
         """
         index_bytes = segment.index_bytes
         self._index_bytes += index_bytes - self._open.pop(segment, 0)
         self._open[segment] = index_bytes
         for _ in range(_EVICTION_TRIES):
             if len(self._open) <= self.limit and self._index_bytes <= self.index_bytes_max:
-                return
+                break
             oldest = next(iter(self._open))
             if oldest is not segment and oldest.idle:
                 oldest.close()
             else:
                 self._open[oldest] = self._open.pop(oldest)  # moved to the end
+        self.crowded = len(self._open) > self.limit
 
     def forget(self, segment: Segment) -> None:
         """The segment has closed its file."""
@@ -95,7 +97,6 @@ class Segment:
         "_since_entry",
         "_time_index",
         "base_offset",
-        "dirty",
         "gap_end",
         "has_aborts",
         "max_timestamp",
@@ -106,6 +107,7 @@ class Segment:
         "pins",
         "size",
         "suffix",
+        "synced_size",
         "unsynced_indexes",
         "written_ms",
     )
@@ -128,10 +130,10 @@ class Segment:
         self.suffix = suffix
         self.gap_end = gap_end  # compaction may have taken offsets below it
         self.size = 0
+        self.synced_size = 0  # bytes that an fdatasync of this very file has covered
         self.max_timestamp = _NEVER
         self.max_timestamp_offset = base_offset
         self.newest_known = True  # that `max_timestamp` is the largest, see newest_timestamp
-        self.dirty = False  # has bytes that no fdatasync has covered
         self.has_aborts = False  # markers that abort a transaction lie here
         self.unsynced_indexes: dict[Path, None] = {}  # files written since a checkpoint
         self.pins = 0  # syncs that use the descriptor just now
@@ -148,6 +150,11 @@ class Segment:
         self._aborted: AbortedIndex | None = None
 
     # --- the file -----------------------------------------------------------------------------
+
+    @property
+    def dirty(self) -> bool:
+        """Whether there are bytes that no fdatasync of this file has covered."""
+        return self.synced_size < self.size
 
     @property
     def idle(self) -> bool:
@@ -242,7 +249,6 @@ class Segment:
         descriptor = self.descriptor()
         offset_index, _ = self._indexes()
         self._files.write(descriptor, views, self.size)
-        self.dirty = True
         position = self.size
         if position == 0:
             self._first_timestamp = batches[0].max_timestamp
@@ -262,8 +268,8 @@ class Segment:
     def save_indexes(self, *, complete: bool = False) -> None:
         """Write what the index files lack. Raises OSError.
 
-        `complete`: the time index is to end with the newest timestamp, as Kafka leaves it when
-        it seals or closes a segment.
+        `complete`: the time index is to end with the newest timestamp, and neither that nor the
+        offset index is to be missing, as Kafka leaves them when it seals or closes a segment.
         """
         if complete:
             self._indexes()[1].append(self.max_timestamp, self.max_timestamp_offset)
@@ -272,7 +278,8 @@ class Segment:
             self.index_paths,
             strict=True,
         ):
-            if index is None or index.saved == len(index):
+            wanted = complete and not index and index is not self._aborted
+            if index is None or (index.saved == len(index) and not wanted):
                 continue
             data, position = index.unsaved()
             descriptor = self._files.open(path, create=True)
@@ -282,7 +289,8 @@ class Segment:
             finally:
                 self._files.close(descriptor)
             index.saved = len(index)
-            self.unsynced_indexes[path] = None
+            if index:  # one that says nothing may as well be missing
+                self.unsynced_indexes[path] = None
 
     def _note_time(self, batch: RecordBatch) -> None:
         if batch.max_timestamp > self.max_timestamp and batch.count:  # else nothing has it
@@ -384,6 +392,7 @@ class Segment:
         """Take `size` for the end of the segment, cutting the file. Raises OSError."""
         if size < self.size:
             self.size = size
+            self.synced_size = min(self.synced_size, size)
             self.cut_back()
             offset_index, time_index = self._indexes()
             offset_index.cut(size)
@@ -393,6 +402,7 @@ class Segment:
     def sync(self) -> None:
         """Return once all that was found in the file is on the disk. Raises OSError."""
         self._files.fdatasync(self.descriptor())
+        self.synced_size = self.size
 
     def _walk(self, start: int, *, verify: bool, visit: Visit | None = None) -> Scan:
         scan = self._scan(start, self.base_offset, verify=verify)

@@ -14,17 +14,19 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from isthmus.storage.local.aborted import rebuild_aborted
+from isthmus.storage.local.chunks import Chunk
 from isthmus.storage.local.index import OFFSET_ENTRY_BYTES
 from isthmus.storage.local.segment import OpenSegments, Segment
 from isthmus.storage.local.swap import DELETED_SUFFIX
 from isthmus.wire.crc32c import crc32c
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from isthmus.record.batch import RecordBatch
     from isthmus.storage.aborted import AbortedIndex, AbortedTransaction
+    from isthmus.storage.local.chunks import ChunkBudget
     from isthmus.storage.local.files import Files
     from isthmus.storage.local.scan import Damage
     from isthmus.storage.topic_configs import TopicConfig
@@ -39,30 +41,41 @@ class SegmentList:
 
     __slots__ = (
         "_bases",
+        "_budget",
         "_config",
         "_files",
         "_open",
         "_reported",
         "_segments",
+        "chunks",
         "clean_offset",
         "directory",
         "dirty",
         "gap_end",
         "is_swapping",
-        "names_changed",
+        "names_synced",
+        "names_version",
         "sealed_bytes",
     )
 
     def __init__(
-        self, files: Files, open_segments: OpenSegments, directory: Path, config: TopicConfig
+        self,
+        files: Files,
+        open_segments: OpenSegments,
+        budget: ChunkBudget,
+        directory: Path,
+        config: TopicConfig,
     ) -> None:
         self.directory = directory
-        self.dirty: list[Segment] = []  # have bytes that no sync has covered
-        self.names_changed = False  # so has the directory
+        self.dirty: list[Segment] = []  # have bytes that no sync of the file has covered
+        self.chunks: list[Chunk] = []  # written since the last round, oldest first
+        self.names_version = 0  # of the directory; grows with every name
+        self.names_synced = 0  # the version that is on the disk
         self.sealed_bytes = 0
         self.clean_offset = 0  # compacted up to here, see compaction.py
         self.gap_end = 0  # below it, offsets may be missing
         self.is_swapping = False  # names change just now: no segment may be taken away
+        self._budget = budget
         self._files = files
         self._open = open_segments
         self._config = config
@@ -140,7 +153,7 @@ class SegmentList:
         except OSError:
             self.drop_active()
             raise
-        self.names_changed = True
+        self.note_names()
 
     def take_out_oldest(self) -> list[Path]:
         """Forget the oldest segment and return its files under their new names.
@@ -156,7 +169,7 @@ class SegmentList:
                 renamed.append(target)
         del self._segments[0], self._bases[0]
         self.sealed_bytes -= segment.size
-        self.names_changed = True
+        self.note_names()
         segment.discard()
         return renamed
 
@@ -170,17 +183,51 @@ class SegmentList:
         self._aborted_in(segment).append(aborted)
         segment.has_aborts = True
 
-    def append(self, batches: list[RecordBatch], views: list[memoryview]) -> None:
-        """Append to the active segment. Raises OSError; see `Segment.append`."""
+    def append(
+        self, batches: list[RecordBatch], views: list[memoryview], *, keep: bool
+    ) -> None:
+        """Append to the active segment. Raises OSError; see `Segment.append`.
+
+        `keep`: somebody may wait for the next round, so let it have the views.
+        """
         segment = self._segments[-1]
-        was_dirty = segment.dirty
-        if segment.size == 0:
-            self.names_changed = True  # the file comes with the first bytes
-        try:
-            segment.append(batches, views)
-        finally:
-            if segment.dirty and not was_dirty:
-                self.dirty.append(segment)
+        was_dirty, position = segment.dirty, segment.size
+        if position == 0:
+            self.note_names()  # the file comes with the first bytes
+        segment.append(batches, views)
+        if not was_dirty:
+            self.dirty.append(segment)
+        if not self.chunks or self.chunks[-1].segment is not segment:
+            self.chunks.append(Chunk(self._budget, segment, position))
+        chunk = self.chunks[-1]
+        if not keep:
+            chunk.drop()
+        chunk.extend(views, segment.size - position, segment.next_offset)
+
+    def note_names(self) -> None:
+        """A name in the directory has come or gone."""
+        self.names_version += 1
+
+    @property
+    def names_changed(self) -> bool:
+        """Whether there are names that no sync of the directory has covered."""
+        return self.names_synced < self.names_version
+
+    def take_chunks(self) -> list[Chunk]:
+        """Hand over to a round what was written since the last one."""
+        chunks, self.chunks = self.chunks, []
+        for chunk in chunks:
+            chunk.take()
+        return chunks
+
+    def note_synced(self, synced: Iterable[tuple[Segment, int]], names_version: int) -> None:
+        """Files are on the disk up to a position each, the directory in this version."""
+        for segment, size in synced:
+            segment.synced_size = max(segment.synced_size, min(size, segment.size))
+        self.names_synced = max(self.names_synced, names_version)
+        self.dirty = [segment for segment in self.dirty if segment.dirty]
+        while self.chunks and self.chunks[0].end <= self.chunks[0].segment.synced_size:
+            self.chunks.pop(0).drop()
 
     def is_full(self, pending: int, size: int, last_offset: int, timestamp: int) -> bool:
         """Whether a batch needs a new segment once `pending` bytes are in. Raises OSError."""
@@ -314,7 +361,7 @@ class SegmentList:
         if self._segments:
             self._segments[-1].next_offset = base_offset
         segment = self.add(base_offset)
-        segment.size = size
+        segment.size = segment.synced_size = size
         segment.newest_known = size == 0
         if size:
             segment.next_offset = base_offset + RELATIVE_OFFSET_MAX + 1  # at most; see settle
@@ -333,5 +380,7 @@ class SegmentList:
 
     def close(self) -> None:
         """Close all files."""
+        for chunk in self.take_chunks():
+            chunk.drop()
         for segment in self._segments:
             segment.close()

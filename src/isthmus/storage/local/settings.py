@@ -19,12 +19,15 @@ class LocalSettings:
     node_id: int = 1  # written to meta.properties
     tail_bytes_max: int = 4 * MIB  # newest batches in memory, per partition
     tails_bytes_max: int = 64 * MIB  # and of all partitions together
-    open_segments_max: int = 512  # files kept open
+    open_segments_max: int = 4096  # files kept open
     index_bytes_max: int = 64 * MIB  # indexes of open files in memory
     read_bytes_max: int = 4 * MIB  # taken from the disk at once, but for a larger batch
     loaded_bytes_max: int = 8 * MIB  # read from a cold disk and kept, per partition
     all_loaded_bytes_max: int = 32 * MIB  # and of all partitions together
-    checkpoint_bytes: int = 64 * MIB  # most bytes per partition to go over after a crash
+    checkpoint_bytes: int = 128 * MIB  # most bytes to go over after a crash, about
+    checkpoint_ms: int = 60_000  # longest time until they need not be gone over
+    journal_file_bytes: int = 16 * MIB  # of one file; the most that one round copies
+    journal_files_max: int = 8  # files of the journal; 0: every round syncs the segments
     # A check costs microseconds per partition. Kafka's five minutes let a disk of a few GB run
     # full in between: at 100 MB/s half a minute is 3 GB.
     retention_check_ms: int = 30_000  # between two looks for what has expired

@@ -7,13 +7,16 @@ import logging
 from typing import TYPE_CHECKING
 
 from isthmus.errors import SyncFailed
-from isthmus.storage.local.checkpoints import RECOVERY_POINT_FILE, format_offsets
+from isthmus.storage.local.chunks import ChunkBudget
 from isthmus.storage.local.housekeeping import Housekeeping
+from isthmus.storage.local.journal import Journal
 from isthmus.storage.local.loads import LoadedBytes
+from isthmus.storage.local.recovery_points import RecoveryPoints
 from isthmus.storage.local.removals import Removals
 from isthmus.storage.local.segment import OpenSegments
 from isthmus.storage.local.start_offsets import StartOffsets
-from isthmus.storage.local.sync import Syncer, SyncWork
+from isthmus.storage.local.sweep import Sweeper
+from isthmus.storage.local.sync import Syncer
 from isthmus.storage.local.tail import TailBudget
 from isthmus.storage.local.trouble import Trouble
 
@@ -33,9 +36,11 @@ class Shared:
     """Given to every partition of a log."""
 
     __slots__ = (
+        "chunks",
         "error",
         "files",
         "housekeeping",
+        "journal",
         "loaded",
         "open_segments",
         "partitions",
@@ -44,6 +49,7 @@ class Shared:
         "runtime",
         "settings",
         "start_offsets",
+        "sweeper",
         "syncer",
         "tails",
         "touched",
@@ -59,14 +65,25 @@ class Shared:
         self.open_segments = OpenSegments(settings.open_segments_max, settings.index_bytes_max)
         self.loaded = LoadedBytes(settings.loaded_bytes_max, settings.all_loaded_bytes_max)
         self.tails = TailBudget(settings.tail_bytes_max, settings.tails_bytes_max)
-        self.syncer = Syncer(runtime, files, self._sync_failed)
+        self.chunks = ChunkBudget(settings.journal_file_bytes)
+        self.recovery_points = RecoveryPoints(files, directory)
+        self.journal = Journal(runtime, files, settings, directory)
+        self.syncer = Syncer(runtime, files, self.journal, self._sync_failed)
+        self.sweeper = Sweeper(
+            runtime,
+            files,
+            settings,
+            self.journal,
+            self.recovery_points,
+            self.open_segments,
+            self._sync_failed,
+        )
         self.housekeeping = Housekeeping(runtime)
         self.removals = Removals(runtime, files, self.housekeeping)
         self.touched: list[LocalPartition] = []  # have something queued
         self.partitions: dict[LocalPartition, None] = {}
         self.error: StorageError | None = None  # why nothing is accepted any more
         self.trouble = Trouble(runtime, files, directory)
-        self.recovery_points = RecoveryPoints(self, directory)
         self.start_offsets = StartOffsets(self, directory)
 
     def _sync_failed(self, error: OSError) -> None:
@@ -82,46 +99,8 @@ class Shared:
             error,
         )
         self.error = error
+        self.syncer.stop()
+        self.sweeper.stop()
         for partition in list(self.partitions):
             partition.fail(error)
         self.start_offsets.fail(error)
-
-
-class _PointsWork(SyncWork):
-    """A round of syncing and what it writes; the next one may begin before this one ends."""
-
-    __slots__ = ("written",)
-
-    def __init__(self, written: list[tuple[LocalPartition, int]]) -> None:
-        super().__init__(0)
-        self.written = written
-
-
-class RecoveryPoints:
-    """The file that says from where on each partition must be checked after a crash."""
-
-    __slots__ = ("_path", "_shared")
-
-    def __init__(self, shared: Shared, directory: Path) -> None:
-        self._shared = shared
-        self._path = directory / RECOVERY_POINT_FILE
-
-    def begin_sync(self) -> SyncWork:
-        """Take part in a round: write the file anew."""
-        written = [(each, each.recovery_point) for each in self._shared.partitions]
-        work = _PointsWork(written)
-        points = [(each.log_topic, each.index, offset) for each, offset in written]
-        work.replacements = [(self._path, format_offsets(points))]
-        return work
-
-    def end_sync(self, work: SyncWork) -> None:
-        """The file is written, or the old one stands and more is checked after a crash."""
-        assert isinstance(work, _PointsWork)
-        if work.hint_error is not None:
-            logger.warning("%s was not written: %s", self._path, work.hint_error)
-            return
-        for partition, offset in work.written:
-            partition.recovery_point_saved(offset)
-
-    def fail_sync(self, work: SyncWork) -> None:
-        """The old file stands."""

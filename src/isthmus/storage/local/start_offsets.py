@@ -50,7 +50,7 @@ class _Work(SyncWork):
     __slots__ = ("asked",)
 
     def __init__(self, asked: list[Asked]) -> None:
-        super().__init__(0)
+        super().__init__()
         self.asked = asked
 
 
@@ -121,15 +121,15 @@ class StartOffsets:
                 lines.append((each.log_topic, each.index, start))
                 lines.append((BY_ID + id_text(each.topic_id), each.index, start))
         work = _Work(asked)
-        work.replacements = [(self._path, format_offsets(lines))]
+        work.replacement = (self._path, format_offsets(lines))
         return work
 
     def end_sync(self, work: SyncWork) -> None:
         """The file is written, or the old one stands and nothing begins later."""
         assert isinstance(work, _Work)
         error: StorageError | None = None
-        if work.hint_error is not None:
-            error = storage_error(work.hint_error, f"{self._path} was not written")
+        if work.replacement_error is not None:
+            error = storage_error(work.replacement_error, f"{self._path} was not written")
             logger.warning("%s", error)
         for partition, offset, done in work.asked:
             if self._written.get(partition, -1) <= offset:

@@ -1,9 +1,11 @@
-"""Group commit: while one round of fdatasync is under way, the next one gathers; no timer.
+"""Group commit: while one round of syncing is under way, the next one gathers; no timer.
 
 A partition asks for a sync when somebody waits for it, and the round that begins next covers
 all that is written by then. A round runs on another thread and touches nothing but the disk;
 what it needs (`SyncWork`) is taken on the loop when it begins and handed back on the loop
-when it ends.
+when it ends. How it makes a chunk durable is one of two ways: fdatasync of the segment itself,
+with the names of new files, or a copy in the shared journal, where one fdatasync is enough for
+all partitions (journal.py decides). Moving recovery points is not its work: see sweep.py.
 
 A failed sync is never tried again: the kernel may have dropped the very pages and report
 success the next time, so from then on nothing can be promised any more [DESIGN 3, guarantee
@@ -17,63 +19,70 @@ from threading import Lock
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from isthmus.runtime import Runtime
+    from isthmus.storage.local.chunks import Chunk
     from isthmus.storage.local.files import Files
-    from isthmus.storage.local.segment import Segment
+    from isthmus.storage.local.journal import Journal, JournalWrite
+    from isthmus.storage.local.partition import LocalPartition
 
 
 class SyncWork:
-    """What one partition needs done in one round; `end_offset` is durable after it.
+    """What a partition needs done in one round; `end_offset` is durable after it.
 
-    `hints` are files that a restart would like to find and can do without (indexes, producer
-    snapshots): if one cannot be written, the round is good and only its checkpoint is void.
+    `directories` are those whose names must be on the disk before a segment's own bytes count;
+    a copy in the journal does without, because replaying it makes the files anew.
+
+    `replacement` is for who has no segments but one small file: if that cannot be written, the
+    round is good all the same.
     """
 
     __slots__ = (
+        "chunks",
         "descriptors",
         "directories",
         "end_offset",
-        "hint_error",
-        "hints",
-        "indexes",
-        "recovery_point",
-        "replacements",
-        "segments",
+        "journalled",
+        "names_version",
+        "partition",
+        "replacement",
+        "replacement_error",
     )
 
-    def __init__(self, end_offset: int) -> None:
-        self.end_offset = end_offset
-        self.segments: list[Segment] = []
-        self.descriptors: list[int] = []
-        self.directories: list[Path] = []
-        self.indexes: list[tuple[Segment, Path]] = []  # whose files are among the hints
-        self.hints: list[tuple[Path, bytes | None]] = []  # None: sync what is there
-        self.replacements: list[tuple[Path, bytes]] = []  # hints that keep their name
-        self.hint_error: OSError | None = None
-        self.recovery_point = -1  # where a restart may begin after this round
+    def __init__(
+        self, partition: LocalPartition | None = None, chunks: Sequence[Chunk] = ()
+    ) -> None:
+        self.partition = partition
+        self.end_offset = 0 if partition is None else partition.end_offset
+        self.chunks = chunks
+        self.descriptors = [chunk.segment.descriptor() for chunk in chunks]
+        self.directories: Sequence[Path] = ()
+        self.names_version = 0
+        self.journalled: frozenset[Chunk] = frozenset()  # the others go to their segments
+        self.replacement: tuple[Path, bytes] | None = None
+        self.replacement_error: OSError | None = None
+
+    @property
+    def syncs_names(self) -> bool:
+        """Whether the round syncs the directories."""
+        return len(self.journalled) < len(self.chunks)
 
     def run(self, files: Files) -> None:
-        """Do it, on any thread. Raises OSError."""
-        for descriptor in self.descriptors:
-            files.fdatasync(descriptor)
-        try:
-            for path, data in self.hints:
-                files.sync_file(path, data)
-            for path, data in self.replacements:
-                files.replace(path, data)
-        except OSError as error:
-            self.hint_error = error
-        for directory in self.directories:
-            # Where it is gone, its log topic was deleted meanwhile.
-            with suppress(FileNotFoundError):
-                files.sync_directory(directory)
+        """Do all but the copies and the directories, on any thread. Raises OSError."""
+        for chunk, descriptor in zip(self.chunks, self.descriptors, strict=True):
+            if chunk not in self.journalled:
+                files.fdatasync(descriptor)
+        if self.replacement is not None:
+            try:
+                files.replace(*self.replacement)
+            except OSError as error:
+                self.replacement_error = error
 
 
 class Syncable(Protocol):
-    """What takes part in rounds: a partition, or the data directory itself."""
+    """What takes part in rounds: a partition, or the file of the start offsets."""
 
     def begin_sync(self) -> SyncWork:
         """Return what must be done for all that is written now."""
@@ -85,13 +94,27 @@ class Syncable(Protocol):
         """The work failed, and will never be done."""
 
 
+def sync_directories(files: Files, directories: Iterable[Path]) -> None:
+    """Sync each once. Raises OSError."""
+    for directory in dict.fromkeys(directories):
+        # Where it is gone, its log topic was deleted meanwhile.
+        with suppress(FileNotFoundError):
+            files.sync_directory(directory)
+
+
 class SyncRound:
     """One round; runs once, whoever comes first: the other thread, or a close in a hurry."""
 
-    __slots__ = ("_files", "_lock", "_ran", "error", "works")
+    __slots__ = ("_files", "_lock", "_ran", "copy", "error", "works")
 
-    def __init__(self, files: Files, works: Sequence[tuple[Syncable, SyncWork]]) -> None:
+    def __init__(
+        self,
+        files: Files,
+        works: Sequence[tuple[Syncable, SyncWork]],
+        copy: JournalWrite | None,
+    ) -> None:
         self.works = works
+        self.copy = copy
         self.error: OSError | None = None
         self._files = files
         self._lock = Lock()
@@ -104,22 +127,37 @@ class SyncRound:
                 return
             self._ran = True
             try:
-                for _, work in self.works:
-                    work.run(self._files)
+                self._run()
             except OSError as error:
                 self.error = error
+
+    def _run(self) -> None:
+        if self.copy is not None and not self.copy.run(self._files):
+            for _, work in self.works:
+                work.journalled = frozenset()  # no copy, so every segment for itself
+        directories: list[Path] = []
+        for _, work in self.works:
+            work.run(self._files)
+            if work.syncs_names:
+                directories += work.directories
+        sync_directories(self._files, directories)
 
 
 class Syncer:
     """Runs the rounds of one log."""
 
-    __slots__ = ("_asked", "_failed", "_files", "_on_failure", "_round", "_runtime")
+    __slots__ = ("_asked", "_failed", "_files", "_journal", "_on_failure", "_round", "_runtime")
 
     def __init__(
-        self, runtime: Runtime, files: Files, on_failure: Callable[[OSError], None]
+        self,
+        runtime: Runtime,
+        files: Files,
+        journal: Journal,
+        on_failure: Callable[[OSError], None],
     ) -> None:
         self._runtime = runtime
         self._files = files
+        self._journal = journal
         self._on_failure = on_failure
         self._asked: dict[Syncable, None] = {}
         self._round: SyncRound | None = None
@@ -144,11 +182,18 @@ class Syncer:
         while not self._failed and (self._round is not None or self._asked):
             current, self._round = self._round or self._begin(), None
             current.run()
+            self._settle(current)
             self._deliver(current)
+
+    def stop(self) -> None:
+        """Begin no more rounds: a sync has failed."""
+        self._failed = True
+        self._asked.clear()
 
     def _begin(self) -> SyncRound:
         asked, self._asked = self._asked, {}
-        return SyncRound(self._files, [(each, each.begin_sync()) for each in asked])
+        works = [(each, each.begin_sync()) for each in asked]
+        return SyncRound(self._files, works, self._journal.place([work for _, work in works]))
 
     def _ended(self, _result: None, error: BaseException | None) -> None:
         if error is not None:
@@ -156,10 +201,15 @@ class Syncer:
         current, self._round = self._round, None
         if current is None:
             return  # finished by the close
+        self._settle(current)
         if current.error is None:
             self.start()  # keep the disk at work while the answers go out
         self._deliver(current)
         self.start()  # for those who asked again
+
+    def _settle(self, current: SyncRound) -> None:
+        if current.copy is not None:
+            self._journal.settle(current.copy)
 
     def _deliver(self, current: SyncRound) -> None:
         for syncable, work in current.works:
@@ -168,6 +218,5 @@ class Syncer:
             else:
                 syncable.fail_sync(work)
         if current.error is not None:
-            self._failed = True
-            self._asked.clear()
+            self.stop()
             self._on_failure(current.error)

@@ -176,8 +176,8 @@ def newest_since(segment: Segment, start_offset: int) -> int:
 
     Raises OSError, CorruptBatch.
     """
-    newest = -1
-    for _, batch in segment.scan_from(start_offset, verify=False):
+    newest = -(2**63)  # no record, no time
+    for _, batch in segment.scan_from(max(start_offset, segment.base_offset)):
         if batch.base_offset >= start_offset and batch.count:
             newest = max(newest, batch.max_timestamp)
         elif batch.next_offset > start_offset:

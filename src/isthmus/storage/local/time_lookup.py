@@ -73,19 +73,31 @@ class TimeLookup:
         return None
 
     def _find_newest(self) -> Generator[Step, Any, TimeFound]:
-        segments: list[Segment] = []
-        newest = None
-        while newest is None:
+        while True:
             start = self._partition.start_offset
-            yield from self._first(start, _NEVER)
+            yield from self._first(start, _NEVER)  # so that all are known
             segments = [each for each in self._segments.since(start) if each.size]
-            if not segments:
+            claims = [segment.max_timestamp for segment in segments]
+            while claims:
+                slot = claims.index(max(claims))
+                segment = segments[slot]
+                result = yield [segment], partial(_search, claims[slot], start)
+                if result is None:
+                    break
+                self._segments.report(segment, result[1])
+                found: TimeFound = result[0]
+                if found is not None:
+                    return found
+                # What has it lies before the start, or is damaged: see what is there.
+                left = yield [segment], partial(_newest, start)
+                if left is None:
+                    break
+                if left < claims[slot]:
+                    claims[slot] = left
+                else:  # a producer's word, and no record bears it out
+                    del claims[slot], segments[slot]
+            else:
                 return None
-            newest = segments[0].max_timestamp
-            if segments[0].base_offset < start:  # the newest may lie before
-                newest = yield segments[:1], partial(_newest, start)
-        newest = max([newest, *(segment.max_timestamp for segment in segments[1:])])
-        return (yield from self._find(newest))
 
     def _first(self, offset: int, timestamp_ms: int) -> Generator[Step, Any, Segment | None]:
         """Return the first segment from `offset` on that is not all older."""

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 from tests.sim import SimRuntime
-from tests.storage.batches import NOW_MS, Answer, batch_of, read, read_batches
+from tests.storage.batches import (
+    NOW_MS,
+    Answer,
+    batch_of,
+    find_time,
+    read,
+    read_batches,
+)
 
 from isthmus.record.markers import EndMarker, build_marker
 from isthmus.record.rebuild import delete_horizon
@@ -103,6 +110,18 @@ def test_what_was_replaced_is_read_as_a_gap(server):
         assert first.base_offset <= kept[0] <= first.last_offset
 
 
+def test_the_newest_in_memory_are_read_as_they_are_compacted(tmp_path):
+    server = Server(tmp_path / "data", settings=LocalSettings())
+    for number in range(30):
+        server.put((b"a", b"%d" % number + bytes(150)), (b"b%d" % number, b""))
+    server.fill()
+    before = server.log._shared.tails.total_bytes
+    server.compact()
+    assert [row[1] for row in server.records()].count(b"a") == 1
+    assert 0 < server.log._shared.tails.total_bytes < before // 2
+    assert server.partition.tail.cost_bytes == server.log._shared.tails.total_bytes
+
+
 def test_times_are_found_in_what_is_left(server):
     times = {}
     for number in range(30):
@@ -112,13 +131,13 @@ def test_times_are_found_in_what_is_left(server):
     server.fill()
     server.compact()
     oldest = min(times.values())
-    assert server.partition.offset_for_time(0) == oldest
+    assert find_time(server.partition, 0) == oldest
     for offset, when in times.values():
-        assert server.partition.offset_for_time(when) == (offset, when)
+        assert find_time(server.partition, when) == (offset, when)
     server.log.close()
     server.start()
     for offset, when in times.values():
-        assert server.partition.offset_for_time(when) == (offset, when)
+        assert find_time(server.partition, when) == (offset, when)
 
 
 def test_small_segments_become_one(server):

@@ -93,6 +93,15 @@ def values(partition):
 # --- by time ----------------------------------------------------------------------------------
 
 
+def test_a_partition_without_records_stops_nobody():
+    server = Server(retention_ms=HOUR_MS)
+    server.log.create("b", 1, {"retention.ms": str(HOUR_MS)})
+    server.log.partition("b", 0).append(batch_of(b"x"), None)
+    server.log.flush()
+    server.runtime.advance(2 * HOUR_MS)
+    assert server.log.partition("b", 0).start_offset == 1
+
+
 def test_a_segment_goes_once_its_newest_record_is_older_than_retention_ms():
     server = fill(Server(retention_ms=5 * MINUTE_MS + MINUTE_MS // 2))
     assert server.segments() == [0, 2, 4]

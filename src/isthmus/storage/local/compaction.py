@@ -359,6 +359,7 @@ class Compactor:
             self._check(partition, group)
             made.take_names(self._shared.open_segments)
             segments.replace(group, made)
+            partition.tail.cut(made.next_offset)
             is_in = True
             swap.hide()
             yield self._piece(swap.finish)

@@ -65,7 +65,6 @@ class LocalPartition:
         "_restart",
         "_segments",
         "_shared",
-        "_tail",
         "_unsynced",
         "_waiting_durable",
         "_waiting_written",
@@ -77,6 +76,7 @@ class LocalPartition:
         "log_topic",
         "producers",
         "start_offset",
+        "tail",
         "topic_id",
     )
 
@@ -101,8 +101,8 @@ class LocalPartition:
         self._shared = shared
         self._segments = loaded.segments
         self._restart = RestartPoint(shared, loaded)
-        self._tail = Tail(shared.tails, self.end_offset)
-        self._reader = PartitionReader(shared, self._segments, self._tail)
+        self.tail = Tail(shared.tails, self.end_offset)
+        self._reader = PartitionReader(shared, self._segments, self.tail)
         self._queue: list[Queued] = []
         self._queue_end = self.end_offset  # one past the newest queued record
         self._queue_bytes = 0
@@ -223,7 +223,7 @@ class LocalPartition:
             for chunk in self._chunks(batches):
                 views = [batch.data for batch in chunk]
                 self._segments.append(chunk, views, keep=keep)
-                self._tail.extend(views, [batch.next_offset for batch in chunk])
+                self.tail.extend(views, [batch.next_offset for batch in chunk])
                 self.end_offset = chunk[-1].next_offset
                 written += chunk
         except OSError as error:
@@ -490,7 +490,7 @@ class LocalPartition:
             self.start_offset = offset
             self._restart.cut_epochs(offset)
             if offset == self.end_offset:
-                self._tail.clear()
+                self.tail.clear()
             self._shared.removals.take_out(self)
         return None
 
@@ -593,7 +593,7 @@ class LocalPartition:
         self.fail(error)
         self._wake()
         self._reader.close()
-        self._tail.clear()
+        self.tail.clear()
         self._stop_flush()
         self._shared.syncer.forget(self)
         self._shared.sweeper.forget(self)

@@ -92,6 +92,15 @@ class Tail:
             self._drop(len(self._views))
         self._budget.forget(self, cost)
 
+    def cut(self, offset: int) -> None:
+        """Give up the batches that end up to `offset`: the file says it shorter now."""
+        count = bisect_right(self._next_offsets, offset)
+        if count == len(self._views):
+            self.clear()
+        elif count:
+            self._budget.total_bytes -= self._cost(count)
+            self._drop(count)
+
     def reset(self, start_offset: int) -> None:
         """Begin again, empty, at `start_offset`."""
         self.clear()

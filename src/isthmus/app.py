@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import resource
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DRAIN_S_MAX = 5.0  # for what is under way when the server is told to stop
+FILES_MAX = 1 << 20  # open at a time, sockets and segments together
 RECORD_OVERHEAD_MAX = 1 << 20  # headers, key and batch header beside the largest packet
 
 
@@ -48,8 +50,24 @@ def run(settings: Settings) -> int:
     # What the message path makes is dropped again at once and forms no cycles, so the collector
     # has little to find; by its default it would look after every 700 messages.
     gc.set_threshold(50_000, 20, 20)
+    raise_file_limit()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(serve(settings))
+
+
+def raise_file_limit() -> None:
+    """Allow this process as many open files as it may have: 1,024 are few, and rarely meant."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def segments_open_max() -> int:
+    """Return how many segments may be open: a quarter of all files, for the rest is sockets."""
+    default = LocalSettings().open_segments_max
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return default if soft == resource.RLIM_INFINITY else min(default, max(16, soft // 4))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -116,6 +134,7 @@ def open_log(settings: Settings, runtime: LoopRuntime) -> LocalLog:
     local = settings.storage.local
     limits = LocalSettings(
         durability=local.durability,
+        open_segments_max=segments_open_max(),
         producer_expiration_ms=local.producer_expiration_s * 1000,
     )
     return LocalLog(Path(local.directory), runtime, settings=limits)

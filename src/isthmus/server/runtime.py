@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-THREADS = 2  # blocking work is fdatasync and what surrounds it: little at a time
+# A round of syncing, a sweep, housekeeping, a file of the journal, a look at a full disk: each
+# has one piece of work at a time, so nobody waits for another, an acknowledgement least of all.
+THREADS = 5
 READ_THREADS = 4  # a disk serves several reads better together than one after the other
 
 Work = tuple["Callable[[], Any]", "Callable[[Any, BaseException | None], object]"]

@@ -146,6 +146,11 @@ class LocalPartition:
         return self._restart.bytes_since
 
     @property
+    def is_unswept(self) -> bool:
+        """Whether a segment has bytes that no sync of its file has covered."""
+        return bool(self._segments.dirty)
+
+    @property
     def has_queued(self) -> bool:
         """Whether something waits for `commit`."""
         return bool(self._queue)

@@ -130,6 +130,11 @@ class Sweep:
                 return
             self._move_points()
 
+    def call_off(self) -> None:
+        """Let it not begin any more; where it has begun, wait for its end."""
+        with self._lock:
+            self._ran = True
+
     def _move_points(self) -> None:
         moving = [
             work for work in self.works if work.recovery_point >= 0 and work.hint_error is None
@@ -203,7 +208,8 @@ class Sweeper:
         if self.unchecked_bytes > self._settings.checkpoint_bytes and not self._holding_off:
             self._ask_largest()
         elif self._open_segments.crowded:
-            for other in list(self._behind)[: len(self._behind) // 2 + 1]:
+            unswept = [each for each in self._behind if each.is_unswept]
+            for other in unswept[: len(unswept) // 2 + 1]:
                 self.ask(other, move=False)
 
     def ask(self, partition: LocalPartition, *, move: bool) -> None:
@@ -229,6 +235,8 @@ class Sweeper:
 
     def finish(self) -> None:
         """Sweep all that asked here and now, and then no more; for the close."""
+        if self._stopped and self._sweep is not None:
+            self._sweep.call_off()
         while not self._stopped and (self._sweep is not None or self._asked):
             current, self._sweep = self._sweep or self._begin(), None
             assert current is not None, "nothing is queued any more"

@@ -131,6 +131,11 @@ class SyncRound:
             except OSError as error:
                 self.error = error
 
+    def call_off(self) -> None:
+        """Let it not begin any more; where it has begun, wait for its end."""
+        with self._lock:
+            self._ran = True
+
     def _run(self) -> None:
         if self.copy is not None and not self.copy.run(self._files):
             for _, work in self.works:
@@ -178,7 +183,12 @@ class Syncer:
             self._runtime.offload(current.run, self._ended)
 
     def finish(self) -> None:
-        """Do all rounds here and now; for the close. Failures are reported as always."""
+        """Do all rounds here and now; for the close. Failures are reported as always.
+
+        After a failure, what is under way is waited for: it uses files that are closed next.
+        """
+        if self._failed and self._round is not None:
+            self._round.call_off()
         while not self._failed and (self._round is not None or self._asked):
             current, self._round = self._round or self._begin(), None
             current.run()

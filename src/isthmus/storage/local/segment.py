@@ -123,11 +123,10 @@ class Segment:
         gap_end: int = 0,
         suffix: str = "",
     ) -> None:
-        """`suffix`: ends the names of files that are being made beside those of the log."""
         self.base_offset = base_offset
         self.next_offset = base_offset
         self.path = directory / f"{base_offset:020d}.log{suffix}"
-        self.suffix = suffix
+        self.suffix = suffix  # of files that are being made beside those of the log
         self.gap_end = gap_end  # compaction may have taken offsets below it
         self.size = 0
         self.synced_size = 0  # bytes that an fdatasync of this very file has covered
@@ -541,11 +540,7 @@ class Segment:
         )
         twin.path = self.path
         twin.next_offset, twin.size = self.next_offset, self.size
-        twin.max_timestamp, twin.max_timestamp_offset = (
-            self.max_timestamp,
-            self.max_timestamp_offset,
-        )
-        twin.newest_known = self.newest_known
+        twin._take_newest(self)
         if self._descriptor >= 0:
             self.pins += 1
             twin.pins = 1  # of the other's file
@@ -562,12 +557,13 @@ class Segment:
         if self._descriptor >= 0:
             self._open.use(self)
         if is_same and twin.newest_known and not self.newest_known:
-            self.max_timestamp, self.max_timestamp_offset = (
-                twin.max_timestamp,
-                twin.max_timestamp_offset,
-            )
-            self.newest_known = True
+            self._take_newest(twin)
         self.release(twin)
+
+    def _take_newest(self, other: Segment) -> None:
+        self.max_timestamp = other.max_timestamp
+        self.max_timestamp_offset = other.max_timestamp_offset
+        self.newest_known = other.newest_known
 
     def release(self, twin: Segment) -> None:
         """Let go of a twin of which nothing is of use any more."""

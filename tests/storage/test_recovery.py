@@ -64,7 +64,7 @@ class Server:
 
     def kill(self):
         """End without a word: what was written stays, no mark is left."""
-        for segments in [partition._segments for partition in self.log._shared.partitions]:
+        for segments in [partition.segments for partition in self.log._shared.partitions]:
             for segment in segments:
                 segment._descriptor = -1
         self.log._directory.close()

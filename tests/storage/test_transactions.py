@@ -158,7 +158,7 @@ def test_what_a_power_cut_took_is_not_told_later():
     disk, path = server.disk, DIRECTORY / "t-0" / "00000000000000000000.log"
     size = disk.size(path)
     server.put(records(1, 0), marker_of(1, commits=False))
-    server.partition._segments.save_indexes()
+    server.partition.segments.save_indexes()
     disk.file(path.with_suffix(".txnindex")).sync()
     disk.sync_directory(path.parent)
     cuts = map(disk.cut_power, range(100))

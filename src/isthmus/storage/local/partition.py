@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from isthmus.runtime import Runtime
     from isthmus.storage.local.recovery import Loaded
     from isthmus.storage.local.segment import Segment
-    from isthmus.storage.local.segments import SegmentList
     from isthmus.storage.local.shared import Shared
     from isthmus.storage.log import Records, Ticket, TimeAnswer
     from isthmus.storage.topic_configs import TopicConfig
@@ -63,7 +62,6 @@ class LocalPartition:
         "_reader",
         "_records_unsynced",
         "_restart",
-        "_segments",
         "_shared",
         "_unsynced",
         "_waiting_durable",
@@ -75,6 +73,7 @@ class LocalPartition:
         "leader_epoch",
         "log_topic",
         "producers",
+        "segments",
         "start_offset",
         "tail",
         "topic_id",
@@ -99,10 +98,10 @@ class LocalPartition:
         self.leader_epoch = loaded.epochs.latest
         self.producers = loaded.producers
         self._shared = shared
-        self._segments = loaded.segments
+        self.segments = loaded.segments
         self._restart = RestartPoint(shared, loaded)
         self.tail = Tail(shared.tails, self.end_offset)
-        self._reader = PartitionReader(shared, self._segments, self.tail)
+        self._reader = PartitionReader(shared, self.segments, self.tail)
         self._queue: list[Queued] = []
         self._queue_end = self.end_offset  # one past the newest queued record
         self._queue_bytes = 0
@@ -148,7 +147,7 @@ class LocalPartition:
     @property
     def is_unswept(self) -> bool:
         """Whether a segment has bytes that no sync of its file has covered."""
-        return bool(self._segments.dirty)
+        return bool(self.segments.dirty)
 
     @property
     def has_queued(self) -> bool:
@@ -156,19 +155,14 @@ class LocalPartition:
         return bool(self._queue)
 
     @property
-    def segments(self) -> SegmentList:
-        """Its files, for those who take something away (compaction.py)."""
-        return self._segments
-
-    @property
     def directory(self) -> Path:
         """Where the files are."""
-        return self._segments.directory
+        return self.segments.directory
 
     @property
     def size_bytes(self) -> int:
         """Bytes of all batches kept."""
-        return self._segments.size_bytes
+        return self.segments.size_bytes
 
     # --- appending ----------------------------------------------------------------------------
 
@@ -227,12 +221,12 @@ class LocalPartition:
             self._prepare(batches[0].base_offset)
             for chunk in self._chunks(batches):
                 views = [batch.data for batch in chunk]
-                self._segments.append(chunk, views, keep=keep)
+                self.segments.append(chunk, views, keep=keep)
                 self.tail.extend(views, [batch.next_offset for batch in chunk])
                 self.end_offset = chunk[-1].next_offset
                 written += chunk
         except OSError as error:
-            what = f"{self._segments.directory} was not written"
+            what = f"{self.segments.directory} was not written"
             failure = self._shared.trouble.found(error, what)
             self._cut_needed = True
             self._cut_back()
@@ -240,7 +234,7 @@ class LocalPartition:
             for batch in written:
                 self.producers.replay(batch)
         for aborted in self.producers.aborted:
-            self._segments.note_aborted(aborted)
+            self.segments.note_aborted(aborted)
         self.producers.settle()
         if written:
             self._restart.wrote(self, sum(batch.size for batch in written))
@@ -249,18 +243,18 @@ class LocalPartition:
     def _prepare(self, base_offset: int) -> None:
         """Bring the directory to where the first append can go. Raises OSError."""
         if self._cut_needed:
-            active = self._segments.active
+            active = self.segments.active
             if active is not None:
                 active.cut_back()
             self._cut_needed = False
-        if self._segments.active is None:
-            self._segments.add(base_offset)
+        if self.segments.active is None:
+            self.segments.add(base_offset)
         if self.producers.aborted:
-            self._segments.load_aborted()
+            self.segments.load_aborted()
 
     def _chunks(self, batches: list[RecordBatch]) -> Iterator[list[RecordBatch]]:
         """Part the batches where a new segment begins, beginning it. Raises OSError."""
-        segments = self._segments
+        segments = self.segments
         first, last = batches[0].size, batches[-1].last_offset
         others = self._queue_bytes - first
         if not segments.is_full(first, others, last, self._queue_newest):
@@ -281,12 +275,12 @@ class LocalPartition:
 
     def _cut_back(self) -> None:
         try:
-            active = self._segments.active
+            active = self.segments.active
             if active is not None:
                 active.cut_back()
             self._cut_needed = False
         except OSError as error:
-            self._shared.trouble.found(error, f"{self._segments.directory} was not cut")
+            self._shared.trouble.found(error, f"{self.segments.directory} was not cut")
 
     def _take_back(self) -> None:
         """Offsets and sequence numbers given to what was not written are free again."""
@@ -344,7 +338,7 @@ class LocalPartition:
 
     def begin_sync(self) -> SyncWork:
         """Take what a round needs to make all durable that is written now."""
-        segments = self._segments
+        segments = self.segments
         work = SyncWork(self, segments.take_chunks())
         for chunk in work.chunks:
             chunk.segment.pins += 1
@@ -362,7 +356,7 @@ class LocalPartition:
             return
         if work.syncs_names:
             synced = [chunk for chunk in work.chunks if chunk not in work.journalled]
-            self._segments.note_synced(
+            self.segments.note_synced(
                 [(chunk.segment, chunk.end) for chunk in synced], work.names_version
             )
         self._advance_durable(work.end_offset)
@@ -379,7 +373,7 @@ class LocalPartition:
 
         `move` the recovery point as well; then nothing must be queued.
         """
-        segments = self._segments
+        segments = self.segments
         work = SweepWork(self, [(segment, segment.size) for segment in segments.dirty])
         if move:
             self._restart.begin(work)
@@ -393,7 +387,7 @@ class LocalPartition:
     def end_sweep(self, work: SweepWork) -> None:
         """A sweep has done what it could; its segments and names are on the disk."""
         if self._closed is None:
-            self._segments.note_synced(work.segments, work.names_version)
+            self.segments.note_synced(work.segments, work.names_version)
             self._restart.end(work)
             self._advance_durable(work.end_offset)
 
@@ -456,11 +450,11 @@ class LocalPartition:
 
     def offset_for_time(self, timestamp_ms: int, answer: TimeAnswer) -> None:
         """Look for the first record at or after `timestamp_ms`."""
-        TimeLookup(self, self._segments, answer).find(timestamp_ms)
+        TimeLookup(self, self.segments, answer).find(timestamp_ms)
 
     def offset_for_max_time(self, answer: TimeAnswer) -> None:
         """Look for the first record with the largest timestamp."""
-        TimeLookup(self, self._segments, answer).find_newest()
+        TimeLookup(self, self.segments, answer).find_newest()
 
     def epoch_at(self, offset: int) -> int:
         """Return the leader epoch in which `offset` was written, or -1."""
@@ -501,7 +495,7 @@ class LocalPartition:
 
     def spans(self) -> list[tuple[Segment, int]]:
         """Return the segments that have something after the start, each with its end."""
-        spans = self._segments.spans(self.end_offset) if self._closed is None else []
+        spans = self.segments.spans(self.end_offset) if self._closed is None else []
         return [(segment, end) for segment, end in spans if end > self.start_offset]
 
     def seal_if_expired(self) -> bool:
@@ -513,20 +507,20 @@ class LocalPartition:
 
         An append does the same; this is for a log topic that nobody appends to.
         """
-        return self._segments.is_idle_too_long(self._shared.runtime.now_ms()) and self._roll()
+        return self.segments.is_idle_too_long(self._shared.runtime.now_ms()) and self._roll()
 
     def _roll(self) -> bool:
-        active = self._segments.active
+        active = self.segments.active
         if active is None or active.size == 0 or self._cut_needed or self._closed is not None:
             return False
-        self._segments.roll_empty(self.end_offset)
+        self.segments.roll_empty(self.end_offset)
         self._shared.sweeper.ask(self, move=True)
         return True
 
     @property
     def has_expired_segment(self) -> bool:
         """Whether all of the oldest segment lies before the start."""
-        oldest_end = self._segments.oldest_end
+        oldest_end = self.segments.oldest_end
         return (
             oldest_end is not None and oldest_end <= self.start_offset and self._closed is None
         )
@@ -537,14 +531,14 @@ class LocalPartition:
         None where that must wait: for compaction, or because a restart might ask for the
         segment, until a checkpoint that is asked for now. Raises OSError.
         """
-        oldest_end = self._segments.oldest_end
+        oldest_end = self.segments.oldest_end
         assert oldest_end is not None
-        if self._segments.is_swapping:
+        if self.segments.is_swapping:
             return None
         if oldest_end > self._restart.unneeded_before:
             self._ask_checkpoint()
             return None
-        return self._segments.take_out_oldest()
+        return self.segments.take_out_oldest()
 
     def _ask_checkpoint(self) -> None:
         """Have the recovery point moved to the end."""
@@ -556,7 +550,7 @@ class LocalPartition:
     def configure(self, config: TopicConfig) -> None:
         """Obey other settings from now on."""
         self.config = config
-        self._segments.configure(config)
+        self.segments.configure(config)
         self._stop_flush()
         if config.durability != DURABILITY_SYNCED:
             self._advance_durable(self.end_offset)
@@ -576,21 +570,19 @@ class LocalPartition:
 
     def ask_last_sweep(self) -> None:
         """Ask for the sweep before a close, after which a start need not check anything."""
-        active = self._segments.active
+        active = self.segments.active
         if active is None or self._restart.covers(self.end_offset):
             return
         try:
             active.save_indexes(complete=True)
         except OSError as error:
-            logger.warning(
-                "an index in %s was not written: %s", self._segments.directory, error
-            )
+            logger.warning("an index in %s was not written: %s", self.segments.directory, error)
         self._shared.sweeper.ask(self, move=True)
 
     @property
     def is_settled(self) -> bool:
         """Whether a restart need not check anything."""
-        return self.durable_recovery_point == self.end_offset and not self._segments.dirty
+        return self.durable_recovery_point == self.end_offset and not self.segments.dirty
 
     def close(self, error: IsthmusError) -> None:
         """Refuse with `error` what comes from here on, wake the readers, close the files."""
@@ -602,4 +594,4 @@ class LocalPartition:
         self._stop_flush()
         self._shared.syncer.forget(self)
         self._shared.sweeper.forget(self)
-        self._segments.close()
+        self.segments.close()

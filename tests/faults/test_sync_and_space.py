@@ -123,6 +123,72 @@ def test_flush_messages_asks_for_a_sync_after_so_many_records():
     assert server.syncs() == before + 2
 
 
+@pytest.mark.parametrize("durability", ["written", "synced"])
+def test_flush_ms_is_the_longest_time_that_a_record_stays_unsynced(durability):
+    server = Server(durability=durability)
+    server.log.configure("a", {"flush.ms": "500"})
+    before = server.syncs()
+    for _ in range(3):  # of which nobody waits to be durable
+        server.partition().append(batch_of(b"v"), None)
+        server.log.flush()
+        server.runtime.advance(100)
+    assert server.syncs() == before
+    server.runtime.advance(200)
+    assert server.syncs() == before + 1
+    assert contents(Server(server.disk.copy().cut_power(1)).partition()) == [b"v"] * 3
+    server.runtime.advance(10_000)
+    assert server.syncs() == before + 1, "nothing is unsynced"
+
+
+def test_flush_ms_waits_for_nobody_who_is_synced_already():
+    server = Server()
+    server.log.configure("a", {"flush.ms": "500"})
+    server.partition().append(batch_of(b"v"), None)
+    server.log.flush()
+    server.runtime.advance(300)
+    server.put()
+    server.log.flush()
+    server.runtime.settle()
+    before = server.syncs()
+    server.runtime.advance(10_000)
+    assert server.syncs() == before
+
+
+def test_what_a_start_has_to_check_is_bounded_for_all_partitions_together():
+    server = Server(durability="written", checkpoint_bytes=30_000)
+    for _ in range(40):
+        for name in "abc":
+            server.put(bytes(1000), name=name)
+        server.log.flush()
+        server.runtime.settle()
+        unchecked = sum(
+            server.partition(name).end_offset - server.partition(name).durable_recovery_point
+            for name in "abc"
+        )
+        assert unchecked * 1000 <= 30_000 + 3 * 1100
+
+
+def test_after_a_minute_a_start_has_nothing_to_check():
+    server = Server()
+    server.put()
+    server.log.flush()
+    server.runtime.advance(60_000)
+    assert server.partition().durable_recovery_point == 1
+    before = server.syncs()
+    server.runtime.advance(600_000)
+    assert server.syncs() == before, "and a sweep has nothing to do"
+
+
+def test_files_that_must_be_synced_before_they_can_be_closed_are_swept_early():
+    server = Server(open_segments_max=2)
+    for _ in range(3):
+        for name in "abc":
+            server.put(name=name)
+        server.log.flush()
+        server.runtime.settle()
+    assert len(server.log._shared.open_segments) <= 3
+
+
 # --- a sync that fails ------------------------------------------------------------------------
 
 

@@ -111,3 +111,10 @@ def test_names_that_no_directory_can_have_are_refused(name):
 @pytest.mark.parametrize("name", ["a", "A.b_c-9", "__consumer_offsets", "x" * 249, "..."])
 def test_names_that_kafka_allows_are_allowed(name):
     check_log_topic(name)
+
+
+def test_when_records_are_synced_is_obeyed():
+    config = TopicConfig({"flush.ms": "250", "flush.messages": "10"})
+    assert (config.ms_per_sync, config.records_per_sync) == (250, 10)
+    assert SETTINGS["flush.ms"].honoured
+    assert SETTINGS["flush.messages"].honoured

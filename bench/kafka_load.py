@@ -234,12 +234,13 @@ class RawProducer:
 class RawReader:
     """One connection that fetches the partitions in turn, two requests in flight."""
 
-    def __init__(self, address: Address, batch_size: int) -> None:
+    def __init__(self, address: Address, batch_size: int, start_offset: int = 0) -> None:
         self._connection = _open(address)
         self._batch_size = batch_size
+        self._start_offset = start_offset
         self._head_size = kafka_wire.fetch_head_size(LOG_TOPIC)
         self._scrap = bytearray(RECEIVE_BYTES)
-        self._offsets = [0] * PARTITIONS
+        self._offsets = [start_offset] * PARTITIONS
         self._patient_until = time.perf_counter() + PATIENCE_SECONDS
 
     def run(self, seconds: float, *, again: bool) -> Interval:
@@ -262,7 +263,7 @@ class RawReader:
             if at_end:
                 ended.add(partition)
             if at_end and again:
-                self._offsets[partition] = 0
+                self._offsets[partition] = self._start_offset
 
     def _ask(self, partition: int) -> None:
         request = kafka_wire.fetch_request(LOG_TOPIC, partition, self._offsets[partition])

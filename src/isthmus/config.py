@@ -142,6 +142,12 @@ class KafkaSettings(Struct, frozen=True, kw_only=True):
     fetch_sessions_max: Annotated[int, Meta(ge=0)] = 1_000
     """Incremental fetch sessions kept at one time (KIP-227)."""
 
+    fetch_bytes_max: Annotated[int, Meta(ge=1024, le=0x7FFF_FFFF)] = 57_671_680
+    """Bytes of records in one response, whatever a client asks for; or one batch."""
+
+    fetch_unsent_bytes_max: Annotated[int, Meta(ge=1024)] = 268_435_456
+    """Bytes of all responses that clients are slow to take; beyond it, one batch at a time."""
+
 
 class HttpSettings(Struct, frozen=True, kw_only=True):
     """Health and readiness, for the machines that look after this one."""

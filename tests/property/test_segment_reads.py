@@ -1,4 +1,4 @@
-"""Reads and time lookups of a partition against a plain list: any batches, sizes, rolls, starts.
+"""Reads and time lookups against a plain list: any batches, sizes, rolls, starts, damage.
 
 Nothing is served from the tail, so every answer comes out of segment files and their indexes,
 from a disk that is warm or one that is always cold.

@@ -152,11 +152,10 @@ class Fetches:
         reads = []
         for entry in fetch.entries:
             read = self._read_one(entry, fetch.isolation, left, is_first=is_first)
-            if read.size:
+            if read.size or read.is_loading:
                 is_first = False
-                left -= read.size
-            elif read.is_loading:
-                left -= min(left, entry.bytes_max)  # so much is loaded at once for one fetch
+                # What is loaded at one time for one fetch is within its limits, too.
+                left -= read.size or min(left, entry.bytes_max)
             reads.append(read)
         return reads
 

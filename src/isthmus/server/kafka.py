@@ -85,11 +85,19 @@ class KafkaShore:
         self.accepted = 0
         self.refused = 0
         self.requests = 0
+        self.unsent_bytes = 0  # of responses to clients that are slow to take them
         runtime.later(IDLE_MS, self._cut_idle)
 
     def connection(self) -> KafkaConnection:
         """Return the protocol of a new connection."""
         return KafkaConnection(self)
+
+    @property
+    def fetch_bytes_left(self) -> int:
+        """How large the next response to a Fetch may be."""
+        settings = self.settings
+        left = settings.fetch_unsent_bytes_max - self.unsent_bytes
+        return max(0, min(settings.fetch_bytes_max, left))
 
     def forget_log_topic(self, name: str) -> None:
         """A log topic was deleted: tell everybody who remembers it."""
@@ -127,6 +135,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
         "_transport",
         "_under_way",
         "_under_way_bytes",
+        "_unsent_bytes",
         "address",
         "peer",
     )
@@ -147,6 +156,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
         self._under_way_bytes = 0
         self._advances = False
         self._can_write = True
+        self._unsent_bytes = 0  # when the client was found to be slow
         self._is_paused = False
         self._is_silent = False  # since the last look, see `cut_if_idle`
 
@@ -190,12 +200,17 @@ class KafkaConnection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         self._can_write = False
+        if self._transport is not None:
+            self._unsent_bytes = self._transport.get_write_buffer_size()
+            self._shore.unsent_bytes += self._unsent_bytes
 
     def resume_writing(self) -> None:
         self._can_write = True
+        self._all_sent()
         self._advance()
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        self._all_sent()
         self._forget()
         logger.debug("disconnected connection=%d error=%s", self._number, exc or "none")
 
@@ -369,6 +384,10 @@ class KafkaConnection(asyncio.BufferedProtocol):
                 transport.pause_reading()
             else:
                 transport.resume_reading()
+
+    def _all_sent(self) -> None:
+        self._shore.unsent_bytes -= self._unsent_bytes
+        self._unsent_bytes = 0
 
     def _guard(self, call: Callable[..., None], *arguments: Any) -> None:
         try:

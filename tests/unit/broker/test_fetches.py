@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections import deque
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.broker.kafka_room import KafkaRoom, batch_of
+from tests.sim import SimRuntime
+from tests.storage.disk import SimDisk
+from tests.unit.broker.kafka_room import KafkaRoom, TurnAppends, batch_of
 
 from isthmus.broker.fetch_sessions import EPOCH_FINAL, EPOCH_MAX, FetchContext, FetchSessions
 from isthmus.broker.fetches import Fetch, Fetches, FetchPartition, PartitionRead, epoch_end
 from isthmus.broker.topic_ids import TopicIds
 from isthmus.kafka.errors import ErrorCode
+from isthmus.storage.local.log import LocalLog
+from isthmus.storage.local.settings import LocalSettings
 from isthmus.storage.log import ISOLATION_DURABLE
 
 BIG = 1 << 20
@@ -351,3 +357,106 @@ def test_a_session_tells_what_became_of_its_log_topic() -> None:  # KIP-516
     room.log.create("t", 1, {})
     again = room.begin(opened.session_id, 2, ((0, 5),), version=13)
     assert error(again) is ErrorCode.INCONSISTENT_TOPIC_ID
+
+
+# --- a cold disk ------------------------------------------------------------------------------
+
+
+class ColdRoom(FetchRoom):
+    """The same over files of which nothing is in memory; three batches in each partition."""
+
+    def __init__(self) -> None:
+        self.runtime = SimRuntime()
+        self.disk = SimDisk()
+        self.log = LocalLog(  # type: ignore[assignment]
+            Path("/disk/data"), self.runtime, self.disk, LocalSettings(tail_bytes_max=0)
+        )
+        self.appends = TurnAppends(self.runtime, self.log)
+        self.topic = self.log.create("t", 3, {})  # type: ignore[assignment]
+        self.fetches = Fetches(self.runtime, self.log, TopicIds(self.log))
+        self.answers = []
+        for index in range(3):
+            for _ in range(3):
+                self.produce("t", index)
+        self.disk.is_cold = True
+
+    @property
+    def sizes(self) -> list[list[int]]:
+        return [[read.size // BATCH_BYTES for read in reads] for reads in self.answers]
+
+
+@pytest.mark.parametrize("wait_ms", [0, 500])
+@pytest.mark.parametrize("bytes_min", [0, 1])
+def test_what_is_on_its_way_is_not_answered_with_nothing(wait_ms: int, bytes_min: int) -> None:
+    room = ColdRoom()
+    assert room.serve(want(), wait_ms=wait_ms, bytes_min=bytes_min) is not None
+    room.runtime.turn()
+    assert room.answers == []
+    room.runtime.settle()
+    assert room.sizes == [[3]]
+    assert room.fetches.waiting == 0
+
+
+def test_patience_that_ends_before_the_disk_does_is_stretched() -> None:
+    room = ColdRoom()
+    room.serve(want(), wait_ms=500)
+    reads, room.runtime.reads = room.runtime.reads, deque()
+    room.runtime.advance(1_000)
+    assert room.answers == []
+    room.runtime.reads = reads
+    room.runtime.settle()
+    assert room.sizes == [[3]]
+
+
+def test_a_fetch_takes_what_is_there_first_and_the_rest_next_time() -> None:
+    room = ColdRoom()
+    entries = [want(index) for index in range(3)]
+    room.serve(*entries, wait_ms=500)
+    work, done = room.runtime.reads.popleft()
+    done(work(), None)
+    room.runtime.turn()
+    assert room.sizes == [[3, 0, 0]]
+    room.runtime.finish_reads()
+    room.serve(want(1), want(2))
+    assert room.sizes[1:] == [[3, 3]]
+
+
+def test_a_fetch_that_wants_much_waits_for_all_that_is_on_its_way() -> None:
+    room = ColdRoom()
+    room.serve(want(0), want(1), want(2), wait_ms=500, bytes_min=9 * BATCH_BYTES)
+    room.runtime.settle()
+    assert room.sizes == [[3, 3, 3]]
+
+
+def test_waiting_for_the_disk_takes_no_turns() -> None:
+    room = ColdRoom()
+    room.serve(want(0), want(1), wait_ms=500)
+    room.runtime.turn()
+    assert not room.runtime._deferred
+    room.runtime.settle()
+
+
+def test_one_fetch_has_no_more_loaded_than_it_may_have() -> None:
+    room = ColdRoom()
+    room.serve(want(0), want(1), want(2), bytes_max=2 * BIG)
+    assert len(room.runtime.reads) == 2
+    room.runtime.turn()
+    assert not room.runtime._deferred, "the third is not waited for either"
+    room.runtime.settle()
+
+
+def test_an_error_of_the_disk_is_told() -> None:
+    room = ColdRoom()
+    room.disk.fail_only, room.disk.fail_at = ("pread",), room.disk.calls + 1
+    room.serve(want(), wait_ms=500)
+    room.runtime.settle()
+    assert room.answers[0][0].error is ErrorCode.KAFKA_STORAGE_ERROR
+
+
+def test_a_log_topic_that_goes_while_it_is_read_is_told() -> None:
+    room = ColdRoom()
+    room.serve(want(), wait_ms=500)
+    room.log.delete("t")
+    room.fetches.recheck()
+    room.runtime.settle()
+    assert room.answers[0][0].error is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.unit.broker.kafka_room import batch_of
-from tests.unit.server.kafka_peer import ShoreRoom
+from tests.unit.server.kafka_peer import Peer, ShoreRoom
 
 from isthmus.kafka.api import ApiKey
 from isthmus.kafka.errors import ErrorCode
@@ -225,6 +225,41 @@ def test_who_does_not_read_gets_nothing_new_begun() -> None:
     assert peer.answers() == []
     peer.connection.resume_writing()
     assert len(peer.answers()) == 1
+
+
+def fetch_everything(peer: Peer) -> int:
+    """Fetch all that there is, with no limits; return the bytes of records that came."""
+    body = fetch_body()
+    body["max_bytes"] = body["topics"][0]["partitions"][0]["partition_max_bytes"] = 2**31 - 1
+    (topic,) = peer.ask(ApiKey.FETCH, 12, body)["responses"]
+    return len(topic["partitions"][0]["records"])
+
+
+def test_what_one_response_holds_is_limited_whatever_is_asked() -> None:
+    room = ShoreRoom(fetch_bytes_max=3_000)
+    room.log.create("t", 1, {})
+    peer = room.peer()
+    for _ in range(10):
+        peer.ask(ApiKey.PRODUCE, 9, produce_body(room, size=1_000))
+    assert 1_000 < fetch_everything(peer) <= 3_000
+
+
+def test_what_all_slow_readers_hold_is_limited() -> None:
+    room = ShoreRoom(fetch_unsent_bytes_max=10_000)
+    room.log.create("t", 1, {})
+    slow, peer = room.peer(), room.peer()
+    for _ in range(10):
+        peer.ask(ApiKey.PRODUCE, 9, produce_body(room, size=1_000))
+    everything = fetch_everything(peer)
+    slow.transport.unsent = 50_000
+    slow.connection.pause_writing()
+    one = fetch_everything(peer)
+    assert 0 < one * 5 < everything
+    slow.connection.resume_writing()
+    assert fetch_everything(peer) == everything
+    slow.connection.pause_writing()
+    slow.connection.connection_lost(None)
+    assert fetch_everything(peer) == everything
 
 
 def test_a_lost_connection_ends_its_waiting() -> None:

@@ -34,7 +34,7 @@ def fetch(call: Call) -> None:
     wanted = Fetch(
         context.entries,
         ISOLATION_DURABLE if is_committed else ISOLATION_WRITTEN,
-        request["max_bytes"],
+        min(request["max_bytes"], shore.fetch_bytes_left),
         request["min_bytes"],
         request["max_wait_ms"],
     )

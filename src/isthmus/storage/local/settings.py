@@ -21,7 +21,7 @@ class LocalSettings:
     tails_bytes_max: int = 64 * MIB  # and of all partitions together
     open_segments_max: int = 4096  # files kept open
     index_bytes_max: int = 64 * MIB  # indexes of open files in memory
-    read_bytes_max: int = 4 * MIB  # taken from the disk at once, but for a larger batch
+    read_bytes_max: int = 1 * MIB  # taken from the disk at once, but for a larger batch
     loaded_bytes_max: int = 8 * MIB  # read from a cold disk and kept, per partition
     all_loaded_bytes_max: int = 32 * MIB  # and of all partitions together
     checkpoint_bytes: int = 128 * MIB  # most bytes to go over after a crash, about

@@ -135,6 +135,9 @@ def open_log(settings: Settings, runtime: LoopRuntime) -> LocalLog:
     limits = LocalSettings(
         durability=local.durability,
         open_segments_max=segments_open_max(),
+        retention_ms=local.retention_s * 1000 if local.retention_s >= 0 else -1,
+        retention_bytes=local.retention_bytes,
+        retention_check_ms=local.retention_check_s * 1000,
         producer_expiration_ms=local.producer_expiration_s * 1000,
     )
     return LocalLog(Path(local.directory), runtime, settings=limits)

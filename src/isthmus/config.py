@@ -168,6 +168,15 @@ class LocalStorageSettings(Struct, frozen=True, kw_only=True):
     durability: Literal["synced", "written", "memory"] = "synced"
     """What an acknowledged record survives: `synced` a power cut, `written` SIGKILL."""
 
+    retention_s: Annotated[int, Meta(ge=-1)] = 604_800
+    """Age above which records are deleted, unless their log topic says otherwise; -1: never."""
+
+    retention_bytes: Annotated[int, Meta(ge=-1)] = -1
+    """Size above which a partition loses its oldest records, likewise; -1: no limit."""
+
+    retention_check_s: Annotated[int, Meta(ge=1, le=86_400)] = 30
+    """Seconds between two looks for what is to be deleted."""
+
     producer_expiration_s: Annotated[int, Meta(ge=1)] = 86_400
     """How long an idempotent producer that writes nothing is remembered, per partition."""
 

@@ -234,6 +234,21 @@ def test_a_compacted_log_topic_may_lose_old_records_too():
     assert server.span == (6, 6)
 
 
+def test_the_server_has_defaults_for_log_topics_that_do_not_say():
+    runtime = SimRuntime()
+    limits = LocalSettings(retention_ms=5 * MINUTE_MS, retention_bytes=-1)
+    log = LocalLog(DIRECTORY, runtime, SimDisk(), settings=limits)
+    log.create("silent", 1, SMALL)
+    log.create("own", 1, SMALL | {"retention.ms": "-1"})
+    for name in log.topics:
+        log.partition(name, 0).append(batch_of(b"x", timestamp=runtime.now_ms()), None)
+    log.flush()
+    runtime.advance(10 * MINUTE_MS)
+    assert log.partition("silent", 0).start_offset == 1
+    assert log.partition("own", 0).start_offset == 0
+    assert log.topics["silent"].configs == SMALL  # what was set, and nothing else
+
+
 def test_other_settings_are_obeyed_from_the_next_pass_on():
     server = fill(Server())
     server.pass_time(100)

@@ -152,6 +152,15 @@ class Partition(Protocol):
         the log topic is deleted.
         """
 
+    def delete_before(self, offset: int, done: Callable[[IsthmusError | None], object]) -> None:
+        """Delete the records before `offset` (-1: all there are now); `done` tells how it went.
+
+        On the loop, perhaps within this call. With None: `start_offset` is `offset`, or was
+        more already, and will not be less after any crash. Else OffsetOutOfRange, for an
+        offset after `end_offset`; PolicyViolation, where `cleanup.policy` is not to delete;
+        TopicUnknown, StorageError. The bytes go later, with whole segments.
+        """
+
     def offset_for_time(self, timestamp_ms: int, answer: TimeAnswer) -> None:
         """Find the first record at or after `timestamp_ms`, exactly.
 
@@ -191,6 +200,8 @@ class LogTopic(Protocol):
 
 class Log(Protocol):
     """All log topics of one server."""
+
+    topic_defaults: Mapping[str, str]  # of settings where the engine's are not Kafka's
 
     @property
     def cluster_id(self) -> str:

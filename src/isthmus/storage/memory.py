@@ -168,6 +168,7 @@ class MemoryPartition:
         gone = bisect_right(self._ends, self.start_offset)
         self.size_bytes -= sum(batch.size for batch in self._batches[:gone])
         del self._batches[:gone], self._ends[:gone]
+        self._wake()
         done(None)
 
     def batches(self, offset: int) -> Iterator[RecordBatch]:
@@ -230,6 +231,7 @@ class MemoryLog:
         self.directory = "memory"
         self.cluster_id = urlsafe_b64encode(runtime.random_bytes(16)).rstrip(b"=").decode()
         self.error: StorageError | None = None
+        self.topic_defaults: Mapping[str, str] = {}
         self.touched: list[MemoryPartition] = []
         self._topics: dict[str, MemoryTopic] = {}
 

@@ -341,9 +341,12 @@ class TopicConfig:
         "segment_ms_max",
     )
 
-    def __init__(self, configs: Mapping[str, str], durability: str = DURABILITY_SYNCED) -> None:
+    def __init__(
+        self, configs: Mapping[str, str], defaults: Mapping[str, str] | None = None
+    ) -> None:
+        """`defaults` are those of the server, where they are not Kafka's."""
         check_configs(configs)
-        assert durability in DURABILITIES
+        configs = {**(defaults or {}), **configs}
         self.segment_bytes_max = (
             _int("internal.segment.bytes", configs) or _int("segment.bytes", configs)
         )  # fmt: skip
@@ -371,7 +374,7 @@ class TopicConfig:
         self.file_delete_delay_ms = _int("file.delete.delay.ms", configs)
         self.records_per_sync = _int("flush.messages", configs)
         self.ms_per_sync = _int("flush.ms", configs)
-        self.durability = configs.get("isthmus.durability", durability)
+        self.durability = configs.get("isthmus.durability", DURABILITY_SYNCED)
         if self.records_per_sync == 1:
             self.durability = DURABILITY_SYNCED
 

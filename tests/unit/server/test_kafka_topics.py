@@ -264,6 +264,34 @@ def test_every_setting_of_a_log_topic_is_described(peer: Peer, version: int) -> 
     assert {row["name"] for row in result["configs"]} == rows.keys()
 
 
+def test_defaults_of_the_server_are_told_with_their_source(peer: Peer) -> None:
+    peer.room.log.topic_defaults = {"retention.ms": "1000", "retention.bytes": "-1"}
+    peer.room.log.create("own", 1, {"retention.ms": "2000"})
+    asked = [(2, "t"), (2, "own"), (4, "1")]
+    resources = [
+        {"resource_type": kind, "resource_name": name, "configuration_keys": None}
+        for kind, name in asked
+    ]
+    body = {"resources": resources, "include_synonyms": True}
+    rows = [
+        {row["name"]: row for row in result["configs"]}
+        for result in peer.ask(ApiKey.DESCRIBE_CONFIGS, 4, body)["results"]
+    ]
+    found = [rows[0]["retention.ms"], rows[1]["retention.ms"], rows[2]["log.retention.ms"]]
+    defaults = [("1000", 4), ("604800000", 5)]
+    assert [(row["value"], row["config_source"]) for row in found] == [
+        ("1000", 4),
+        ("2000", 1),
+        ("1000", 4),
+    ]
+    assert [[(one["value"], one["source"]) for one in row["synonyms"]] for row in found] == [
+        defaults,
+        [("2000", 1), *defaults],
+        defaults,
+    ]
+    assert rows[0]["retention.bytes"]["config_source"] == 5  # the same as Kafka's
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "error"),
     [

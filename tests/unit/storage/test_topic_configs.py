@@ -91,15 +91,16 @@ def test_typed_access_gives_what_was_set_or_the_default():
     assert config.durability == "synced"
     config = TopicConfig(
         {"cleanup.policy": "compact, delete", "message.timestamp.type": "LogAppendTime"},
-        "memory",
+        {"isthmus.durability": "memory", "retention.ms": "5", "cleanup.policy": "delete"},
     )
     assert (config.compacts, config.log_append_time) == (True, True)
-    assert config.durability == "memory"
+    assert (config.durability, config.retention_ms) == ("memory", 5)
 
 
 def test_a_sync_per_message_is_the_durability_synced():
-    assert TopicConfig({"flush.messages": "1"}, "written").durability == "synced"
-    assert TopicConfig({"flush.messages": "2"}, "written").durability == "written"
+    written = {"isthmus.durability": "written"}
+    assert TopicConfig({"flush.messages": "1"}, written).durability == "synced"
+    assert TopicConfig({"flush.messages": "2"}, written).durability == "written"
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a b", "ä", "a\n", "x" * 250])

@@ -6,19 +6,20 @@ told under the names that Apache Kafka gives them, because tools look for these.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from isthmus.errors import IsthmusError, TopicUnknown
 from isthmus.kafka.errors import ErrorCode
 from isthmus.server.kafka_api.log_topics import RequestRefused, refusal_of
 from isthmus.storage.names import check_log_topic
-from isthmus.storage.topic_configs import SETTINGS, TopicConfig
+from isthmus.storage.topic_configs import SETTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from isthmus.server.kafka import KafkaShore
     from isthmus.server.kafka_api.call import Call
+    from isthmus.storage.topic_configs import Setting
 
 TOPIC_RESOURCE: Final = 2
 BROKER_RESOURCE: Final = 4
@@ -36,7 +37,9 @@ KINDS: Final = {
     "double": 6,
     "list": 7,
 }
-DURABILITY: Final = "isthmus.durability"
+
+
+Synonyms: TypeAlias = tuple[tuple[str, str, int], ...]
 
 
 class Config(NamedTuple):
@@ -47,33 +50,41 @@ class Config(NamedTuple):
     source: int
     kind: str
     doc: str
-    synonyms: tuple[tuple[str, str, int], ...]
+    synonyms: Synonyms
 
 
-def effective(configs: Mapping[str, str], durability: str | None = None) -> list[Config]:
+def effective(configs: Mapping[str, str], defaults: Mapping[str, str]) -> list[Config]:
     """Return all settings of a log topic for which `configs` were set.
 
-    `durability` is the server's default for it, where that is known.
+    `defaults` are those of the server, where it has its own.
     """
     found = []
     for setting in SETTINGS.values():
         if setting.hidden:
             continue
-        default, below = setting.default, SOURCE_DEFAULT
-        if setting.name == DURABILITY and durability is not None:
-            below = SOURCE_DEFAULT if durability == default else SOURCE_SERVER
-            default = durability
-        synonyms = []
+        value, source = _default(setting, defaults)
+        synonyms = _default_synonyms(setting, defaults)
         if setting.name in configs:
-            synonyms.append((setting.name, configs[setting.name], SOURCE_TOPIC))
-        if setting.server_default is not None:
-            synonyms.append((setting.server_default, default, below))
-        value = configs.get(setting.name, default)
-        source = SOURCE_TOPIC if setting.name in configs else below
-        found.append(
-            Config(setting.name, value, source, setting.kind, setting.doc, tuple(synonyms))
-        )
+            value, source = configs[setting.name], SOURCE_TOPIC
+            synonyms = ((setting.name, value, source), *synonyms)
+        found.append(Config(setting.name, value, source, setting.kind, setting.doc, synonyms))
     return found
+
+
+def _default(setting: Setting, defaults: Mapping[str, str]) -> tuple[str, int]:
+    """Return the value that holds for log topics that do not say, and its source."""
+    default = defaults.get(setting.name, setting.default)
+    return default, SOURCE_DEFAULT if default == setting.default else SOURCE_SERVER
+
+
+def _default_synonyms(setting: Setting, defaults: Mapping[str, str]) -> Synonyms:
+    name = setting.server_default
+    if name is None:
+        return ()
+    value, source = _default(setting, defaults)
+    if source == SOURCE_DEFAULT:
+        return ((name, value, source),)
+    return ((name, value, source), (name, setting.default, SOURCE_DEFAULT))
 
 
 def server_configs(shore: KafkaShore, address: tuple[str, int]) -> list[Config]:
@@ -150,12 +161,9 @@ def server_configs(shore: KafkaShore, address: tuple[str, int]) -> list[Config]:
     for setting in SETTINGS.values():
         name = setting.server_default
         if name is not None:
-            synonyms = ((name, setting.default, SOURCE_DEFAULT),)
-            found.append(
-                Config(
-                    name, setting.default, SOURCE_DEFAULT, setting.kind, setting.doc, synonyms
-                )
-            )
+            value, source = _default(setting, shore.log.topic_defaults)
+            synonyms = _default_synonyms(setting, shore.log.topic_defaults)
+            found.append(Config(name, value, source, setting.kind, setting.doc, synonyms))
     return sorted(found)
 
 
@@ -191,8 +199,7 @@ def _described(call: Call, kind: int, name: str) -> list[Config]:
         log_topic = shore.log.topics.get(name)
         if log_topic is None:
             raise TopicUnknown(f"no log topic {name}")
-        config: TopicConfig = log_topic.partitions[0].config
-        return effective(log_topic.configs, config.durability)
+        return effective(log_topic.configs, shore.log.topic_defaults)
     if kind == BROKER_RESOURCE:
         if name == "":
             return []  # what is set for all brokers at once: nothing can be

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from isthmus.kafka.api import ApiKey, advertised
 from isthmus.kafka.errors import ErrorCode
 from isthmus.server.kafka_api.configs import describe_configs
+from isthmus.server.kafka_api.delete_records import delete_records
 from isthmus.server.kafka_api.fetch import fetch
 from isthmus.server.kafka_api.group_admin import delete_groups, describe_groups, list_groups
 from isthmus.server.kafka_api.group_offsets import offset_commit, offset_fetch
@@ -72,6 +73,7 @@ HANDLERS: Final[Mapping[int, Callable[[Call], None]]] = {
     ApiKey.API_VERSIONS: api_versions,
     ApiKey.CREATE_TOPICS: create_topics,
     ApiKey.DELETE_TOPICS: delete_topics,
+    ApiKey.DELETE_RECORDS: delete_records,
     ApiKey.INIT_PRODUCER_ID: init_producer_id,
     ApiKey.OFFSET_FOR_LEADER_EPOCH: offset_for_leader_epoch,
     ApiKey.DESCRIBE_CONFIGS: describe_configs,

@@ -80,7 +80,7 @@ def _create(shore: KafkaShore, wanted: dict[str, Any], *, is_dry: bool) -> dict[
             "config_source": one.source,
             "is_sensitive": False,
         }
-        for one in effective(configs)
+        for one in effective(configs, shore.log.topic_defaults)
     ]
     return row
 

@@ -107,6 +107,7 @@ class LocalLog:
         self._files = files or Files()
         self._runtime = runtime
         self._settings = settings or LocalSettings()
+        self.topic_defaults: Mapping[str, str] = self._settings.topic_defaults
         self._shared = Shared(runtime, self._files, self._settings, directory)
         self._retention = Retention(self._shared)
         self._topics: dict[str, LocalTopic] = {}
@@ -189,7 +190,7 @@ class LocalLog:
         if partitions < 1:
             raise ConfigInvalid(f"a log topic has at least one partition, not {partitions}")
         self._check_room(partitions)
-        config = TopicConfig(configs, self._settings.durability)
+        config = TopicConfig(configs, self.topic_defaults)
         entry = CatalogTopic(name, self._new_id(), partitions, dict(configs))
         topic = LocalTopic(entry, config)
         self._catalog.topics[entry.topic_id] = entry
@@ -231,7 +232,7 @@ class LocalLog:
     def configure(self, name: str, configs: Mapping[str, str]) -> None:
         """Replace the settings of a log topic."""
         topic = self._topic(name)
-        config = TopicConfig(configs, self._settings.durability)
+        config = TopicConfig(configs, self.topic_defaults)
         before = topic.entry.configs
         topic.entry.configs = dict(configs)
         try:
@@ -365,7 +366,7 @@ class LocalLog:
         journal = self._shared.journal.load()
         for entry in self._catalog.topics.values():
             try:
-                config = TopicConfig(entry.configs, self._settings.durability)
+                config = TopicConfig(entry.configs, self.topic_defaults)
             except ConfigInvalid as error:
                 raise ConfigError(
                     f"log topic {entry.name} cannot be opened: {error}"
@@ -440,8 +441,7 @@ class LocalLog:
             self._shared.partitions[partition] = None
             points.add(partition)
             self._shared.removals.remove_files(loaded.leftovers, 0)
-            if partition.has_expired_segment:
-                self._shared.removals.take_out(partition)
+            self._shared.removals.take_out(partition)
 
     def _claim_directories(self, topic: LocalTopic, *, is_new: bool) -> None:
         """Make sure of the directories of partitions to be loaded. Raises OSError."""

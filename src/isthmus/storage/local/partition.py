@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from isthmus.record.batch import RecordBatch
     from isthmus.runtime import Runtime
     from isthmus.storage.local.recovery import Loaded
-    from isthmus.storage.local.segment import Segment
     from isthmus.storage.local.shared import Shared
     from isthmus.storage.log import Records, Ticket, TimeAnswer
     from isthmus.storage.topic_configs import TopicConfig
@@ -491,25 +490,14 @@ class LocalPartition:
             if offset == self.end_offset:
                 self.tail.clear()
             self._shared.removals.take_out(self)
+            self._waiting_durable.wake(self.last_stable_offset)
         return None
 
-    def spans(self) -> list[tuple[Segment, int]]:
-        """Return the segments that have something after the start, each with its end."""
-        spans = self.segments.spans(self.end_offset) if self._closed is None else []
-        return [(segment, end) for segment, end in spans if end > self.start_offset]
+    def roll(self) -> bool:
+        """Begin a new segment if there is anything in the active one. Raises OSError.
 
-    def seal_if_expired(self) -> bool:
-        """Begin a new segment if the active one lies before the start. Raises OSError."""
-        return self.start_offset == self.end_offset and self._roll()
-
-    def seal_if_idle(self) -> bool:
-        """Begin a new segment if the active one is older than segment.ms. Raises OSError.
-
-        An append does the same; this is for a log topic that nobody appends to.
+        An append does so by itself; this is for partitions that nobody appends to.
         """
-        return self.segments.is_idle_too_long(self._shared.runtime.now_ms()) and self._roll()
-
-    def _roll(self) -> bool:
         active = self.segments.active
         if active is None or active.size == 0 or self._cut_needed or self._closed is not None:
             return False
@@ -518,29 +506,11 @@ class LocalPartition:
         return True
 
     @property
-    def has_expired_segment(self) -> bool:
-        """Whether all of the oldest segment lies before the start."""
-        oldest_end = self.segments.oldest_end
-        return (
-            oldest_end is not None and oldest_end <= self.start_offset and self._closed is None
-        )
+    def unneeded_before(self) -> int:
+        """The offset before which no restart asks for a segment any more."""
+        return self._restart.unneeded_before
 
-    def take_out_oldest(self) -> list[Path] | None:
-        """Take the oldest segment out of the log and return its files under their new names.
-
-        None where that must wait: for compaction, or because a restart might ask for the
-        segment, until a checkpoint that is asked for now. Raises OSError.
-        """
-        oldest_end = self.segments.oldest_end
-        assert oldest_end is not None
-        if self.segments.is_swapping:
-            return None
-        if oldest_end > self._restart.unneeded_before:
-            self._ask_checkpoint()
-            return None
-        return self.segments.take_out_oldest()
-
-    def _ask_checkpoint(self) -> None:
+    def ask_checkpoint(self) -> None:
         """Have the recovery point moved to the end."""
         self._shared.sweeper.ask(self, move=True)
         self._shared.runtime.defer(self._shared.sweeper.start)

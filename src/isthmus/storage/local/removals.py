@@ -46,8 +46,9 @@ class Removals:
 
     def take_out(self, partition: LocalPartition) -> None:
         """Take out the segments that lie before a partition's start, as soon as may be."""
-        self._partitions[partition] = None
-        self._job.wake()
+        if _has_expired_segment(partition) or partition.start_offset == partition.end_offset:
+            self._partitions[partition] = None
+            self._job.wake()
 
     def remove_files(self, paths: Iterable[Path], delay_ms: int) -> None:
         """Remove files that belong to nobody any more, in `delay_ms`."""
@@ -87,14 +88,20 @@ class Removals:
             self._job.wake(self._files_due[0][0] - now_ms)
 
     def _take_out(self, partition: LocalPartition) -> Steps:
-        if partition.seal_if_expired():
+        if partition.start_offset == partition.end_offset and partition.roll():
             # The empty successor must be there for sure before the last one with records goes.
             yield partial(self._files.sync_directory, partition.directory)
-        while partition.has_expired_segment:
-            paths = partition.take_out_oldest()
-            if paths is None:
+        segments = partition.segments
+        while _has_expired_segment(partition):
+            oldest_end = segments.oldest_end
+            assert oldest_end is not None
+            is_needed = oldest_end > partition.unneeded_before
+            if is_needed:
+                partition.ask_checkpoint()
+            if is_needed or segments.is_swapping:
                 self._wait_for(partition)
                 return
+            paths = segments.take_out_oldest()
             self.remove_files(paths, partition.config.file_delete_delay_ms)
             yield None
 
@@ -116,3 +123,13 @@ class Removals:
                 )
                 return
         done()
+
+
+def _has_expired_segment(partition: LocalPartition) -> bool:
+    """Whether all of the oldest segment lies before the start."""
+    oldest_end = partition.segments.oldest_end
+    return (
+        oldest_end is not None
+        and oldest_end <= partition.start_offset
+        and partition.closed is None
+    )

@@ -65,7 +65,9 @@ class Retention:
     def _check(self, partition: LocalPartition) -> Steps:
         config = partition.config
         if config.compacts:
-            partition.seal_if_idle()
+            now_ms = self._shared.runtime.now_ms()
+            if partition.segments.is_idle_too_long(now_ms):
+                partition.roll()
         if config.deletes and (config.retention_ms >= 0 or config.retention_bytes >= 0):
             start = yield from self._find_start(partition)
             if start > partition.start_offset and partition.config is config:
@@ -76,7 +78,11 @@ class Retention:
     def _find_start(self, partition: LocalPartition) -> Generator[Step, Any, int]:
         """Return where the partition begins once all that has expired is gone."""
         config, start = partition.config, partition.start_offset
-        spans = partition.spans()
+        spans = [
+            (segment, end)
+            for segment, end in partition.segments.spans(partition.end_offset)
+            if end > start
+        ]
         excess = -1
         if config.retention_bytes >= 0:
             excess = sum(segment.size for segment, _ in spans) - config.retention_bytes

@@ -9,13 +9,16 @@ from isthmus.storage.producers import PRODUCERS_MAX
 from isthmus.storage.topic_configs import DURABILITY_SYNCED
 
 MIB = 1024 * 1024
+WEEK_MS = 7 * 24 * 3_600_000  # Kafka's default of retention.ms
 
 
 @dataclass(frozen=True, slots=True)
 class LocalSettings:
     """Settings of the local engine; every limit it has is here."""
 
-    durability: str = DURABILITY_SYNCED  # of log topics that do not say
+    durability: str = DURABILITY_SYNCED  # of log topics that do not say, as the next two
+    retention_ms: int = WEEK_MS  # negative: for ever
+    retention_bytes: int = -1  # per partition; negative: no limit
     node_id: int = 1  # written to meta.properties
     tail_bytes_max: int = 4 * MIB  # newest batches in memory, per partition
     tails_bytes_max: int = 64 * MIB  # and of all partitions together
@@ -35,3 +38,12 @@ class LocalSettings:
     compaction_bytes_max: int = 32 * MIB  # for the keys of a compaction, 24 bytes for each
     producers_max: int = PRODUCERS_MAX  # idempotent producers remembered per partition
     producer_expiration_ms: int = 86_400_000  # since their last write, then they are forgotten
+
+    @property
+    def topic_defaults(self) -> dict[str, str]:
+        """What holds for log topics that do not say otherwise."""
+        return {
+            "isthmus.durability": self.durability,
+            "retention.ms": str(self.retention_ms),
+            "retention.bytes": str(self.retention_bytes),
+        }

@@ -113,8 +113,8 @@ class Life:
         if self.disk.journal is not None:
             self.disk.journal.remark(remark)
 
-    def live(self, steps: int) -> None:
-        """Begin, do `steps` things, and end in order."""
+    def live(self, steps: int, *, close: bool = True) -> None:
+        """Begin, do `steps` things, and end in order, or in the middle of it all."""
         self.start()
         for _ in range(3 if self.log is not None else 0):
             self.create()
@@ -123,7 +123,9 @@ class Life:
                 self.start()
             if self.log is not None:
                 self._do_something()
-        if self.log is not None:
+        if not close:
+            self.kill()
+        elif self.log is not None:
             self.close()
 
     def _check_answered(self) -> None:

@@ -329,7 +329,7 @@ def test_the_layout_is_kafkas(server):
     } <= names
     metadata = (server.directory / "partition.metadata").read_text()
     assert metadata.startswith("version: 0\ntopic_id: ")
-    topic = metadata.split()[-1]
+    topic = metadata.split()[3]
     assert len(topic) == 22
     root = {path.name for path in server.path.iterdir()}
     assert root == {
@@ -411,4 +411,22 @@ def test_a_thousand_partitions_open_with_few_files(tmp_path):
     assert len(server.log._shared.open_segments) <= 20
     assert all(partition.end_offset == 1 for partition in server.log.topics["t"].partitions)
     assert contents(server.log.partition("t", 500)) == [b"x"]
+    server.close()
+
+
+def test_damage_where_the_check_begins_does_not_end_the_log_before_it(tmp_path):
+    """There, only the entry of an index says which offset is where."""
+    settings = LocalSettings(tail_bytes_max=0, checkpoint_ms=10)
+    server = Server(tmp_path / "data", settings).create()
+    server.fill(4)
+    server.runtime.advance(100)
+    server.runtime.settle()
+    assert server.partition.durable_recovery_point == 4
+    server.kill()
+    server.flip(server.newest(), server.newest().stat().st_size - 2)
+    server.start()
+    assert numbers(server) == [0, 1, 2]
+    assert server.partition.end_offset == 3
+    assert server.put(b"0003") == 3
+    assert numbers(server.kill().start()) == [0, 1, 2, 3]
     server.close()

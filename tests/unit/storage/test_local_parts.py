@@ -25,6 +25,7 @@ from isthmus.storage.local.files import Files, storage_error
 from isthmus.storage.local.index import OffsetIndex, TimeIndex
 from isthmus.storage.local.tail import BATCH_COST_BYTES, Tail, TailBudget
 from isthmus.storage.waiters import Waiters
+from isthmus.wire.crc32c import crc32c
 
 # --- indexes ----------------------------------------------------------------------------------
 
@@ -156,10 +157,14 @@ def test_kafkas_text_files_are_written_and_read():
     assert format_offsets([]) == b"0\n0\n"
     assert parse_offsets(b"0\n0\n") == {}
     identity = bytes(range(16))
-    assert (
-        format_partition_metadata(identity) == b"version: 0\ntopic_id: AAECAwQFBgcICQoLDA0ODw\n"
-    )
+    assert format_partition_metadata(
+        identity
+    ) == b"version: 0\ntopic_id: AAECAwQFBgcICQoLDA0ODw\nisthmus.crc: %08x\n" % crc32c(identity)
     assert parse_partition_metadata(format_partition_metadata(identity)) == identity
+    of_kafka = b"version: 0\ntopic_id: AAECAwQFBgcICQoLDA0ODw\n"
+    assert parse_partition_metadata(of_kafka) == identity
+    with pytest.raises(ValueError, match="checksum"):
+        parse_partition_metadata(format_partition_metadata(identity).replace(b"AAEC", b"AAED"))
     assert parse_id(id_text(identity)) == identity
     assert parse_properties(b"#\n#Mon\nversion=1\n" + format_properties({"node.id": "1"})) == {
         "version": "1",

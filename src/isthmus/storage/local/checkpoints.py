@@ -17,6 +17,8 @@ from __future__ import annotations
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import TYPE_CHECKING, Final
 
+from isthmus.wire.crc32c import crc32c
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -83,8 +85,13 @@ def parse_compaction(data: bytes) -> tuple[int, int]:
 
 
 def format_partition_metadata(topic_id: bytes) -> bytes:
-    """Write which log topic a partition's directory belongs to."""
-    return f"version: 0\ntopic_id: {id_text(topic_id)}\n".encode()
+    """Write which log topic a partition's directory belongs to.
+
+    The third line is ours. Apache Kafka (PartitionMetadataFile) reads two; but a bit that flips
+    in the id would make another log topic's of all that lies beside it.
+    """
+    crc = crc32c(topic_id)
+    return f"version: 0\ntopic_id: {id_text(topic_id)}\nisthmus.crc: {crc:08x}\n".encode()
 
 
 def parse_partition_metadata(data: bytes) -> bytes:
@@ -92,7 +99,10 @@ def parse_partition_metadata(data: bytes) -> bytes:
     lines = dict(line.split(": ", 1) for line in data.decode().splitlines() if line)
     if lines.get("version") != _VERSION or "topic_id" not in lines:
         raise ValueError("no version 0 or no topic_id")
-    return parse_id(lines["topic_id"])
+    topic_id = parse_id(lines["topic_id"])
+    if "isthmus.crc" in lines and int(lines["isthmus.crc"], 16) != crc32c(topic_id):
+        raise ValueError("the id fails its checksum")
+    return topic_id
 
 
 def format_properties(properties: Mapping[str, str]) -> bytes:

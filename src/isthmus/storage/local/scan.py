@@ -30,6 +30,8 @@ CHUNK_BYTES: Final = 1024 * 1024
 _HEAD = struct.Struct(">qiib")  # base offset, batch length, leader epoch, version
 _LENGTH_FROM: Final = 12
 _MAGIC_POSITION: Final = 16
+_DELTA = struct.Struct(">i")  # last offset, from the base offset
+_DELTA_POSITION: Final = 23
 SECTOR_BYTES: Final = 512  # what a disk writes whole or not at all
 _MAGIC_BYTE: Final = bytes((MAGIC,))
 _BATCH_RECORDS_MAX: Final = RECORDS_BYTES_MAX // 7  # no record is smaller than seven bytes
@@ -149,7 +151,7 @@ class Scan:
                 candidate = position + found - _MAGIC_POSITION
                 if self._possible(chunk, found - _MAGIC_POSITION, candidate, damaged):
                     batch = self._batch_at(candidate, verify=True)
-                    if batch is not None and self._is_in_place(candidate, batch):
+                    if batch is not None and self._is_in_place(candidate, batch, damaged):
                         return candidate, batch
                 found = chunk.find(_MAGIC_BYTE, found + 1)
             position += len(chunk) - HEADER_BYTES + 1
@@ -166,17 +168,33 @@ class Scan:
             and HEADER_BYTES <= length + _LENGTH_FROM <= self._end - candidate
         )
 
-    def _is_in_place(self, position: int, batch: RecordBatch) -> bool:
+    def _is_in_place(self, position: int, batch: RecordBatch, damaged: int) -> bool:
         """Whether a batch behind damage is one of the log, at the offset that it names.
 
-        The base offset lies outside the checksum. Where a sector that was never written ends in
-        it, only the batch behind it can vouch for it.
+        The base offset lies outside the checksum. Where a sector border runs through it, and
+        the sector before may never have been written, somebody has to vouch for it: the heads
+        of the damaged batches, or the batch behind it.
         """
         following = position + batch.size
-        if position % SECTOR_BYTES <= SECTOR_BYTES - _LENGTH_FROM:
+        is_whole = position % SECTOR_BYTES <= SECTOR_BYTES - _LENGTH_FROM
+        if is_whole or self._offset_at(position, damaged) == batch.base_offset:
             return self._goes_on(following, batch)
         witness = self._batch_at(following, verify=True)
         return witness is not None and witness.base_offset == batch.next_offset
+
+    def _offset_at(self, target: int, position: int) -> int:
+        """Return the offset that the heads from `position` on lead to at `target`, or -1."""
+        next_offset = self.next_offset
+        while position < target:
+            head = self._view(position, HEADER_BYTES)
+            if len(head) < HEADER_BYTES:
+                return -1
+            base_offset, length, _, magic = _HEAD.unpack_from(head)
+            if magic != MAGIC or base_offset < next_offset or length < 0:
+                return -1
+            position += length + _LENGTH_FROM
+            next_offset = base_offset + _DELTA.unpack_from(head, _DELTA_POSITION)[0] + 1
+        return next_offset if position == target else -1
 
     def _goes_on(self, position: int, batch: RecordBatch) -> bool:
         """Whether what follows a batch is what follows batches: the end, or the next head."""

@@ -369,8 +369,8 @@ class Segment:
         """
         offset_index, time_index = self._indexes()
         entry = offset_index.entry_before(offset - 1)
-        if entry is not None and not self._holds(entry):
-            entry = None
+        if entry is not None and not self._holds(entry, verify=verify):
+            entry = None  # only behind a good batch is it known which offset comes next
         start = 0
         if entry is not None:
             start = entry[1]
@@ -417,10 +417,10 @@ class Segment:
         self.newest_known = True
         return scan
 
-    def _holds(self, entry: tuple[int, int]) -> bool:
+    def _holds(self, entry: tuple[int, int], *, verify: bool = False) -> bool:
         """Whether the file has at the entry's position what the entry says."""
         last_offset, position = entry
-        probe = self._scan(position, self.base_offset, verify=False, chunk_bytes=PROBE_BYTES)
+        probe = self._scan(position, self.base_offset, verify=verify, chunk_bytes=PROBE_BYTES)
         found = next(iter(probe), None)
         return (
             found is not None and found[0] == position and found[1].last_offset == last_offset

@@ -101,9 +101,9 @@ class Broker:
         self._recent_records = RecentRecords()
         self._held = HeldBatches()
         self._turn = self.turn
-        retained_topic = self._ensure(RETAINED_LOG_TOPIC, 1, RETAINED_CONFIGS)
+        retained_topic = self._ensure_own(RETAINED_LOG_TOPIC, RETAINED_CONFIGS)
         self.retained = Retained(runtime, retained_topic.partitions[0], retained_max)
-        sessions_topic = self._ensure(SESSIONS_LOG_TOPIC, 1, SESSIONS_CONFIGS)
+        sessions_topic = self._ensure_own(SESSIONS_LOG_TOPIC, SESSIONS_CONFIGS)
         self.session_log = SessionLog(self, sessions_topic.partitions[0])
         self.ensure_topic(DEFAULT_LOG_TOPIC)
         for name in filter(log.topics.get, routes.log_topics()):
@@ -549,6 +549,13 @@ class Broker:
     def _ensure(self, name: str, partitions: int, configs: dict[str, str]) -> LogTopic:
         topic = self.log.topics.get(name)
         return self.log.create(name, partitions, configs) if topic is None else topic
+
+    def _ensure_own(self, name: str, configs: dict[str, str]) -> LogTopic:
+        """Return a log topic of our own; an older server may have made it with less."""
+        topic = self._ensure(name, 1, configs)
+        if configs.keys() - topic.configs.keys():
+            self.log.configure(name, {**configs, **topic.configs})
+        return topic
 
     def forget_log_topic(self) -> None:
         """A log topic was deleted or changed: resolve every topic name anew."""

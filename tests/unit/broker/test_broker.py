@@ -413,3 +413,13 @@ def test_a_disk_that_cannot_be_read_ends_the_connection_and_loses_nothing() -> N
     last = shore.client("reader", clean_start=False, expiry_s=100)
     shore.runtime.settle()
     assert [packet.payload for packet in last.after_connack] == [b"x"]
+
+
+def test_a_log_topic_of_an_older_server_gets_the_settings_it_lacks() -> None:
+    runtime, disk, path = SimRuntime(), SimDisk(), Path("/disk/data")
+    log = LocalLog(path, runtime, disk)
+    log.create("__mqtt_sessions", 1, {"cleanup.policy": "compact", "segment.bytes": "2000000"})
+    shore = Shore(log=log, runtime=runtime)
+    configs = shore.log.topics["__mqtt_sessions"].configs
+    assert configs["segment.bytes"] == "2000000"  # what somebody has set stays
+    assert configs.keys() == shore.log.topics["__mqtt_retained"].configs.keys()

@@ -328,6 +328,12 @@ class SimDisk(Files):
         self._count("sync_directory", path)
         self._do(self._directory(path), "sync")
 
+    def sync_all(self, paths, directories):
+        for path in paths:
+            self.sync_file(path, None)
+        for path in directories:
+            self.sync_directory(path)
+
     def lock(self, descriptor):
         self._count("lock", descriptor)
         inode = id(self._open[descriptor])

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BUFFERS_PER_WRITE: Final = 1024  # IOV_MAX on Linux
+SYNC_THREADS: Final = 16
 _NO_WAIT: Final[int | None] = getattr(os, "RWF_NOWAIT", None)
 _NO_SPACE: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
 
@@ -266,6 +268,18 @@ class Files:
         """Do the same and return once the new content is on the disk."""
         self.exchange(path, data)
         self.sync_directory(path.parent)
+
+    def sync_all(self, paths: Sequence[Path], directories: Sequence[Path]) -> None:
+        """Sync files as they are, and directories, each once and all before this returns.
+
+        Many at a time, which a disk does in a fraction of the time. For a start, when there is
+        nobody else to wait for it. Raises OSError.
+        """
+        with ThreadPoolExecutor(SYNC_THREADS) as pool:
+            for _ in pool.map(lambda path: self.sync_file(path, None), paths):
+                pass
+            for _ in pool.map(self.sync_directory, directories):
+                pass
 
     def remove_tree(self, path: Path) -> None:
         """Remove a directory and the files in it; it is fine if it is gone."""

@@ -114,6 +114,8 @@ class LocalLog:
         self._catalog = Catalog(self._files, directory)
         self._directory = DataDirectory(self._files, directory)
         self._directory.open(runtime, self._settings.node_id)
+        self._unsynced_files: list[Path] = []  # found when the log is opened
+        self._unsynced_directories: list[Path] = []
         self._closed = False
         try:
             self._open()
@@ -377,6 +379,7 @@ class LocalLog:
             Replay(self._files, self._targets()).run(journal)
         for topic in self._topics.values():
             self._load_partitions(topic, starts, clean=clean)
+        self._sync_found()
         if not clean:
             # All that was found is on the disk. So say, or an old recovery point might be
             # beyond what was lost, and old copies be taken for what is written from here on.
@@ -430,6 +433,8 @@ class LocalLog:
                 recovery_point=None if clean else saved,
                 start_offset=starts.get((entry.topic_id, index), 0),
             )
+            self._unsynced_files += loaded.unsynced_files
+            self._unsynced_directories += loaded.unsynced_directories
             # After an unclean end the file is written before anything is accepted.
             loaded.recovery_point = loaded.end_offset
             if clean:
@@ -442,6 +447,13 @@ class LocalLog:
             points.add(partition)
             self._shared.removals.remove_files(loaded.leftovers, 0)
             self._shared.removals.take_out(partition)
+
+    def _sync_found(self) -> None:
+        """Sync what was found and may not be on the disk. Raises OSError."""
+        files, self._unsynced_files = self._unsynced_files, []
+        directories, self._unsynced_directories = self._unsynced_directories, []
+        if files or directories:
+            self._files.sync_all(files, directories)
 
     def _claim_directories(self, topic: LocalTopic, *, is_new: bool) -> None:
         """Make sure of the directories of partitions to be loaded. Raises OSError."""

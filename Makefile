@@ -51,8 +51,10 @@ soak: build $(STAMPS)/tools
 	@for round in $$(seq $(ROUNDS)); do \
 		seed=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' '); \
 		echo "round $$round of $(ROUNDS), seed $$seed"; \
-		ISTHMUS_KILL_SEED=$$seed $(BIN)/python -m pytest -q -x tests/e2e/test_kill.py || exit 1; \
-		$(BIN)/python -m pytest -q -x --hypothesis-seed=$$seed tests/property $(wildcard tests/faults) || exit 1; \
+		ISTHMUS_KILL_SEED=$$seed ISTHMUS_KILLS=20 $(BIN)/python -m pytest -q -x \
+			tests/e2e/test_kill.py tests/e2e/test_kill_partitions.py || exit 1; \
+		ISTHMUS_POWER_SEED=$$seed ISTHMUS_POWER_LIVES=300 ISTHMUS_FAULT_SEED=$$seed ISTHMUS_FLIP_SEED=$$seed \
+			$(BIN)/python -m pytest -q -x --hypothesis-seed=$$seed tests/property tests/faults tests/storage/test_model.py || exit 1; \
 	done
 
 # E301, E302: declarations in a .pxd stand one below the other, without the blank lines of code.

@@ -65,8 +65,9 @@ def dump(
     """Print what is in a log, or in one file of the data directory.
 
     FILE may be any file of the layout: .log, .index, .timeindex, .txnindex, .snapshot, the
-    checkpoints, the catalog. Without an argument: the log topics and their partitions. The
-    records of the server's own log topics are decoded. A server may be running.
+    checkpoints, the catalog, a .wal of the journal. Without an argument: the log topics and
+    their partitions. The records of the server's own log topics are decoded. A server may be
+    running.
     """
     from isthmus.cli.log_dump import LogDump, Rows, file_rows, overview_rows
     from isthmus.storage.local.files import Files

@@ -37,8 +37,11 @@ from isthmus.storage.local.checkpoints import (
 )
 from isthmus.storage.local.directory import LOCK_FILE
 from isthmus.storage.local.index import OffsetIndex
+from isthmus.storage.local.journal import SUFFIX as JOURNAL_SUFFIX
+from isthmus.storage.local.journal_format import parse_header, parse_rounds
 from isthmus.storage.local.scan import Scan
 from isthmus.storage.producers import ProducerTable
+from isthmus.wire.crc32c import crc32c
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -284,6 +287,27 @@ def start_rows(data: bytes, _: Path) -> Iterator[Row]:
         yield {"log_topic": log_topic, "partition": index, "start_offset": offset}
 
 
+def journal_rows(data: bytes, _: Path) -> Iterator[Row]:
+    """The rounds of the newest use of a file of the journal: copies on the way to segments."""
+    header = parse_header(data)
+    if header is None:
+        raise ValueError("its first page is no header: it was never used")
+    yield {"sequence": header.sequence, "oldest_needed": header.oldest}
+    for found in parse_rounds(memoryview(data), header.seed):
+        for entry, payload in found.entries:
+            yield {
+                "round": found.number,
+                "at": found.position,
+                "topic_id": id_text(entry.topic_id),
+                "partition": entry.partition,
+                "file": f"{entry.base_offset:020d}.log",
+                "position": entry.position,
+                "size": entry.size,
+                "end_offset": entry.end_offset,
+                "is_whole": crc32c(payload) == entry.crc,
+            }
+
+
 def identity_rows(data: bytes, _: Path) -> Iterator[Row]:
     """Whose data directory it is."""
     yield dict(parse_properties(data))
@@ -312,6 +336,7 @@ READERS: Final[Mapping[str, Callable[[bytes, Path], Iterator[Row]]]] = {
     ".timeindex": time_index_rows,
     ".txnindex": aborted_index_rows,
     ".snapshot": snapshot_rows,
+    JOURNAL_SUFFIX: journal_rows,
     LEADER_EPOCH_FILE: epoch_rows,
     COMPACTION_FILE: compaction_rows,
     PARTITION_METADATA_FILE: metadata_rows,
@@ -320,7 +345,7 @@ READERS: Final[Mapping[str, Callable[[bytes, Path], Iterator[Row]]]] = {
     META_PROPERTIES_FILE: identity_rows,
     CLEAN_SHUTDOWN_FILE: mark_rows,
 }
-_NUMBERED: Final = re.compile(r"\d{20}(\.[a-z]+)")
+_NUMBERED: Final = re.compile(r"(?:\d{20}|\d+(?=\.wal))(\.[a-z]+)")
 
 
 def file_rows(files: Files, path: Path, dump: LogDump) -> Iterator[Row]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner, Result
-from tests.storage.batches import batch_of
+from tests.storage.batches import Answer, batch_of
 from tests.unit.storage.data_rooms import DataRoom, flip, tree_of
 
 from isthmus.broker.session_records import SubscriptionTerms, encode, filter_key
@@ -194,6 +194,23 @@ def test_every_file_of_the_layout(room: DataRoom, name: str, row: dict[str, Any]
     assert row.items() <= {**first, **{key: None for key in row if row[key] is None}}.items()
     assert first.keys() >= row.keys()
     assert run("dump", str(file)).exit_code == 0
+
+
+def test_the_journal(room: DataRoom) -> None:
+    room.open()
+    for name in "abc":  # as many as make a round use it
+        partition = room.log.create(name, 1, {}).partitions[0]
+        partition.append(batch_of(b"one", b"two"), Answer())
+    room.log.flush()
+    room.runtime.settle()
+    room.crash()
+    header, *copies = rows("dump", str(room.path / "journal" / "0.wal"))
+    assert header == {"sequence": 1, "oldest_needed": 1}
+    ids = {row["topic_id"] for row in copies}
+    assert len(copies) == len(ids) == 3
+    assert {(row["file"], row["end_offset"], row["is_whole"]) for row in copies} == {
+        (f"{0:020d}.log", 2, True)
+    }
 
 
 def test_files_that_are_none_of_ours_or_spoilt(room: DataRoom) -> None:

@@ -17,6 +17,7 @@ its time on one row. For whoever changes the message path and wants to know what
     mqtt_rows.py  kafka_rows.py  footprint_rows.py    how each row is measured
     report.py         the table and the JSON file
     profile.py        perf on one row
+    engine.py         the log engine by itself: commits of many partitions, recovery
 
 Not here: tests of correctness. Still, every MQTT load first checks byte by byte that what is
 published is what is delivered, and every row counts what was lost.

@@ -380,6 +380,8 @@ class LocalLog:
         for topic in self._topics.values():
             self._load_partitions(topic, starts, clean=clean)
         self._sync_found()
+        for partition in self._shared.partitions:
+            self._shared.removals.take_out(partition)
         if not clean:
             # All that was found is on the disk. So say, or an old recovery point might be
             # beyond what was lost, and old copies be taken for what is written from here on.
@@ -446,7 +448,6 @@ class LocalLog:
             self._shared.partitions[partition] = None
             points.add(partition)
             self._shared.removals.remove_files(loaded.leftovers, 0)
-            self._shared.removals.take_out(partition)
 
     def _sync_found(self) -> None:
         """Sync what was found and may not be on the disk. Raises OSError."""

@@ -289,6 +289,7 @@ def _begin_anew(loaded: Loaded, start_offset: int, files: Files) -> None:
         segments.drop_active()
         for path in paths:
             files.remove(path)
+    loaded.unsynced_files.clear()
     segments.note_names()
     loaded.end_offset = start_offset
 

@@ -13,6 +13,7 @@ from tests.storage.batches import (
     read_batches,
 )
 
+from isthmus.record.batch import split_batches
 from isthmus.record.markers import EndMarker, build_marker
 from isthmus.record.rebuild import delete_horizon
 from isthmus.storage.local import compaction
@@ -45,6 +46,10 @@ class Server:
     @property
     def partition(self):
         return self.log.partition("t", 0)
+
+    @property
+    def logs(self):
+        return sorted(self.path.glob("t-0/*.log"))
 
     def put(self, *pairs, **how):
         answer = Answer()
@@ -108,6 +113,19 @@ def test_what_was_replaced_is_read_as_a_gap(server):
     for offset in range(end):
         first = read_batches(server.partition, offset, 1)[0]
         assert first.base_offset <= kept[0] <= first.last_offset
+
+
+def test_a_reader_gets_more_than_the_batches_that_tell_of_producers(server):
+    """kafkajs goes on only where it gets a record, and else asks for the same for ever."""
+    value = bytes(1500)  # a segment for each
+    for producer_id in (5, 6, 7):
+        server.put((b"a", value), producer_id=producer_id, epoch=0, sequence=0)
+    server.put((b"b", value))
+    server.compact()
+    stored = split_batches(b"".join(path.read_bytes() for path in server.logs))
+    assert [batch.count for batch in stored] == [0, 0, 1, 1]
+    for offset in range(3):
+        assert read_batches(server.partition, offset, 1)[0].base_offset == 2
 
 
 def test_the_newest_in_memory_are_read_as_they_are_compacted(tmp_path):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from isthmus.errors import CorruptBatch
 from isthmus.storage.local.files import known_error
-from isthmus.storage.local.reading import read_segment
+from isthmus.storage.local.reading import is_hollow, read_segment
 from isthmus.storage.waiters import Waiters
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ class Load:
 
     __slots__ = (
         "_files",
+        "_hollow",
         "_place",
         "_twin",
         "bytes_max",
@@ -113,6 +114,7 @@ class Load:
         self.is_over = False
         self.waiters = Waiters()
         self._files = files
+        self._hollow: tuple[Segment | None, Reading | None] | None = None
         self._place: Place | None = None
         self._twin: Segment | None = None
 
@@ -126,6 +128,16 @@ class Load:
         self.segment = segment
         self._place = place
         self._twin = segment.twin()
+
+    def set_aside(self) -> None:
+        """What was read holds no record: it is of use only if nothing else comes."""
+        self._hollow = (self.segment, self.reading)
+        self.reading = None
+
+    def take_back(self) -> None:
+        """Nothing else has come."""
+        if self._hollow is not None:
+            self.segment, self.reading = self._hollow
 
     def run(self) -> None:
         """Read, on another thread. Raises OSError."""
@@ -219,12 +231,14 @@ class PartitionLoads:
         else:
             self._segments.report(segment, load.damage)
             load.met_damage = load.met_damage or bool(load.damage)
-            following = None
+            if load.reading is not None and is_hollow(segment, load.reading):
+                load.set_aside()
             if load.reading is None:
                 following = self._segments.after(segment)
-            if following is not None and following.base_offset < load.limit:
-                self._start(load, following, None)
-                return
+                if following is not None and following.base_offset < load.limit:
+                    self._start(load, following, None)
+                    return
+                load.take_back()
             if load.reading is None and load.met_damage:
                 load.error = CorruptBatch(
                     f"{self._segments.directory}: nothing is readable from {load.offset} "

@@ -17,7 +17,7 @@ from isthmus.record.batch import split_batches
 from isthmus.record.walk import walk_batches
 from isthmus.storage.local.files import storage_error
 from isthmus.storage.local.loads import AHEAD_BYTES, PartitionLoads
-from isthmus.storage.local.reading import read_cached, read_segment
+from isthmus.storage.local.reading import is_hollow, read_cached, read_segment
 from isthmus.storage.log import Records
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class PartitionReader:
                 reading = read_cached(self._files, segment, place, offset, bytes_max, limit)
             except OSError as error:
                 raise storage_error(error, f"{segment.path} was not read") from error
-            if reading is not None:
+            if reading is not None and not is_hollow(segment, reading):
                 self._remember(segment, reading, self._read_ahead(segment, reading, ahead))
                 return Records([reading.data])
         self._loads.begin(segment, place, offset, bytes_max, limit)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from isthmus.record.batch import HEADER_BYTES, RecordReader
+from isthmus.record.batch import HEADER_BYTES, RecordReader, split_batches
 from isthmus.record.walk import walk_batches
 from isthmus.storage.local.scan import CHUNK_BYTES, Damage
 
@@ -35,6 +35,8 @@ TIME_CHUNK_BYTES: Final = 64 * 1024
 _BASE_OFFSET = struct.Struct(">q")
 _LAST_DELTA = struct.Struct(">i")
 _LAST_DELTA_POSITION: Final = 23
+_COUNT = struct.Struct(">i")
+_COUNT_POSITION: Final = 57
 
 
 class Place(NamedTuple):
@@ -61,6 +63,20 @@ class Reading(NamedTuple):
     def following(self) -> Place:
         """Return where the next read begins."""
         return Place(self.end, self.next_offset)
+
+
+def is_hollow(segment: Segment, reading: Reading) -> bool:
+    """Whether a read to the end of a segment has brought batches, and no record in them.
+
+    Compaction leaves such batches for what they tell of their producers. A reader who gets
+    nothing else has to conclude from them where to go on, and not every client does (kafkajs
+    asks for the same offset for ever); so he gets what follows, if anything does.
+    """
+    if reading.end < segment.size or reading.next_offset > segment.gap_end:
+        return False
+    if _COUNT.unpack_from(reading.data, _COUNT_POSITION)[0]:
+        return False
+    return not any(batch.count for batch in split_batches(reading.data))
 
 
 def read_cached(

@@ -349,7 +349,7 @@ class Life:
                 self.say("begin_at", place, offset)
 
         partition.delete_before(offset, done)
-        self.runtime.defer(self._log.flush)
+        self.runtime.defer(self.flush)
 
     def pass_time(self) -> None:
         self.runtime.advance(self._chance.choice((10, 1000, 70_000)))

@@ -199,6 +199,22 @@ def test_copies_are_void_once_a_start_has_used_them():
     assert third.values("a") == [b"0", b"1", b"other"]
 
 
+def test_a_file_whose_name_a_killed_server_did_not_come_to_sync():
+    server = Server()
+    answers = [server.append(name, b"one") for name in NAMES]
+    server.log.flush()
+    server.disk.fail_only, server.disk.fail_at = ("sync_directory",), 1
+    server.disk.calls, server.disk.fail_count = 0, 1 << 30
+    server.runtime.settle()  # up to there the journal is made
+    assert server.disk.exists(JOURNAL / "0.wal")
+    assert not any(answer.is_durable for answer in answers)
+    after = Server(server.disk.kill())
+    after.round(b"two")
+    for seed in range(20):
+        again = Server(after.disk.copy().cut_power(seed))
+        assert again.values("d")[-1] == b"two"
+
+
 def test_a_torn_round_at_the_end_is_no_damage(caplog):
     server = Server()
     for number in range(3):

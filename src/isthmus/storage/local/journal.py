@@ -68,7 +68,8 @@ class JournalFile:
         "_size",
         "descriptor",
         "is_closed",
-        "is_made",
+        "is_filled",
+        "is_named",
         "is_ready",
         "partitions",
         "path",
@@ -80,7 +81,10 @@ class JournalFile:
     def __init__(self, files: Files, path: Path, size: int) -> None:
         self.descriptor = -1
         self.is_closed = False
-        self.is_made = False  # has its size, all of it in the books of the file system
+        self.is_filled = False  # has its size, all of it in the books of the file system
+        self.is_named = (
+            False  # its name is on the disk; a killed server may not have come to it
+        )
         self.is_ready = False  # its header is that of this use
         self.partitions: dict[LocalPartition, None] = {}  # that have bytes in it
         self.position = PAGE_BYTES  # where the next round goes
@@ -119,21 +123,22 @@ class JournalFile:
 
     def _prepare(self) -> None:
         files = self._files
-        if not self.is_made:
+        if not self.is_named:
             files.make_directory(self.path.parent)
         if self.descriptor < 0:
             self.descriptor = files.open(self.path, create=True)
-        if not self.is_made:
+        if not self.is_filled:
             files.truncate(self.descriptor, 0)
             for position in range(0, self._size, len(_ZEROS)):
                 zeros = memoryview(_ZEROS)[: self._size - position]
                 files.write(self.descriptor, [zeros], position)
         files.write(self.descriptor, [self._header], 0)
         files.fdatasync(self.descriptor)
-        if not self.is_made:
+        self.is_filled = True
+        if not self.is_named:
             files.sync_directory(self.path.parent)
             files.sync_directory(self.path.parent.parent)
-            self.is_made = True
+            self.is_named = True
 
     def close(self) -> None:
         """Let go of the descriptor; waits while another thread prepares the file."""
@@ -410,7 +415,7 @@ class Journal:
             if header is not None:
                 found.append((path, header))
                 file.sequence = header.sequence
-                file.is_made = self._files.size(path) == self._settings.journal_file_bytes
+                file.is_filled = self._files.size(path) == self._settings.journal_file_bytes
             self._all.append(file)
         self._free += self._all
         found.sort(key=lambda each: each[1].sequence)

@@ -34,10 +34,10 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from isthmus.errors import IsthmusError
+from isthmus.storage.local.once import Once
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -127,25 +127,17 @@ class Job:
             self.wake(self.interval_ms)
 
 
-class _Piece:
-    """One piece of work; runs to its end, or not at all once it is called off."""
+class _Piece(Once):
+    """One piece of work."""
 
-    __slots__ = ("_called_off", "_lock", "_work")
+    __slots__ = ("_work",)
 
     def __init__(self, work: Callable[[], Any]) -> None:
+        super().__init__()
         self._work = work
-        self._lock = Lock()
-        self._called_off = False
 
-    def run(self) -> Any:
-        """Do it, on another thread."""
-        with self._lock:
-            return None if self._called_off else self._work()
-
-    def call_off(self) -> None:
-        """Wait until it has run, if it has begun to."""
-        with self._lock:
-            self._called_off = True
+    def _do(self) -> Any:
+        return self._work()
 
 
 class Housekeeping:

@@ -25,9 +25,9 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from threading import Lock
 from typing import TYPE_CHECKING, Final
 
+from isthmus.storage.local.once import Once
 from isthmus.storage.local.sync import sync_directories
 
 if TYPE_CHECKING:
@@ -95,14 +95,15 @@ class SweepWork:
             self.hint_error = error
 
 
-class Sweep:
-    """One sweep; runs once, whoever comes first: the other thread, or a close in a hurry."""
+class Sweep(Once):
+    """One sweep; `error` tells how it ended."""
 
-    __slots__ = ("_files", "_lock", "_moved", "_points", "_ran", "error", "number", "works")
+    __slots__ = ("_files", "_moved", "_points", "error", "number", "works")
 
     def __init__(
         self, files: Files, points: RecoveryPoints, works: Sequence[SweepWork], number: int
     ) -> None:
+        super().__init__()
         self.works = works
         self.number = number
         self.error: OSError | None = None
@@ -110,30 +111,18 @@ class Sweep:
         self._points = points
         moves = any(work.recovery_point >= 0 for work in works)
         self._moved = points.copy() if moves else {}
-        self._lock = Lock()
-        self._ran = False
 
-    def run(self) -> None:
-        """Do it; `error` tells how it ended."""
-        with self._lock:
-            if self._ran:
-                return
-            self._ran = True
-            try:
-                for work in self.works:
-                    work.run(self._files)
-                sync_directories(
-                    self._files, [path for work in self.works for path in work.directories]
-                )
-            except OSError as error:
-                self.error = error
-                return
-            self._move_points()
-
-    def call_off(self) -> None:
-        """Let it not begin any more; where it has begun, wait for its end."""
-        with self._lock:
-            self._ran = True
+    def _do(self) -> None:
+        try:
+            for work in self.works:
+                work.run(self._files)
+            sync_directories(
+                self._files, [path for work in self.works for path in work.directories]
+            )
+        except OSError as error:
+            self.error = error
+            return
+        self._move_points()
 
     def _move_points(self) -> None:
         moving = [

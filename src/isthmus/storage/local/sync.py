@@ -15,8 +15,9 @@ success the next time, so from then on nothing can be promised any more [DESIGN 
 from __future__ import annotations
 
 from contextlib import suppress
-from threading import Lock
 from typing import TYPE_CHECKING, Protocol
+
+from isthmus.storage.local.once import Once
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -102,10 +103,10 @@ def sync_directories(files: Files, directories: Iterable[Path]) -> None:
             files.sync_directory(directory)
 
 
-class SyncRound:
-    """One round; runs once, whoever comes first: the other thread, or a close in a hurry."""
+class SyncRound(Once):
+    """One round; `error` tells how it ended."""
 
-    __slots__ = ("_files", "_lock", "_ran", "copy", "error", "works")
+    __slots__ = ("_files", "copy", "error", "works")
 
     def __init__(
         self,
@@ -113,30 +114,19 @@ class SyncRound:
         works: Sequence[tuple[Syncable, SyncWork]],
         copy: JournalWrite | None,
     ) -> None:
+        super().__init__()
         self.works = works
         self.copy = copy
         self.error: OSError | None = None
         self._files = files
-        self._lock = Lock()
-        self._ran = False
 
-    def run(self) -> None:
-        """Sync everything; `error` tells how it ended."""
-        with self._lock:
-            if self._ran:
-                return
-            self._ran = True
-            try:
-                self._run()
-            except OSError as error:
-                self.error = error
+    def _do(self) -> None:
+        try:
+            self._sync()
+        except OSError as error:
+            self.error = error
 
-    def call_off(self) -> None:
-        """Let it not begin any more; where it has begun, wait for its end."""
-        with self._lock:
-            self._ran = True
-
-    def _run(self) -> None:
+    def _sync(self) -> None:
         if self.copy is not None and not self.copy.run(self._files):
             for _, work in self.works:
                 work.journalled = frozenset()  # no copy, so every segment for itself

@@ -22,6 +22,8 @@ from isthmus.wire.crc32c import crc32c
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from isthmus.storage.local.partition import LocalPartition
+
 LEADER_EPOCH_FILE: Final = "leader-epoch-checkpoint"
 RECOVERY_POINT_FILE: Final = "recovery-point-offset-checkpoint"
 COMPACTION_FILE: Final = "isthmus-compaction"
@@ -30,6 +32,8 @@ PARTITION_METADATA_FILE: Final = "partition.metadata"
 META_PROPERTIES_FILE: Final = "meta.properties"
 CLEAN_SHUTDOWN_FILE: Final = ".kafka_cleanshutdown"
 CLEAN_SHUTDOWN: Final = b'{"version":0,"brokerEpoch":-1}'
+
+BY_ID: Final = "id:"  # before the id of a log topic; no name has a colon
 
 _VERSION: Final = "0"
 
@@ -63,8 +67,24 @@ def format_offsets(offsets: Iterable[tuple[str, int, int]]) -> bytes:
     return _format_lines([f"{topic} {index} {offset}" for topic, index, offset in offsets])
 
 
+def format_partition_offsets(offsets: Iterable[tuple[LocalPartition, int]]) -> bytes:
+    """Write an offset of each partition.
+
+    Kafka knows log topics by name, and a name may be given again. So a partition stands there
+    twice: by name, for Kafka, and by the id of its log topic, which is what is read here.
+    """
+    return format_offsets(
+        (topic, each.index, offset)
+        for each, offset in offsets
+        for topic in (each.log_topic, BY_ID + id_text(each.topic_id))
+    )
+
+
 def parse_offsets(data: bytes) -> dict[tuple[str, int], int]:
-    """Read them as a mapping of (log topic, partition) to offset. Raises ValueError."""
+    """Read them by log topic, a name or an id behind `BY_ID`, and partition.
+
+    Raises ValueError.
+    """
     offsets = {}
     for line in _parse_lines(data):
         topic, index, offset = line.split()

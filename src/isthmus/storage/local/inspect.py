@@ -21,6 +21,7 @@ from isthmus.errors import ConfigError
 from isthmus.storage.local.audit import SEGMENT, PartitionAudit
 from isthmus.storage.local.catalog import CATALOG_FILE, Catalog, CatalogDamaged
 from isthmus.storage.local.checkpoints import (
+    BY_ID,
     CLEAN_SHUTDOWN_FILE,
     META_PROPERTIES_FILE,
     PARTITION_METADATA_FILE,
@@ -33,7 +34,6 @@ from isthmus.storage.local.checkpoints import (
 )
 from isthmus.storage.local.directory import LOCK_FILE
 from isthmus.storage.local.findings import Finding, PartitionReport
-from isthmus.storage.local.start_offsets import BY_ID
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -1,8 +1,6 @@
 """The file that says from where on each partition must be checked after a crash.
 
-`recovery-point-offset-checkpoint` is Kafka's: a line of log topic, partition, offset. It knows
-log topics by name, and a name may be given again; so a partition stands there twice, by name
-for Kafka, and by the id of its log topic, which is what is read here.
+`recovery-point-offset-checkpoint` is Kafka's; a partition stands there by name and by id.
 """
 
 from __future__ import annotations
@@ -11,12 +9,12 @@ import logging
 from typing import TYPE_CHECKING
 
 from isthmus.storage.local.checkpoints import (
+    BY_ID,
     RECOVERY_POINT_FILE,
-    format_offsets,
+    format_partition_offsets,
     id_text,
     parse_offsets,
 )
-from isthmus.storage.local.start_offsets import BY_ID
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,8 +71,4 @@ class RecoveryPoints:
 
         After an error it may be the old one or the new one; both tell the truth.
         """
-        lines = []
-        for each, offset in points.items():
-            lines.append((each.log_topic, each.index, offset))
-            lines.append((BY_ID + id_text(each.topic_id), each.index, offset))
-        self._files.replace(self._path, format_offsets(lines))
+        self._files.replace(self._path, format_partition_offsets(points.items()))

@@ -7,21 +7,20 @@ takes part in a round of syncing like an append: all that is asked while one rou
 goes with the next, in one write. Only when that has ended does the partition begin later, and
 whoever asked is answered; so what was said to be gone does not come back.
 
-A partition stands there twice: by name, for Kafka, and by the id of its log topic, which is
-what is read here. The file is written seldom, and after a crash it may still tell of a deleted
-log topic whose name another one has by now.
+A partition stands there by name and by id. The file is written seldom, and after a crash it may
+still tell of a deleted log topic whose name another one has by now.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from isthmus.errors import IsthmusError, StorageError, SyncFailed
 from isthmus.storage.local.checkpoints import (
+    BY_ID,
     START_OFFSET_FILE,
-    format_offsets,
-    id_text,
+    format_partition_offsets,
     parse_id,
     parse_offsets,
 )
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
 
     Done: TypeAlias = Callable[[IsthmusError | None], object]
     Asked: TypeAlias = tuple[LocalPartition, int, Done]
-
-BY_ID: Final = "id:"  # no name has a colon
 
 logger = logging.getLogger(__name__)
 
@@ -115,13 +112,9 @@ class StartOffsets:
             each: max(each.start_offset, self._written.get(each, 0))
             for each in self._shared.partitions
         }
-        lines = []
-        for each, start in starts.items():
-            if start > 0:
-                lines.append((each.log_topic, each.index, start))
-                lines.append((BY_ID + id_text(each.topic_id), each.index, start))
         work = _Work(asked)
-        work.replacement = (self._path, format_offsets(lines))
+        raised = [(each, start) for each, start in starts.items() if start > 0]
+        work.replacement = (self._path, format_partition_offsets(raised))
         return work
 
     def end_sync(self, work: SyncWork) -> None:

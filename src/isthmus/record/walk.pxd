@@ -27,11 +27,12 @@ cdef class Span:
 @cython.final
 cdef class _Header:
     cdef long long base_offset
+    cdef long long count
     cdef long long next_offset
     cdef long long size
     cdef unsigned int crc
 
-    @cython.locals(magic=int, codec=int, last_delta="long long", count="long long")
+    @cython.locals(magic=int, codec=int, last_delta="long long")
     cdef bint read(self, ReadBuffer buffer, Py_ssize_t position) except -1
     @cython.locals(bytes_left=Py_ssize_t)
     cdef int is_borne_out(self, ReadBuffer buffer, Py_ssize_t position) except -2
@@ -61,3 +62,6 @@ cpdef Span walk_batches(
     buffer=ReadBuffer, header=_Header, next_offset="long long", position=Py_ssize_t
 )
 cpdef long long offset_after(object data) except -2
+
+@cython.locals(buffer=ReadBuffer, header=_Header, position=Py_ssize_t)
+cpdef bint holds_records(object data) except -1

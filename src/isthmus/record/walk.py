@@ -48,10 +48,11 @@ class Span:
 class _Header:
     """What the walk needs of the header it stands at."""
 
-    __slots__ = ("base_offset", "crc", "next_offset", "size")
+    __slots__ = ("base_offset", "count", "crc", "next_offset", "size")
 
     def __init__(self) -> None:
         self.base_offset = 0
+        self.count = 0
         self.next_offset = 0
         self.size = 0
         self.crc = 0
@@ -67,10 +68,10 @@ class _Header:
         codec = buffer.i16() & _COMPRESSION_MASK
         last_delta = buffer.i32()
         buffer.seek(position + _COUNT_POSITION)
-        count = buffer.i32()
+        self.count = buffer.i32()
         if magic != _MAGIC or codec > _CODEC_MAX or self.size < _HEADER_BYTES:
             return False
-        if last_delta < 0 or not 0 <= count <= last_delta + 1:
+        if last_delta < 0 or not 0 <= self.count <= last_delta + 1:
             return False
         if self.base_offset < 0 or self.base_offset > _SANE_MAX:
             return False
@@ -151,3 +152,16 @@ def offset_after(data: Data) -> int:
         next_offset = header.next_offset
         position += header.size
     return next_offset
+
+
+def holds_records(data: Data) -> bool:
+    """Whether any of the batches in `data` has a record; for what was checked before."""
+    buffer = ReadBuffer()
+    buffer.attach(data)
+    header = _Header()
+    position = 0
+    while position < buffer.end and header.read(buffer, position):
+        if header.count:
+            return True
+        position += header.size
+    return False

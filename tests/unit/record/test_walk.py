@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isthmus.record.batch import HEADER_BYTES, BatchBuilder, RecordBatch, split_batches
-from isthmus.record.walk import offset_after, walk_batches
+from isthmus.record.rebuild import emptied
+from isthmus.record.walk import holds_records, offset_after, walk_batches
 
 FAR = 2**60
 
@@ -134,3 +135,11 @@ def test_a_gap_that_what_follows_denies_is_damage() -> None:
 def test_the_offset_after_all_is_that_of_the_last_batch(counts: list[int], base: int) -> None:
     batches = batches_of(counts, base)
     assert offset_after(joined(batches)) == (base + sum(counts) if counts else -1)
+
+
+@given(st.lists(st.booleans(), max_size=6))
+def test_one_record_is_enough_to_hold_records(has_record: list[bool]) -> None:
+    (full,) = batches_of([2])
+    hollow = RecordBatch(emptied(full))
+    data = joined([full if each else hollow for each in has_record])
+    assert holds_records(data) == any(has_record)

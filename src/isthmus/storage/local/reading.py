@@ -14,8 +14,8 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from isthmus.record.batch import HEADER_BYTES, RecordReader, split_batches
-from isthmus.record.walk import walk_batches
+from isthmus.record.batch import HEADER_BYTES, RecordReader
+from isthmus.record.walk import holds_records, walk_batches
 from isthmus.storage.local.scan import CHUNK_BYTES, Damage
 
 if TYPE_CHECKING:
@@ -35,8 +35,6 @@ TIME_CHUNK_BYTES: Final = 64 * 1024
 _BASE_OFFSET = struct.Struct(">q")
 _LAST_DELTA = struct.Struct(">i")
 _LAST_DELTA_POSITION: Final = 23
-_COUNT = struct.Struct(">i")
-_COUNT_POSITION: Final = 57
 
 
 class Place(NamedTuple):
@@ -74,9 +72,7 @@ def is_hollow(segment: Segment, reading: Reading) -> bool:
     """
     if reading.end < segment.size or reading.next_offset > segment.gap_end:
         return False
-    if _COUNT.unpack_from(reading.data, _COUNT_POSITION)[0]:
-        return False
-    return not any(batch.count for batch in split_batches(reading.data))
+    return not holds_records(reading.data)
 
 
 def read_cached(

@@ -38,9 +38,6 @@ class SimRuntime:
     def defer(self, call: Callable[[], object]) -> None:
         self._deferred.append(call)
 
-    def post(self, call: Callable[[], object]) -> None:
-        self._deferred.append(call)
-
     def later(self, delay_ms: int, call: Callable[[], object]) -> Callable[[], None]:
         self._sequence += 1
         number = self._sequence

@@ -37,8 +37,5 @@ class Runtime(Protocol):
     ) -> None:
         """Do the same for work that only reads: it never waits for a sync, nor one for it."""
 
-    def post(self, call: Callable[[], object], /) -> object:
-        """Run `call` on the loop; the only method that other threads may use."""
-
     def random_bytes(self, count: int) -> bytes:
         """Return `count` unpredictable bytes."""

@@ -34,7 +34,6 @@ class LoopRuntime:
         ]
         # Deferred calls run after the sockets of this turn and before the next wait.
         self.defer: Callable[[Callable[[], object]], object] = loop.call_soon
-        self.post: Callable[[Callable[[], object]], object] = loop.call_soon_threadsafe
 
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000

@@ -109,7 +109,6 @@ class LocalLog:
         self._settings = settings or LocalSettings()
         self.topic_defaults: Mapping[str, str] = self._settings.topic_defaults
         self._shared = Shared(runtime, self._files, self._settings, directory)
-        self._retention = Retention(self._shared)
         self._topics: dict[str, LocalTopic] = {}
         self._catalog = Catalog(self._files, directory)
         self._directory = DataDirectory(self._files, directory)
@@ -127,6 +126,9 @@ class LocalLog:
             raise
         self._compactor = Compactor(self._shared)
         housekeeping = self._shared.housekeeping
+        housekeeping.add(
+            "retention", Retention(self._shared).run, self._settings.retention_check_ms
+        )
         housekeeping.add("compaction", self._compactor.run, COMPACTION_MS)
         housekeeping.add("expiry", partial(expire_producers, self._shared), EXPIRY_MS)
         housekeeping.start()

@@ -45,10 +45,9 @@ class Target(NamedTuple):
 class Replay:
     """One pass over the journal; holds one file of it in memory at a time."""
 
-    __slots__ = ("_broken", "_files", "_number", "_open", "_targets", "written_bytes")
+    __slots__ = ("_broken", "_files", "_number", "_open", "_targets")
 
     def __init__(self, files: Files, targets: Mapping[tuple[bytes, int], Target]) -> None:
-        self.written_bytes = 0
         self._files = files
         self._targets = targets
         self._open: dict[Path, int] = {}
@@ -99,7 +98,6 @@ class Replay:
         descriptor = self._descriptor(path)
         if self._files.pread(descriptor, entry.size, entry.position) != payload:
             self._files.write(descriptor, [payload], entry.position)
-            self.written_bytes += entry.size
 
     def _descriptor(self, path: Path) -> int:
         descriptor = self._open.pop(path, -1)

@@ -50,9 +50,9 @@ class Retention:
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
-        shared.housekeeping.add("retention", self._run, shared.settings.retention_check_ms)
 
-    def _run(self) -> Steps:
+    def run(self) -> Steps:
+        """Make one pass, as a job of housekeeping."""
         for number, partition in enumerate(tuple(self._shared.partitions), 1):
             try:
                 yield from self._check(partition)

@@ -101,11 +101,6 @@ class Tail:
             self._budget.total_bytes -= self._cost(count)
             self._drop(count)
 
-    def reset(self, start_offset: int) -> None:
-        """Begin again, empty, at `start_offset`."""
-        self.clear()
-        self.start_offset = start_offset
-
     def _cost(self, count: int) -> int:
         """Cost of the first `count` batches."""
         if count == 0:

@@ -28,6 +28,7 @@ from isthmus.broker.publishing import (
     OpenBatch,
     PublishTicket,
     RelayTicket,
+    RetainedAcknowledgement,
 )
 from isthmus.broker.recent_records import LOADING, RecentRecords, readable_records
 from isthmus.broker.retained import RETAINED_CONFIGS, RETAINED_LOG_TOPIC, Retained
@@ -169,10 +170,20 @@ class Broker:
             if publish.qos == 2 and session.persistent:
                 ticket.exactly_once = True
         if publish.retain:
-            self.retained.put(publish)
+            self._retain(session, publish, ticket)
         if open_batch.builder.size >= BATCH_BYTES_MAX:
             self._open.remove(open_batch)
             self._close([open_batch])
+
+    def _retain(self, session: Session | None, publish: Publish, ticket: PublishTicket) -> None:
+        """Have a message retained; a publisher who waits for it waits for that, too."""
+        if session is None or publish.packet_id == 0:
+            self.retained.put(publish)
+            return
+        waiting = RetainedAcknowledgement(self, ticket.acknowledgements[-1])
+        if self.retained.put(publish, waiting):
+            ticket.acknowledgements.pop()
+            ticket.retained.append(waiting)
 
     def append(
         self,
@@ -289,7 +300,7 @@ class Broker:
         self._deliver(ticket, False)
         if not ticket.qos_2:
             ticket.forget_messages()
-            if not ticket.acknowledgements:
+            if not ticket.acknowledgements and not ticket.retained:
                 self._reduce_backlog(ticket)
 
     def deliver_durable(self, ticket: PublishTicket) -> None:
@@ -306,6 +317,8 @@ class Broker:
             session.acknowledge(waiting.attachment, waiting.packet_id, waiting.qos, 0)
             if session.output.size and not session.touched:
                 self.touch(session)
+        for retained in ticket.retained:
+            retained.settle(None)
 
     def settle_failed(self, ticket: PublishTicket, error: IsthmusError) -> None:
         """The batch was refused or cannot become durable: nobody gets an acknowledgement.
@@ -323,11 +336,21 @@ class Broker:
                 "batch not stored log_topic=%s partition=%d waiting=%d error=%s",
                 ticket.partition.log_topic,
                 ticket.partition.index,
-                len(ticket.acknowledgements),
+                len(ticket.acknowledgements) + len(ticket.retained),
                 error,
             )
         for waiting in ticket.acknowledgements:
             self._answer_failure(waiting, error)
+        for retained in ticket.retained:
+            retained.settle(error)
+
+    def answer(self, waiting: Acknowledgement, error: IsthmusError | None) -> None:
+        """Tell one publisher how it went."""
+        if error is not None:
+            self._answer_failure(waiting, error)
+            return
+        waiting.session.acknowledge(waiting.attachment, waiting.packet_id, waiting.qos, 0)
+        self.touch(waiting.session)
 
     def _answer_failure(self, waiting: Acknowledgement, error: IsthmusError) -> None:
         session = waiting.session

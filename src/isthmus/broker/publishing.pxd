@@ -34,6 +34,14 @@ cdef class Acknowledgement:
 
 
 @cython.final
+cdef class RetainedAcknowledgement:
+    cdef object _broker
+    cdef object _waiting
+    cdef object _error
+    cdef int _due
+
+
+@cython.final
 cdef class PublishTicket:
     cdef readonly object broker
     cdef readonly object partition
@@ -45,6 +53,7 @@ cdef class PublishTicket:
     cdef public list destinations
     cdef public list publishers
     cdef readonly list acknowledgements
+    cdef readonly list retained
 
 
 @cython.final

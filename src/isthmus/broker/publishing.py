@@ -84,6 +84,29 @@ class Acknowledgement:
         self.qos = qos
 
 
+class RetainedAcknowledgement:
+    """What the publisher of a retained message waits for: two batches in two log topics.
+
+    One holds the message, the other one says that it is retained; the publisher is told of an
+    error of either, once both have come to their end.
+    """
+
+    __slots__ = ("_broker", "_due", "_error", "_waiting")
+
+    def __init__(self, broker: Broker, waiting: Acknowledgement) -> None:
+        self._broker = broker
+        self._waiting = waiting
+        self._due = 2
+        self._error: IsthmusError | None = None
+
+    def settle(self, error: IsthmusError | None) -> None:
+        """One of the two is durable or, with an error, never will be."""
+        self._due -= 1
+        self._error = self._error or error
+        if self._due == 0:
+            self._broker.answer(self._waiting, self._error)
+
+
 class PublishTicket:
     """The messages of one batch, in the order of its records, and who published them."""
 
@@ -97,6 +120,7 @@ class PublishTicket:
         "publishers",
         "publishes",
         "qos_2",
+        "retained",
         "size",
     )
 
@@ -111,10 +135,11 @@ class PublishTicket:
         self.destinations: list[Destination | None] = []
         self.publishers: list[Session | None] = []
         self.acknowledgements: list[Acknowledgement] = []
+        self.retained: list[RetainedAcknowledgement] = []
 
     @property
     def wants_durable(self) -> bool:
-        return bool(self.acknowledgements) or self.qos_2
+        return bool(self.acknowledgements) or self.qos_2 or bool(self.retained)
 
     def written(self, base_offset: int) -> None:
         self.base_offset = base_offset

@@ -2,24 +2,30 @@
 
 Each retained PUBLISH is a record of `__mqtt_retained` (key: topic name; value and headers as in
 any record), written in the same commit as the message itself; an empty payload is a tombstone
-[MQTT-3.3.1-6]. The table in memory is read from there at the start. A retained message that
-waits for a session is recalled from that log topic like any other.
+[MQTT-3.3.1-6]. Who waits for an acknowledgement of the message waits for both records. The
+table in memory is read from there at the start. A retained message that waits for a session is
+recalled from that log topic like any other.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final
 
 from isthmus.broker.mapping import headers_of, publish_of
+from isthmus.errors import StorageError
 from isthmus.mqtt.packets import Publish
 from isthmus.mqtt.properties import MESSAGE_EXPIRY
 from isthmus.record.batch import BatchBuilder
 from isthmus.topics.names import TopicNames
 
 if TYPE_CHECKING:
+    from isthmus.broker.publishing import RetainedAcknowledgement
     from isthmus.errors import IsthmusError
     from isthmus.runtime import Runtime
     from isthmus.storage.log import Partition
+
+logger = logging.getLogger(__name__)
 
 RETAINED_LOG_TOPIC: Final = "__mqtt_retained"
 RETAINED_CONFIGS: Final = {
@@ -39,15 +45,17 @@ class Retained:
         self._count_max = count_max
         self._builder = BatchBuilder()
         self.pending: list[Publish] = []  # put since the last commit
+        self._waiting: list[RetainedAcknowledgement] = []  # for these
         self.messages: dict[bytes, tuple[Publish, int, int]] = {}  # publish, offset, expires at
         self._names = TopicNames()  # of `messages`, by level
-        self.refused = 0
+        self.refused = 0  # beyond the limit, or by the log
         self._load()
 
-    def put(self, publish: Publish) -> bool:
+    def put(self, publish: Publish, waiting: RetainedAcknowledgement | None = None) -> bool:
         """Store or, with an empty payload, remove; True if a commit is due.
 
-        What exceeds the limit on their number is not retained, and counted.
+        Then `waiting` is told how it went. What exceeds the limit on their number is not
+        retained, and counted.
         """
         topic_name = publish.topic
         if publish.payload:
@@ -60,14 +68,16 @@ class Retained:
         value = publish.payload or None
         self._builder.append(now_ms, topic_name, value, headers_of(publish, None, now_ms))
         self.pending.append(publish)
+        if waiting is not None:
+            self._waiting.append(waiting)
         return True
 
     def commit(self) -> None:
         """Append what was put since the last commit."""
         if self.pending:
-            pending, self.pending = self.pending, []
-            batch = self._builder.seal()
-            self.partition.append(batch, _RetainedTicket(self, pending), trusted=True)
+            ticket = _RetainedTicket(self, self.pending, self._waiting)
+            self.pending, self._waiting = [], []
+            self.partition.append(self._builder.seal(), ticket, trusted=True)
 
     def matching(self, topic_filter: str) -> list[tuple[Publish, int]]:
         """Return (publish, offset) of each message whose topic name the filter matches.
@@ -133,22 +143,35 @@ def _expires_at(publish: Publish, now_ms: int) -> int:
 
 
 class _RetainedTicket:
-    __slots__ = ("_publishes", "_retained")
+    __slots__ = ("_publishes", "_retained", "_waiting")
 
-    def __init__(self, retained: Retained, publishes: list[Publish]) -> None:
+    def __init__(
+        self,
+        retained: Retained,
+        publishes: list[Publish],
+        waiting: list[RetainedAcknowledgement],
+    ) -> None:
         self._retained = retained
         self._publishes = publishes
+        self._waiting = waiting
+
+    @property
+    def wants_durable(self) -> bool:
+        """What was published to be safe is to be retained as safely, whoever waits for it."""
+        return any(publish.qos for publish in self._publishes)
 
     def written(self, base_offset: int) -> None:
         self._retained.stored(self._publishes, base_offset)
 
-    @property
-    def wants_durable(self) -> bool:
-        """A publisher that waits for its message waits for its being retained, too."""
-        return any(publish.qos for publish in self._publishes)
-
     def durable(self) -> None:
-        """The publishers wait for the message itself, which is in the same group."""
+        for waiting in self._waiting:
+            waiting.settle(None)
 
     def failed(self, error: IsthmusError) -> None:
-        """The message itself failed with the same error, and its publisher is told there."""
+        self._retained.refused += len(self._publishes)
+        if not isinstance(error, StorageError):  # of those the log tells, once
+            logger.warning(
+                "messages not retained count=%d error=%s", len(self._publishes), error
+            )
+        for waiting in self._waiting:
+            waiting.settle(error)

@@ -240,9 +240,43 @@ def test_offsets_and_sessions_wait_for_room(server: ServerProcess, disk: Disk) -
     consumer.close()
 
 
-@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC], ids=["EIO", "ENOSPC"])
+def test_a_sync_that_has_no_room_is_made_good(server: ServerProcess, disk: Disk) -> None:
+    create_topic(server.kafka, "t")
+    impatient = confluent_producer(server.kafka, retries=0, **{"linger.ms": 0})
+    assert produce(impatient, "t", b"before") is None
+    patient = confluent_producer(server.kafka, **{"linger.ms": 0})
+    with raw_session(server.mqtt, "first") as first, raw_session(server.mqtt, "other") as other:
+        first.send(raw_mqtt.publish("a", b"before", qos=1, packet_id=1))
+        assert puback_reason(first) == 0
+        disk.fail("sync", errno.ENOSPC)
+        first.send(raw_mqtt.publish("a", b"waiting", qos=1, packet_id=2))
+        delivered: list[KafkaError | None] = []
+        patient.produce("t", b"patient", on_delivery=lambda error, _: delivered.append(error))
+        patient.poll(0)
+        wait_until(lambda: readiness(server)[0] == 503, "that the server says so")
+        other.send(raw_mqtt.publish("a", b"refused", qos=1, packet_id=1))
+        assert puback_reason(other) == QUOTA_EXCEEDED
+        assert produce(impatient, "t", b"refused").code() == KafkaError.KAFKA_STORAGE_ERROR
+        assert values_in(server, "t", 1) == [b"before"]
+        assert not delivered
+        disk.mend()
+        assert puback_reason(first) == 0, "it has waited for its answer"
+        patient.flush(TIMEOUT_S)
+        assert delivered == [None]
+        wait_until(lambda: readiness(server)[0] == 200, "that the server is ready again")
+        other.send(raw_mqtt.publish("a", b"after", qos=1, packet_id=2))
+        assert puback_reason(other) == 0
+    lines = server.log_lines()
+    assert sum(TOLD in line for line in lines) == 1, "said once"
+    assert not [line for line in lines if "Traceback" in line]
+    server.kill()
+    server.start()
+    assert values_in(server, "mqtt", 3) == [b"before", b"waiting", b"after"]
+    assert values_in(server, "t", 2) == [b"before", b"patient"]
+
+
 def test_a_sync_that_fails_is_the_end_of_acknowledging(
-    server: ServerProcess, disk: Disk, code: int
+    server: ServerProcess, disk: Disk
 ) -> None:
     create_topic(server.kafka, "t")
     producer = confluent_producer(server.kafka, retries=0, **{"linger.ms": 0})
@@ -253,7 +287,7 @@ def test_a_sync_that_fails_is_the_end_of_acknowledging(
     ):
         first.send(raw_mqtt.publish("a", b"kept", qos=1, packet_id=1))
         assert puback_reason(first) == 0
-        disk.fail("sync", code)
+        disk.fail("sync", errno.EIO)
         first.send(raw_mqtt.publish("a", b"never acknowledged", qos=1, packet_id=2))
         ended = first.receive()
         assert ended is None or ended.kind == DISCONNECT
@@ -266,7 +300,7 @@ def test_a_sync_that_fails_is_the_end_of_acknowledging(
         assert produce(producer, "t", b"no").code() == KafkaError.KAFKA_STORAGE_ERROR
     status, content = readiness(server)
     assert status == 503
-    assert os.strerror(code) in content["reason"]
+    assert os.strerror(errno.EIO) in content["reason"]
     assert values_in(server, "t", 1) == [b"kept"]
     lines = server.log_lines()
     assert sum("takes no more records" in line for line in lines) == 1

@@ -110,10 +110,9 @@ def test_a_close_in_the_middle_of_it_looks_no_more(server):
     assert server.disk.open_count == 0
 
 
-@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
-def test_a_failed_sync_is_no_trouble_that_passes(server, code):
-    """Not even where it is the room that was missing: the pages may be gone."""
-    server.disk.fail_only, server.disk.fail_with = ("fdatasync",), code
+def test_a_failed_sync_is_no_trouble_that_passes(server):
+    """The pages may be gone. (Where it was room that lacked: test_full_at_sync.py)"""
+    server.disk.fail_only = ("fdatasync",)
     server.disk.calls, server.disk.fail_at = 0, 1
     assert type(server.put().error) is SyncFailed
     server.runtime.advance(10 * PROBE_MS)

@@ -5,7 +5,8 @@ every call that returned has happened. `cut_power` is worse, and takes every lib
 system has: of a file, each page or sector is as it was after any of the writes since the last
 sync, the length is any that it had since, and where the length ran ahead of the data there are
 zeros or garbage; of the names in a directory, any of the changes since the last sync happened.
-Only a rename is whole or not at all. Both give back a disk with nothing open.
+Only a rename is whole or not at all. Both give back a disk with nothing open. A sync that fails
+loses what it should have stored, and the next one says that all is well, as Linux does.
 
 With a `Journal` every change is recorded, in order, and a `Replay` makes the disk of any
 earlier moment, to be killed or cut there.
@@ -53,8 +54,25 @@ class File:
         self.pending.append((size, None))
 
     def sync(self) -> None:
-        self.durable = bytes(self.data)
+        image = bytearray(self.durable)
+        for position, data in self.pending:
+            if data is None:
+                _resize(image, position)
+                continue
+            if len(image) < position:
+                _resize(image, position)
+            image[position : position + len(data)] = data
+        self.durable = bytes(image)
         self.pending.clear()
+
+    def fail_sync(self, forgets: bool) -> None:
+        """What was not on the disk never will be, unless it is written again.
+
+        The next sync succeeds. `forgets`: reads show it, too; else they show what was written.
+        """
+        self.pending.clear()
+        if forgets:
+            self.data = bytearray(self.durable)
 
     def after_power_cut(self, chance: random.Random) -> File:
         if not self.pending:
@@ -192,6 +210,7 @@ class SimDisk(Files):
         self.fail_only: tuple[str, ...] = ()  # only calls of these names count
         self.short = False  # a failing write writes half before it fails
         self.sync_fails = False
+        self.forgets = False  # what a failed sync has lost is not to be read either
         self.is_cold = False  # nothing is in memory, every read has to wait
         self.room: int | None = None  # bytes that can still be written
         self.journal: Journal | None = None
@@ -288,9 +307,13 @@ class SimDisk(Files):
         self._do(self._open[descriptor], "resize", size)
 
     def fdatasync(self, descriptor):
-        if self.sync_fails:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        self._count("fdatasync", descriptor)
+        try:
+            if self.sync_fails:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            self._count("fdatasync", descriptor)
+        except OSError:
+            self._do(self._open[descriptor], "fail_sync", self.forgets)
+            raise
         self._do(self._open[descriptor], "sync")
 
     def exists(self, path):
@@ -328,9 +351,9 @@ class SimDisk(Files):
         self._count("sync_directory", path)
         self._do(self._directory(path), "sync")
 
-    def sync_all(self, paths, directories):
-        for path in paths:
-            self.sync_file(path, None)
+    def settle_all(self, stretches, directories):
+        for path, position in stretches:
+            self.write_again(path, position)
         for path in directories:
             self.sync_directory(path)
 

@@ -23,14 +23,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BUFFERS_PER_WRITE: Final = 1024  # IOV_MAX on Linux
+COPY_BYTES: Final = 1024 * 1024  # in one piece
 SYNC_THREADS: Final = 16
 _NO_WAIT: Final[int | None] = getattr(os, "RWF_NOWAIT", None)
 _NO_SPACE: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 
+def lacks_room(error: OSError) -> bool:
+    """Whether it is only room that lacks."""
+    return error.errno in _NO_SPACE
+
+
 def storage_error(error: OSError, what: str) -> StorageError:
     """Return the StorageError that says what could not be done and why."""
-    kind = NoSpace if error.errno in _NO_SPACE else StorageError
+    kind = NoSpace if lacks_room(error) else StorageError
     return kind(f"{what}: {error.strerror or error}")
 
 
@@ -269,14 +275,30 @@ class Files:
         self.exchange(path, data)
         self.sync_directory(path.parent)
 
-    def sync_all(self, paths: Sequence[Path], directories: Sequence[Path]) -> None:
-        """Sync files as they are, and directories, each once and all before this returns.
+    def write_again(self, path: Path, position: int) -> None:
+        """Write what a file has from `position` on to where it is, and sync it.
+
+        So it is on the disk even where the file is only as it should be in the memory of a
+        kernel that has failed to store it.
+        """
+        descriptor = self.open(path)
+        try:
+            while data := self.pread(descriptor, COPY_BYTES, position):
+                position = self.write(descriptor, [data], position)
+            self.fdatasync(descriptor)
+        finally:
+            self.close(descriptor)
+
+    def settle_all(
+        self, stretches: Sequence[tuple[Path, int]], directories: Sequence[Path]
+    ) -> None:
+        """Do that with files, and sync directories, all before this returns.
 
         Many at a time, which a disk does in a fraction of the time. For a start, when there is
         nobody else to wait for it. Raises OSError.
         """
         with ThreadPoolExecutor(SYNC_THREADS) as pool:
-            for _ in pool.map(lambda path: self.sync_file(path, None), paths):
+            for _ in pool.map(lambda stretch: self.write_again(*stretch), stretches):
                 pass
             for _ in pool.map(self.sync_directory, directories):
                 pass

@@ -25,6 +25,7 @@ from itertools import count
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
+from isthmus.storage.local.files import lacks_room
 from isthmus.storage.local.journal_format import (
     NONCE_BYTES,
     PAGE_BYTES,
@@ -164,9 +165,10 @@ class JournalWrite:
         self._chunks = chunks
 
     def run(self, files: Files) -> bool:
-        """Write and sync the copies, on any thread; False where they were not written.
+        """Write and sync the copies, on any thread; False where there are none.
 
-        Raises OSError where they were, and the sync failed.
+        Raises OSError where the sync has failed and it was not for want of room: then the
+        segments, whose own sync is still to come, are good enough.
         """
         try:
             if not self.file.is_ready:
@@ -175,7 +177,13 @@ class JournalWrite:
         except OSError as error:
             self.error = error
             return False
-        files.fdatasync(self.file.descriptor)
+        try:
+            files.fdatasync(self.file.descriptor)
+        except OSError as error:
+            if not lacks_room(error):
+                raise
+            self.error = error
+            return False
         return True
 
     def _buffers(self) -> list[bytes | memoryview]:

@@ -113,7 +113,7 @@ class LocalLog:
         self._catalog = Catalog(self._files, directory)
         self._directory = DataDirectory(self._files, directory)
         self._directory.open(runtime, self._settings.node_id)
-        self._unsynced_files: list[Path] = []  # found when the log is opened
+        self._unsynced: list[tuple[Path, int]] = []  # found when the log is opened
         self._unsynced_directories: list[Path] = []
         self._closed = False
         try:
@@ -437,7 +437,7 @@ class LocalLog:
                 recovery_point=None if clean else saved,
                 start_offset=starts.get((entry.topic_id, index), 0),
             )
-            self._unsynced_files += loaded.unsynced_files
+            self._unsynced += loaded.unsynced
             self._unsynced_directories += loaded.unsynced_directories
             # After an unclean end the file is written before anything is accepted.
             loaded.recovery_point = loaded.end_offset
@@ -453,10 +453,10 @@ class LocalLog:
 
     def _sync_found(self) -> None:
         """Sync what was found and may not be on the disk. Raises OSError."""
-        files, self._unsynced_files = self._unsynced_files, []
+        stretches, self._unsynced = self._unsynced, []
         directories, self._unsynced_directories = self._unsynced_directories, []
-        if files or directories:
-            self._files.sync_all(files, directories)
+        if stretches or directories:
+            self._files.settle_all(stretches, directories)
 
     def _claim_directories(self, topic: LocalTopic, *, is_new: bool) -> None:
         """Make sure of the directories of partitions to be loaded. Raises OSError."""
@@ -508,6 +508,7 @@ class LocalLog:
         self._compactor.close()
         self.flush()
         self._closed = True
+        self._shared.mender.close()
         partitions = list(self._shared.partitions)
         self._shared.syncer.finish()
         for partition in partitions:

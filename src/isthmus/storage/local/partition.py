@@ -17,6 +17,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from isthmus.errors import IsthmusError, TopicUnknown
+from isthmus.storage.local.mending import MendWork
 from isthmus.storage.local.reader import PartitionReader
 from isthmus.storage.local.restart import RestartPoint
 from isthmus.storage.local.sweep import SweepWork
@@ -241,6 +242,7 @@ class LocalPartition:
 
     def _prepare(self, base_offset: int) -> None:
         """Bring the directory to where the first append can go. Raises OSError."""
+        self._shared.mender.check()
         if self._cut_needed:
             active = self.segments.active
             if active is not None:
@@ -367,13 +369,20 @@ class LocalPartition:
         for chunk in work.chunks:
             chunk.segment.unpin()
 
+    def retry_sync(self, work: SyncWork) -> None:
+        """A round had no room; what was to be synced is so when that is made good."""
+        self.fail_sync(work)
+        if self._closed is None:
+            self.segments.take_back(work.chunks)
+            self._shared.syncer.ask(self)
+
     def begin_sweep(self, *, move: bool) -> SweepWork:
         """Take what brings all that is written now to its place.
 
         `move` the recovery point as well; then nothing must be queued.
         """
         segments = self.segments
-        work = SweepWork(self, [(segment, segment.size) for segment in segments.dirty])
+        work = SweepWork(self)
         if move:
             self._restart.begin(work)
         if segments.names_changed:
@@ -383,12 +392,25 @@ class LocalPartition:
         work.names_version = segments.names_version
         return work
 
+    def begin_mend(self) -> MendWork:
+        """Take what makes good a sync that failed; nothing is written before it ends."""
+        work = MendWork(self)
+        if self.segments.names_changed:
+            work.directories = (self.directory, self.directory.parent)
+        work.names_version = self.segments.names_version
+        return work
+
     def end_sweep(self, work: SweepWork) -> None:
         """A sweep has done what it could; its segments and names are on the disk."""
         if self._closed is None:
             self.segments.note_synced(work.segments, work.names_version)
             self._restart.end(work)
             self._advance_durable(work.end_offset)
+
+    def undo_sweep(self, work: SweepWork) -> None:
+        """A sweep has come to nothing."""
+        if self._closed is None:
+            self._restart.undo(work)
 
     def _advance_durable(self, offset: int) -> None:
         """Answer those who waited for `offset` to be durable."""

@@ -14,8 +14,9 @@ offset up to which all was synced once) is read and its checksums are compared. 
 - **The leader epoch grows,** because records that somebody has seen may be gone, so that
   consumers notice (KIP-320). The epoch itself comes from the catalog, which is durable, so it
   grows even when a power cut took every trace of a partition's last epoch.
-- **What is left is synced**, because it will be shown to readers as durable: by the caller, for
-  all partitions at once. Where nothing lies behind the recovery point, it is so already.
+- **What is left is written again and synced**, because it will be shown to readers as durable:
+  by the caller, for all partitions at once. A sync alone would not do where the last server
+  ended because one has failed. Where nothing lies behind the recovery point, it is so already.
 
 The state of the producers is the newest snapshot that can be read, and the batches since. On
 the same way the aborted transactions of what is checked are found again.
@@ -75,8 +76,8 @@ class Loaded:
         "segments",
         "snapshots",
         "start_offset",
+        "unsynced",
         "unsynced_directories",
-        "unsynced_files",
     )
 
     def __init__(self, segments: SegmentList, producers_max: int) -> None:
@@ -85,7 +86,9 @@ class Loaded:
         self.end_offset = 0
         self.recovery_point = 0  # that the file on the disk names: the caller's to say
         self.checked_bytes = 0  # that lay behind it
-        self.unsynced_files: list[Path] = []  # that may not be on the disk yet
+        self.unsynced: list[
+            tuple[Path, int]
+        ] = []  # files that may not be on the disk, and where
         self.unsynced_directories: list[Path] = []
         self.epochs = LeaderEpochs()
         self.epochs_saved = False
@@ -272,8 +275,8 @@ def _recover(loaded: Loaded, recovery_point: int, begin: int, files: Files) -> N
             loaded.end_offset = scan.next_offset
         segments.report(segment, scan.damage)
         if scan.next_offset > recovery_point or segment.size < found_bytes:
-            loaded.unsynced_files.append(segment.path)
-    if changed or loaded.unsynced_files:
+            loaded.unsynced.append((segment.path, scan.start))
+    if changed or loaded.unsynced:
         loaded.unsynced_directories.append(segments.directory)
     loaded.epochs.cut(loaded.end_offset)
 
@@ -289,7 +292,7 @@ def _begin_anew(loaded: Loaded, start_offset: int, files: Files) -> None:
         segments.drop_active()
         for path in paths:
             files.remove(path)
-    loaded.unsynced_files.clear()
+    loaded.unsynced.clear()
     segments.note_names()
     loaded.end_offset = start_offset
 

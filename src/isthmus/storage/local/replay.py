@@ -71,9 +71,9 @@ class Replay:
 
     def _follow(self, path: Path, found: Round) -> None:
         """Report what is missing before a round."""
-        if self._broken:
+        if self._broken and found.number != self._number:
             logger.error("%s is damaged, and newer rounds follow it", self._broken)
-            self._broken = ""
+        self._broken = ""
         # Equal where a round could not be written and the next one took its number.
         if self._number is not None and not 0 <= found.number - self._number <= 1:
             logger.error(

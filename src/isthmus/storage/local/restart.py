@@ -99,9 +99,7 @@ class RestartPoint:
     def end(self, work: SweepWork) -> None:
         """A sweep has ended; where `begin` added to it, the file names the new point."""
         if work.hint_error is not None:
-            for segment, path in work.indexes:
-                segment.unsynced_indexes[path] = None
-            self.bytes_since += work.bytes_since
+            self.undo(work)
             logger.warning("no checkpoint of %s: %s", self._segments.directory, work.hint_error)
             return
         if work.recovery_point < 0:
@@ -112,6 +110,12 @@ class RestartPoint:
             self._snapshots.append(self.offset)
         while len(self._snapshots) > SNAPSHOTS_KEPT:
             self._remove_snapshot(self._snapshots.pop(0))
+
+    def undo(self, work: SweepWork) -> None:
+        """A sweep has not moved the recovery point: what `begin` took is to do once more."""
+        for segment, path in work.indexes:
+            segment.unsynced_indexes[path] = None
+        self.bytes_since += work.bytes_since
 
     def _remove_snapshot(self, offset: int) -> None:
         try:

@@ -65,6 +65,7 @@ class Scan:
         "damage",
         "next_offset",
         "position",
+        "start",
     )
 
     def __init__(
@@ -80,7 +81,7 @@ class Scan:
         gap_end: int = 0,
     ) -> None:
         """Begin at `start`; between batches that end up to `gap_end` offsets may be missing."""
-        self.position = start
+        self.position = self.start = start
         self.next_offset = next_offset
         self.damage: list[Damage] = []
         self._anchored = start == 0  # else only a lower bound of the first offset is known

@@ -220,6 +220,10 @@ class SegmentList:
             chunk.take()
         return chunks
 
+    def take_back(self, chunks: Sequence[Chunk]) -> None:
+        """A round has come to nothing: its chunks are as if it had not begun."""
+        self.chunks[:0] = chunks
+
     def note_synced(self, synced: Iterable[tuple[Segment, int]], names_version: int) -> None:
         """Files are on the disk up to a position each, the directory in this version."""
         for segment, size in synced:

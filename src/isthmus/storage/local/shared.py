@@ -6,11 +6,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from isthmus.errors import SyncFailed
 from isthmus.storage.local.chunks import ChunkBudget
 from isthmus.storage.local.housekeeping import Housekeeping
 from isthmus.storage.local.journal import Journal
 from isthmus.storage.local.loads import LoadedBytes
+from isthmus.storage.local.mending import Mender, sync_failure
 from isthmus.storage.local.recovery_points import RecoveryPoints
 from isthmus.storage.local.removals import Removals
 from isthmus.storage.local.segment import OpenSegments
@@ -23,7 +23,7 @@ from isthmus.storage.local.trouble import Trouble
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from isthmus.errors import StorageError
+    from isthmus.errors import StorageError, SyncFailed
     from isthmus.runtime import Runtime
     from isthmus.storage.local.files import Files
     from isthmus.storage.local.partition import LocalPartition
@@ -42,6 +42,7 @@ class Shared:
         "housekeeping",
         "journal",
         "loaded",
+        "mender",
         "open_segments",
         "partitions",
         "recovery_points",
@@ -83,11 +84,16 @@ class Shared:
         self.touched: list[LocalPartition] = []  # have something queued
         self.partitions: dict[LocalPartition, None] = {}
         self.error: StorageError | None = None  # why nothing is accepted any more
-        self.trouble = Trouble(runtime, files, directory)
+        self.mender = Mender(self)
+        self.trouble = Trouble(runtime, files, directory, self.mender)
         self.start_offsets = StartOffsets(self, directory)
 
-    def _sync_failed(self, error: OSError) -> None:
-        self.fail(SyncFailed(f"fdatasync failed: {error.strerror or error}"))
+    def _sync_failed(self, error: OSError, *, lacks_room: bool) -> None:
+        if not lacks_room or self.mender.is_closed:
+            self.fail(sync_failure(error))
+        elif self.error is None:
+            self.mender.stall(error)
+            self.trouble.found(error, "fdatasync failed")
 
     def fail(self, error: SyncFailed) -> None:
         """Stop for good: what is written cannot be promised, now or later."""

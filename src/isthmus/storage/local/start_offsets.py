@@ -135,3 +135,9 @@ class StartOffsets:
         error = SyncFailed("the round of syncing failed")
         for _, _, done in work.asked:
             done(error)
+
+    def retry_sync(self, work: SyncWork) -> None:
+        """The round had no room: the file is written anew with the next one."""
+        assert isinstance(work, _Work)
+        self._asked[:0] = work.asked
+        self._shared.syncer.ask(self)

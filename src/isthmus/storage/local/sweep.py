@@ -18,7 +18,7 @@ and without moving recovery points, which costs several syncs more,
 
 A sweep runs on another thread, beside the rounds. It opens every segment anew: the kernel tells
 each open descriptor once of a failed write-back, so neither the round nor the sweep takes the
-bad news from the other. A failure is as final as that of a round (sync.py).
+bad news from the other. A failure means what it means in a round (sync.py).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from isthmus.storage.local.files import lacks_room
 from isthmus.storage.local.once import Once
 from isthmus.storage.local.sync import sync_directories
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from isthmus.storage.local.recovery_points import RecoveryPoints
     from isthmus.storage.local.segment import OpenSegments, Segment
     from isthmus.storage.local.settings import LocalSettings
+    from isthmus.storage.local.sync import OnFailure
 
 PARTITIONS_PER_SWEEP: Final = 32  # so that beginning one is short on the loop
 
@@ -68,10 +70,10 @@ class SweepWork:
         "segments",
     )
 
-    def __init__(self, partition: LocalPartition, segments: list[tuple[Segment, int]]) -> None:
+    def __init__(self, partition: LocalPartition) -> None:
         self.partition = partition
         self.end_offset = partition.end_offset
-        self.segments = segments  # with the bytes that they have now
+        self.segments = [(each, each.size) for each in partition.segments.dirty]
         self.directories: Sequence[Path] = ()
         self.names_version = 0
         self.indexes: list[tuple[Segment, Path]] = []  # whose files are among the hints
@@ -98,7 +100,7 @@ class SweepWork:
 class Sweep(Once):
     """One sweep; `error` tells how it ended."""
 
-    __slots__ = ("_files", "_moved", "_points", "error", "number", "works")
+    __slots__ = ("_files", "_moved", "_points", "error", "lacks_room", "number", "works")
 
     def __init__(
         self, files: Files, points: RecoveryPoints, works: Sequence[SweepWork], number: int
@@ -107,6 +109,7 @@ class Sweep(Once):
         self.works = works
         self.number = number
         self.error: OSError | None = None
+        self.lacks_room = False  # writing again would help
         self._files = files
         self._points = points
         moves = any(work.recovery_point >= 0 for work in works)
@@ -116,6 +119,11 @@ class Sweep(Once):
         try:
             for work in self.works:
                 work.run(self._files)
+        except OSError as error:
+            self.error = error
+            self.lacks_room = lacks_room(error)
+            return
+        try:
             sync_directories(
                 self._files, [path for work in self.works for path in work.directories]
             )
@@ -155,6 +163,7 @@ class Sweeper:
         "_settings",
         "_stopped",
         "_sweep",
+        "is_paused",
         "unchecked_bytes",
     )
 
@@ -166,8 +175,9 @@ class Sweeper:
         journal: Journal,
         points: RecoveryPoints,
         open_segments: OpenSegments,
-        on_failure: Callable[[OSError], None],
+        on_failure: OnFailure,
     ) -> None:
+        self.is_paused = False  # until a failed sync is made good
         self.unchecked_bytes = 0  # that no recovery point covers, of all partitions
         self._runtime = runtime
         self._files = files
@@ -213,11 +223,21 @@ class Sweeper:
             del self._behind[partition]
             self.unchecked_bytes -= partition.unchecked_bytes
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a sweep is under way."""
+        return self._sweep is not None
+
+    def next_number(self) -> int:
+        """Return the number of a sweep that begins now."""
+        self._number += 1
+        return self._number
+
     def start(self) -> None:
         """Begin a sweep if one is wanted and none is under way."""
         for partition in self._journal.take_unswept(self._number + 1):
             self.ask(partition, move=False)
-        if self._asked and self._sweep is None and not self._stopped:
+        if self._asked and self._sweep is None and not self._stopped and not self.is_paused:
             self._sweep = current = self._begin()
             if current is not None:
                 self._runtime.offload(current.run, self._ended)
@@ -275,8 +295,7 @@ class Sweeper:
                 break
         if not works:
             return None
-        self._number += 1
-        return Sweep(self._files, self._points, works, self._number)
+        return Sweep(self._files, self._points, works, self.next_number())
 
     def _ended(self, _result: None, error: BaseException | None) -> None:
         if error is not None:
@@ -289,20 +308,26 @@ class Sweeper:
         self.start()
 
     def _deliver(self, current: Sweep) -> None:
-        if current.error is not None:
-            self.stop()
-            self._on_failure(current.error)
+        if current.error is not None and not current.lacks_room:
+            self._on_failure(current.error, lacks_room=False)
             return
+        # Where a round has failed meanwhile, it may have taken the bad news from the sweep.
+        is_good = current.error is None and not self.is_paused
         for work in current.works:
             partition = work.partition
-            partition.end_sweep(work)
-            self._journal.swept(partition, current.number)
-            if work.hint_error is not None:
+            if is_good:
+                partition.end_sweep(work)
+                self._journal.swept(partition, current.number)
+            else:
+                partition.undo_sweep(work)
+            if work.hint_error is not None or not is_good:
                 self._holding_off = True
             elif work.recovery_point >= 0:
                 self._points.move(partition, work.recovery_point)
             if partition in self._behind:  # it is not, where it was closed meanwhile
-                if work.hint_error is not None:
+                if work.hint_error is not None or not is_good:
                     self.unchecked_bytes += work.bytes_since
                 if partition.unchecked_bytes == 0:
                     del self._behind[partition]
+        if current.error is not None:
+            self._on_failure(current.error, lacks_room=True)

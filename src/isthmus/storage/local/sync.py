@@ -7,9 +7,9 @@ when it ends. How it makes a chunk durable is one of two ways: fdatasync of the 
 with the names of new files, or a copy in the shared journal, where one fdatasync is enough for
 all partitions (journal.py decides). Moving recovery points is not its work: see sweep.py.
 
-A failed sync is never tried again: the kernel may have dropped the very pages and report
-success the next time, so from then on nothing can be promised any more [DESIGN 3, guarantee
-2].
+A failed sync is never simply tried again: the kernel may have dropped the very pages and report
+success the next time. Where it was only room that lacked, mending.py makes it good; after any
+other error nothing can be promised any more [DESIGN 3, guarantee 2].
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
+from isthmus.storage.local.files import lacks_room
 from isthmus.storage.local.once import Once
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from isthmus.runtime import Runtime
@@ -82,6 +83,13 @@ class SyncWork:
                 self.replacement_error = error
 
 
+class OnFailure(Protocol):
+    """What hears of a sync that failed: it stops or pauses those that would sync more."""
+
+    def __call__(self, error: OSError, *, lacks_room: bool) -> None:
+        """`lacks_room`: it can be made good by writing again, see mending.py."""
+
+
 class Syncable(Protocol):
     """What takes part in rounds: a partition, or the file of the start offsets."""
 
@@ -93,6 +101,9 @@ class Syncable(Protocol):
 
     def fail_sync(self, work: SyncWork) -> None:
         """The work failed, and will never be done."""
+
+    def retry_sync(self, work: SyncWork) -> None:
+        """The work failed for want of room: take part again."""
 
 
 def sync_directories(files: Files, directories: Iterable[Path]) -> None:
@@ -106,7 +117,7 @@ def sync_directories(files: Files, directories: Iterable[Path]) -> None:
 class SyncRound(Once):
     """One round; `error` tells how it ended."""
 
-    __slots__ = ("_files", "copy", "error", "works")
+    __slots__ = ("_files", "copy", "error", "lacks_room", "works")
 
     def __init__(
         self,
@@ -118,6 +129,7 @@ class SyncRound(Once):
         self.works = works
         self.copy = copy
         self.error: OSError | None = None
+        self.lacks_room = False  # writing again would help
         self._files = files
 
     def _do(self) -> None:
@@ -130,26 +142,40 @@ class SyncRound(Once):
         if self.copy is not None and not self.copy.run(self._files):
             for _, work in self.works:
                 work.journalled = frozenset()  # no copy, so every segment for itself
-        directories: list[Path] = []
-        for _, work in self.works:
-            work.run(self._files)
-            if work.syncs_names:
-                directories += work.directories
-        sync_directories(self._files, directories)
+        try:
+            for _, work in self.works:
+                work.run(self._files)
+        except OSError as error:
+            self.lacks_room = lacks_room(error)
+            raise
+        sync_directories(
+            self._files,
+            [path for _, work in self.works if work.syncs_names for path in work.directories],
+        )
 
 
 class Syncer:
     """Runs the rounds of one log."""
 
-    __slots__ = ("_asked", "_failed", "_files", "_journal", "_on_failure", "_round", "_runtime")
+    __slots__ = (
+        "_asked",
+        "_failed",
+        "_files",
+        "_journal",
+        "_on_failure",
+        "_round",
+        "_runtime",
+        "is_paused",
+    )
 
     def __init__(
         self,
         runtime: Runtime,
         files: Files,
         journal: Journal,
-        on_failure: Callable[[OSError], None],
+        on_failure: OnFailure,
     ) -> None:
+        self.is_paused = False  # until a failed sync is made good
         self._runtime = runtime
         self._files = files
         self._journal = journal
@@ -166,9 +192,14 @@ class Syncer:
         """Take no part after all."""
         self._asked.pop(syncable, None)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a round is under way."""
+        return self._round is not None
+
     def start(self) -> None:
         """Begin a round if somebody asked and none is under way."""
-        if self._asked and self._round is None and not self._failed:
+        if self._asked and self._round is None and not self._failed and not self.is_paused:
             self._round = current = self._begin()
             self._runtime.offload(current.run, self._ended)
 
@@ -215,8 +246,9 @@ class Syncer:
         for syncable, work in current.works:
             if current.error is None:
                 syncable.end_sync(work)
+            elif current.lacks_room:
+                syncable.retry_sync(work)
             else:
                 syncable.fail_sync(work)
         if current.error is not None:
-            self.stop()
-            self._on_failure(current.error)
+            self._on_failure(current.error, lacks_room=current.lacks_room)

@@ -6,7 +6,8 @@ people are told of it: one line when it begins, one when it is over, and in betw
 for whoever asks (`/readyz`). Whether it is over is tried out with a file as large as a busy
 turn writes; one small batch that still found room would say nothing.
 
-Not here: a sync that fails. That never ends, see `Shared.fail`.
+Where a sync has failed for want of room, it is not over before that is made good (mending.py).
+Not here: a sync that fails for another reason. That never ends, see `Shared.fail`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from isthmus.errors import StorageError
     from isthmus.runtime import Runtime
     from isthmus.storage.local.files import Files
+    from isthmus.storage.local.mending import Mender
 
 PROBE_FILE: Final = "isthmus-probe"
 PROBE_BYTES: Final = 1024 * 1024
@@ -34,13 +36,23 @@ logger = logging.getLogger(__name__)
 class Trouble:
     """Why the disk cannot be written just now, if it cannot: `error`."""
 
-    __slots__ = ("_cancel", "_files", "_is_closed", "_path", "_runtime", "error", "refused")
+    __slots__ = (
+        "_cancel",
+        "_files",
+        "_is_closed",
+        "_mender",
+        "_path",
+        "_runtime",
+        "error",
+        "refused",
+    )
 
-    def __init__(self, runtime: Runtime, files: Files, directory: Path) -> None:
+    def __init__(self, runtime: Runtime, files: Files, directory: Path, mender: Mender) -> None:
         self.error: StorageError | None = None  # all is well
         self.refused = 0  # writes, since it began
         self._runtime = runtime
         self._files = files
+        self._mender = mender
         self._path = directory / PROBE_FILE
         self._cancel: Callable[[], object] | None = None  # the look that is to come
         self._is_closed = False
@@ -57,7 +69,7 @@ class Trouble:
                 failure,
             )
         if known is None and not self._is_closed:
-            self._cancel = self._runtime.later(PROBE_MS, self._look)
+            self._look_later()
         return failure
 
     def close(self) -> None:
@@ -65,6 +77,9 @@ class Trouble:
         self._is_closed = True
         if self._cancel is not None:
             self._cancel()
+
+    def _look_later(self) -> None:
+        self._cancel = self._runtime.later(PROBE_MS, self._look)
 
     def _look(self) -> None:
         self._runtime.offload(self._probe, self._probed)
@@ -80,9 +95,22 @@ class Trouble:
         if self._is_closed:
             return
         if isinstance(error, OSError):
-            self._cancel = self._runtime.later(PROBE_MS, self._look)
-            return
-        if error is not None:
+            self._look_later()
+        elif error is not None:
             raise error
+        elif self._mender.is_stalled:
+            self._mender.begin(self._mended)
+        else:
+            self._end()
+
+    def _mended(self, is_mended: bool) -> None:
+        if self._is_closed:
+            return
+        if is_mended:
+            self._end()
+        else:
+            self._look_later()
+
+    def _end(self) -> None:
         logger.warning("the disk can be written again; %d writes were refused", self.refused)
         self.error, self.refused = None, 0

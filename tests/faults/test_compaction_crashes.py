@@ -15,6 +15,7 @@ import pytest
 from tests.sim import SimRuntime
 from tests.storage.compacting import DIRECTORY, SETTINGS, Topic, check
 
+from isthmus.storage.local.compaction import RETRY_MS
 from isthmus.storage.local.log import LocalLog
 
 SEEDS = (0, 1)
@@ -136,3 +137,46 @@ def test_a_call_that_fails_leaves_the_log_as_it_was(error):
         check(other)
         compact_to_the_end(other)
         assert other.disk.open_count < 20
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_a_swap_that_an_error_has_stopped_goes_on_without_a_restart(count):
+    """One call fails, or several in a row: then what was decided is not taken back either."""
+    topic = lively(count)
+    disk = topic.disk.copy()
+    calls = topic.compact()
+    stopped = 0
+    for number in range(calls - 50, calls + 1, 2):
+        other = reopened(topic, disk.copy())
+        other.disk.fail_count = count
+        other.compact(fail_at=number)
+        was_swapping = other.partition.segments.is_swapping
+        stopped += was_swapping
+        check(other)
+        if was_swapping:
+            other.put([(b"a", b"still writable")])
+        other.compact()
+        check(other)
+        assert not other.partition.segments.is_swapping
+        other.runtime.advance(RETRY_MS)
+        other.compact()
+        check(other, compacted=True)
+        other.restart(clean=True)  # takes away what could not be removed
+        compact_to_the_end(other)
+        other.log.close()
+        assert other.disk.open_count == 0
+    assert stopped > 3
+
+
+def test_a_log_topic_deleted_with_a_stopped_swap_leaves_nothing():
+    topic = lively(3)
+    disk = topic.disk.copy()
+    calls = topic.compact()
+    for number in range(calls - 40, calls + 1, 2):
+        other = reopened(topic, disk.copy())
+        other.disk.fail_count = 3
+        other.compact(fail_at=number)
+        other.log.delete("t")
+        other.runtime.advance(RETRY_MS)
+        other.log.close()
+        assert other.disk.open_count == 0

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from isthmus.storage.local.housekeeping import Steps
     from isthmus.storage.local.partition import LocalPartition
     from isthmus.storage.local.scan import Scan
+    from isthmus.storage.local.segments import SegmentList
     from isthmus.storage.local.shared import Shared
 
     Walk: TypeAlias = "Callable[[Iterator[RecordBatch]], Iterator[int]]"
@@ -137,6 +138,22 @@ def group_segments(segments: Sequence[Segment], bytes_max: int) -> list[list[Seg
     return groups
 
 
+class Unfinished(NamedTuple):
+    """A swap that has come so far; an error may have stopped it."""
+
+    swap: Swap
+    made: Segment  # is kept open: it has no name to be opened by
+    is_in: bool  # part of the log already
+
+    def end(self, segments: SegmentList) -> None:
+        """It is done, it came to nothing, or its log topic is deleted."""
+        self.made.unpin()
+        segments.is_swapping = False
+        if not self.is_in:
+            self.made.discard()
+            self.swap.undo()
+
+
 class Learning:
     """The newest offset of each key from the first dirty offset on, as far as there is room."""
 
@@ -206,10 +223,12 @@ class Compactor:
         self._current: LocalPartition | None = None
         self._lock = Lock()  # held by work on another thread
         self._not_before_ms: dict[LocalPartition, float] = {}
-        self._unfinished: list[Segment] = []  # the next start gives them their names
+        self._unfinished: dict[LocalPartition, Unfinished] = {}
 
     def run(self) -> Steps:
         """Compact what is due, the worst first, each partition once."""
+        for partition in list(self._unfinished):
+            yield from self._finish(partition)
         seen: set[LocalPartition] = set()
         while (plan := self._choose(seen)) is not None:
             seen.add(plan.partition)
@@ -237,11 +256,14 @@ class Compactor:
             with self._lock:
                 self._current = None
         self._not_before_ms.pop(partition, None)
+        unfinished = self._unfinished.pop(partition, None)
+        if unfinished is not None:
+            unfinished.end(partition.segments)
 
     def close(self) -> None:
         """Let go of all files; nothing is under way any more."""
-        for segment in self._unfinished:
-            segment.unpin()
+        for partition, unfinished in self._unfinished.items():
+            unfinished.end(partition.segments)
 
     def _put_off(self, partition: LocalPartition, delay_ms: float) -> None:
         self._not_before_ms[partition] = self._shared.runtime.monotonic_ms() + delay_ms
@@ -257,7 +279,7 @@ class Compactor:
             if (
                 not partition.config.compacts
                 or partition in seen
-                or partition.segments.is_swapping  # for good: a rename has failed
+                or partition.segments.is_swapping  # a rename has failed
                 or self._not_before_ms.get(partition, 0) > monotonic_ms
             ):
                 continue
@@ -365,14 +387,30 @@ class Compactor:
             yield self._piece(swap.finish)
             is_done = True
         finally:
-            if is_in and not is_done:
-                self._unfinished.append(made)
+            stopped = Unfinished(swap, made, is_in)
+            if swap.is_decided and not is_done and self._current is partition:
+                self._unfinished[partition] = stopped
             else:
-                made.unpin()
-                segments.is_swapping = swap.is_decided and not is_in
-            if not swap.is_decided:
-                made.discard()
-                swap.undo()
+                stopped.end(segments)
+
+    def _finish(self, partition: LocalPartition) -> Steps:
+        """Go on with a swap that an error has stopped; the next pass does if it is still so."""
+        unfinished = self._unfinished[partition]
+        swap = unfinished.swap
+        self._current = partition
+        try:
+            if unfinished.is_in:
+                swap.hide()
+                yield self._piece(swap.finish)
+            else:
+                yield self._piece(swap.retract)
+        except (OSError, Overtaken):
+            return  # it was told when it began
+        finally:
+            self._current = None
+        del self._unfinished[partition]
+        unfinished.end(partition.segments)
+        logger.info("the compaction of %s goes on", partition.segments.directory)
 
     def _check(self, partition: LocalPartition, group: Sequence[Segment]) -> None:
         """Raise Overtaken if the log topic or the segments were deleted meanwhile."""

@@ -10,8 +10,9 @@ segments that its name tells of and finishes the renaming. Between steps that mu
 one another on the disk the directory is synced.
 
 `decide` and `finish` are for another thread. `hide` is for the loop, in one step with the
-replacement in memory: from then on nobody opens the old segments by their names. The new one is
-kept open until `finish` has given it its own.
+replacement in memory: from then on nobody opens the old segments by their names. The new one
+is kept open until `finish` has given it its own. What has failed in the middle can be called
+again: `hide`, then `finish`; or `retract`, where only the decision is made.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ class Swap:
         self.is_decided = False
         self._files = files
         self._made = made
-        self._old = [path for segment in group for path in (*segment.index_paths, segment.path)]
+        # From the end on: the file that makes a segment goes after its indexes.
+        self._old = [path for each in reversed(group) for path in reversed(each.paths)]
         self._hidden: list[Path] = []
         self._directory = made.path.parent
         name = f"{made.base_offset:020d}-{group[-1].next_offset:020d}.log.swap"
@@ -68,17 +70,24 @@ class Swap:
         try:
             files.sync_directory(self._directory)
         except OSError:
-            files.rename(self._path, self._made.path)
-            self.is_decided = False
+            self.retract()
             raise
 
+    def retract(self) -> None:
+        """Take the decision back. Raises OSError, then it stands."""
+        if self._files.exists(self._path):
+            self._files.rename(self._path, self._made.path)
+        self.is_decided = False
+
     def hide(self) -> None:
-        """Take the names from the old segments. Raises OSError; a start would finish it."""
-        for path in self._old:
+        """Take the names from the old segments. Raises OSError."""
+        while self._old:  # each once: the made files get some of these names later
+            path = self._old[-1]
             if self._files.exists(path):
                 hidden = path.with_name(path.name + DELETED_SUFFIX)
                 self._files.rename(path, hidden)
                 self._hidden.append(hidden)
+            self._old.pop()
 
     def finish(self) -> None:
         """Give the made segment its names and remove the old files. Raises OSError."""
@@ -146,5 +155,6 @@ def _name(files: Files, decided: Path, base: int) -> None:
         else:
             files.rename(made, path)
     files.sync_directory(directory)
-    files.rename(decided, directory / f"{base:020d}.log")
+    if files.exists(decided):
+        files.rename(decided, directory / f"{base:020d}.log")
     files.sync_directory(directory)

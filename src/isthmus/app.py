@@ -121,8 +121,7 @@ async def serve(settings: Settings) -> int:
         mqtt.close(ServerShuttingDown("the server is shutting down"))
         kafka.close()
         await asyncio.sleep(0)  # the loop writes out what the connections were told
-    broker.turn()
-    broker.session_log.checkpoint()
+    broker.close()
     log.close()
     runtime.close()
     logger.info("stopped")

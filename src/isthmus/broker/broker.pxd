@@ -13,6 +13,7 @@ cdef class Broker:
     cdef readonly object log
     cdef readonly object routes
     cdef readonly object subscriptions
+    cdef readonly object relays
     cdef readonly object retained
     cdef readonly object session_log
     cdef readonly long long published
@@ -31,7 +32,6 @@ cdef class Broker:
     cdef long long _now_ms
     cdef list _relief
     cdef object _recent_records
-    cdef object _held
     cdef object _turn
 
     @cython.locals(kind=int)
@@ -57,6 +57,6 @@ cdef class Broker:
                    generation="long long",
                    publishes=list, destinations=list, publishers=list)
     cdef _deliver(self, PublishTicket ticket, bint at_qos_2)
-    cdef _reduce_backlog(self, PublishTicket ticket)
+    cpdef count_backlog(self, Py_ssize_t size)
     cpdef Destination _resolve(self, bytes topic_name)
     cdef _refresh(self, Destination destination)

@@ -18,7 +18,6 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from isthmus.broker.held_batches import HeldBatches
 from isthmus.broker.mapping import headers_of, publish_of, topic_name_in
 from isthmus.broker.publishing import (
     MQTT_SEQUENCE,
@@ -31,6 +30,7 @@ from isthmus.broker.publishing import (
     RetainedAcknowledgement,
 )
 from isthmus.broker.recent_records import LOADING, RecentRecords, readable_records
+from isthmus.broker.relays import Relays
 from isthmus.broker.retained import RETAINED_CONFIGS, RETAINED_LOG_TOPIC, Retained
 from isthmus.broker.routes import DEFAULT_LOG_TOPIC
 from isthmus.broker.session_log import SESSIONS_CONFIGS, SESSIONS_LOG_TOPIC, SessionLog
@@ -50,8 +50,9 @@ from isthmus.record.partitioner import partition_for
 from isthmus.topics.filter import check_topic_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
+    from isthmus.broker.relays import Relay
     from isthmus.broker.routes import RouteTable
     from isthmus.broker.sessions import SessionEntry
     from isthmus.mqtt.session import Session
@@ -84,6 +85,7 @@ class Broker:
         self.log = log
         self.routes = routes
         self.subscriptions = Subscriptions()
+        self.relays = Relays(self)
         self.published = 0
         self.delivered = 0
         self.undeliverable = 0  # records whose key is no topic name
@@ -100,7 +102,6 @@ class Broker:
         self._now_ms = 0
         self._relief: list[Callable[[], None]] = []
         self._recent_records = RecentRecords()
-        self._held = HeldBatches()
         self._turn = self.turn
         retained_topic = self._ensure_own(RETAINED_LOG_TOPIC, RETAINED_CONFIGS)
         self.retained = Retained(runtime, retained_topic.partitions[0], retained_max)
@@ -109,7 +110,7 @@ class Broker:
         self.ensure_topic(DEFAULT_LOG_TOPIC)
         for name in filter(log.topics.get, routes.log_topics()):
             for partition in log.topics[name].partitions:
-                self._held.find(partition)
+                self.relays.find(partition)
 
     # --- from the client ----------------------------------------------------------------------
 
@@ -297,11 +298,13 @@ class Broker:
 
     def deliver_written(self, ticket: PublishTicket) -> None:
         """The batch is in the log: hand its messages to the subscribers at QoS 0 and 1."""
+        if self.relays.behind and self.relays.put_off(ticket):
+            return
         self._deliver(ticket, False)
         if not ticket.qos_2:
             ticket.forget_messages()
             if not ticket.acknowledgements and not ticket.retained:
-                self._reduce_backlog(ticket)
+                self.count_backlog(-ticket.size)
 
     def deliver_durable(self, ticket: PublishTicket) -> None:
         """The batch is durable: hand out what is delivered at QoS 2."""
@@ -309,9 +312,10 @@ class Broker:
 
     def settle(self, ticket: PublishTicket) -> None:
         """The batch is durable: deliver at QoS 2 and acknowledge to the publishers."""
-        self._reduce_backlog(ticket)
+        self.count_backlog(-ticket.size)
         if ticket.qos_2:
             self._deliver(ticket, True)
+            self.relays.durable(ticket.partition, ticket.base_offset)
         for waiting in ticket.acknowledgements:
             session = waiting.session
             session.acknowledge(waiting.attachment, waiting.packet_id, waiting.qos, 0)
@@ -326,7 +330,7 @@ class Broker:
         What is surely not in the log is refused with a reason (MQTT 5); otherwise the
         connection ends, so that the client sends again.
         """
-        self._reduce_backlog(ticket)
+        self.count_backlog(-ticket.size)
         if not ticket.qos_2:  # else it was written, and what asked for no more had its due
             for publish in ticket.publishes:
                 if publish is not None and publish.packet_id == 0:
@@ -400,47 +404,40 @@ class Broker:
                 if not session.touched:
                     self.touch(session)
 
-    def relay(self, partition: Partition, batch: RecordBatch) -> list[PublishTicket]:
-        """Deliver what a written Kafka batch lets out; return what waits for durable.
-
-        The batch itself; but the batches of a transaction wait for the marker that commits it.
-        """
-        batches: Iterable[RecordBatch] = (batch,)
-        if batch.is_control:
-            batches = self._held.release(partition, batch)
-        elif batch.is_transactional:
-            self._held.hold(partition, batch)
-            return []
-        tickets = [self._relay_one(partition, each) for each in batches]
-        return [ticket for ticket in tickets if ticket.qos_2]
-
-    def _relay_one(self, partition: Partition, batch: RecordBatch) -> PublishTicket:
+    def relay(self, relay: Relay, batch: RecordBatch, durable_with: int) -> PublishTicket:
         """Deliver the records of a batch, which may leave some for QoS 2.
 
-        A record that says nothing of its QoS counts as published at QoS 2: each subscriber gets
-        what it was granted.
+        A record that says nothing of its QoS was published at QoS 0 by an MQTT client, or came
+        over the other shore and counts as published at QoS 2: each subscriber gets what it was
+        granted. `durable_with`: the offset of what brings the batch, itself or a marker.
         """
-        records = readable_records(batch)
+        partition = relay.partition
+        is_ours = batch.base_sequence == MQTT_SEQUENCE
         ticket = PublishTicket(self, partition)
         ticket.base_offset = batch.base_offset
         now_ms = self.runtime.now_ms()
-        for record in records:
+        for record in readable_records(batch):
+            for _ in range(batch.base_offset + len(ticket.publishes), record.offset):
+                ticket.add(None, None, None)  # compaction has taken it
             publish: Publish | None = None
             destination = self._destination_of(partition.log_topic, record)
             if destination is None:
                 self.undeliverable += 1
-            else:
-                publish = publish_of(record, destination.topic_name, now_ms, 2)
-            ticket.publishes.append(publish)
-            ticket.destinations.append(destination)
-            ticket.publishers.append(None)
-            if publish is not None and publish.retain and self.retained.put(publish):
+            elif record.offset >= partition.start_offset:
+                qos = 0 if is_ours else 2
+                publish = publish_of(record, destination.topic_name, now_ms, qos)
+            publisher = relay.publisher_of(record.offset) if is_ours else None
+            ticket.add(publish, destination, publisher)
+            if publish is None or not publish.retain or is_ours:
+                continue
+            if relay.is_newest(publish.topic, durable_with) and self.retained.put(publish):
                 self.schedule()  # this turn is being written just now
         self._deliver(ticket, False)
         return ticket
 
-    def _reduce_backlog(self, ticket: PublishTicket) -> None:
-        self.backlog_bytes -= ticket.size
+    def count_backlog(self, size: int) -> None:
+        """So many bytes more, or less, wait for the log or for their delivery."""
+        self.backlog_bytes += size
         if self._relief and self.backlog_bytes < BACKLOG_BYTES_MAX // 2:
             relief, self._relief = self._relief, []
             for resume in relief:
@@ -580,9 +577,15 @@ class Broker:
             self.log.configure(name, {**configs, **topic.configs})
         return topic
 
+    def close(self) -> None:
+        """Write down all that a start has to know; nothing is delivered from here on."""
+        self.turn()
+        self.session_log.checkpoint()
+        self.relays.close()
+
     def forget_log_topic(self) -> None:
         """A log topic was deleted or changed: resolve every topic name anew."""
         self._destinations.clear()
         self._open_batches.clear()
         self._recent_records.clear()
-        self._held.forget(self.log)
+        self.relays.forget(self.log)

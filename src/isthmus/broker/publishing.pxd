@@ -62,4 +62,5 @@ cdef class RelayTicket:
     cdef object _partition
     cdef object _batch
     cdef object _inner
-    cdef object _waiting
+    cdef long long _base_offset
+    cdef bint _is_relayed

@@ -151,6 +151,17 @@ class PublishTicket:
     def failed(self, error: IsthmusError) -> None:
         self.broker.settle_failed(self, error)
 
+    def add(
+        self,
+        publish: Publish | None,
+        destination: Destination | None,
+        publisher: Session | None,
+    ) -> None:
+        """Add one record of a batch that is read back."""
+        self.publishes.append(publish)
+        self.destinations.append(destination)
+        self.publishers.append(publisher)
+
     def forget_messages(self) -> None:
         """All have them who get them: only acknowledgements are still due."""
         self.publishes = []
@@ -161,7 +172,7 @@ class PublishTicket:
 class RelayTicket:
     """Stands before the ticket of a Kafka batch whose records have topic names."""
 
-    __slots__ = ("_batch", "_broker", "_inner", "_partition", "_waiting")
+    __slots__ = ("_base_offset", "_batch", "_broker", "_inner", "_is_relayed", "_partition")
 
     def __init__(
         self, broker: Broker, partition: Partition, batch: Any, inner: Ticket | None
@@ -169,23 +180,25 @@ class RelayTicket:
         self._broker = broker
         self._partition = partition
         self._batch = batch
+        self._base_offset = NO_OFFSET
         self._inner = inner
-        self._waiting: list[PublishTicket] = []
+        self._is_relayed = False  # the relay of its partition is to hear of `durable`
 
     @property
     def wants_durable(self) -> bool:
-        return bool(self._waiting) or (self._inner is not None and self._inner.wants_durable)
+        return self._is_relayed or (self._inner is not None and self._inner.wants_durable)
 
     def written(self, base_offset: int) -> None:
         if self._batch.base_offset == base_offset:  # else it was sent, and delivered, before
-            self._waiting = self._broker.relay(self._partition, self._batch)
+            self._is_relayed = self._broker.relays.written(self._partition, self._batch)
         self._batch = None
+        self._base_offset = base_offset
         if self._inner is not None:
             self._inner.written(base_offset)
 
     def durable(self) -> None:
-        for ticket in self._waiting:
-            self._broker.deliver_durable(ticket)
+        if self._is_relayed:
+            self._broker.relays.durable(self._partition, self._base_offset)
         if self._inner is not None and self._inner.wants_durable:
             self._inner.durable()
 

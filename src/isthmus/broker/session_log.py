@@ -212,8 +212,10 @@ class SessionLog:
         found: Iterable[LogTopic | None] = topics.values()
         if not everywhere:
             found = map(topics.get, self._broker.routes.log_topics())
+        behind = self._broker.relays.behind
         rows = []
         undecided = []
+        released = []
         for topic in found:
             if topic is None or topic.name.startswith("__"):
                 continue
@@ -225,8 +227,16 @@ class SessionLog:
                 for partition in topic.partitions
                 if partition.last_stable_offset < partition.durable_offset
             ]
+            for partition in topic.partitions if behind else ():
+                relay = behind.get(partition)
+                if relay is not None:
+                    index, oldest = partition.index, partition.last_stable_offset
+                    written[index] = relay.at
+                    durable[index] = min(durable[index], relay.at)
+                    undecided.append((topic.topic_id, index, min(oldest, relay.oldest)))
+                    released.append((topic.topic_id, index, relay.released_before))
         before = self.partition.end_offset if everywhere else 0
-        return encode(Marks(FORM, before, rows, undecided))
+        return encode(Marks(FORM, before, rows, undecided, released))
 
     # --- once per turn ------------------------------------------------------------------------
 

@@ -73,13 +73,15 @@ class Marks(msgspec.Struct, array_like=True, frozen=True):
 
     Deliveries of QoS 0 and 1 come when a record is written, those of QoS 2 when it is durable,
     hence two marks. The records of a transaction come with its marker: where one is open, it is
-    told where the oldest begins.
+    told where the oldest begins. Where a mark is a marker itself, its transaction is on its
+    way: what lies before the offset in `released` has come.
     """
 
     form: int
     before: int  # a checkpoint's: it is about the session states before this offset
     log_topics: list[tuple[bytes, list[int], list[int]]]  # topic id, written, durable
     undecided: list[tuple[bytes, int, int]] = []  # topic id, partition, first offset
+    released: list[tuple[bytes, int, int]] = []  # topic id, partition, offset
 
 
 def encode(value: Value) -> bytes:

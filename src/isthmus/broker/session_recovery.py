@@ -55,9 +55,10 @@ logger = logging.getLogger(__name__)
 PACKET_IDS_SKIPPED: Final = 0x4000
 FAR: Final = 2**62  # an offset after all others
 
-NEW: Final = (0, 0, 0)  # the marks of a partition that is younger than the marks
+NEW: Final = (0, 0, 0, 0)  # the marks of a partition that is younger than the marks
 
-PartitionMarks: TypeAlias = "dict[Partition, tuple[int, int, int]]"  # written, durable, decided
+# Written, durable, decided; of a transaction whose marker is the mark itself, released.
+PartitionMarks: TypeAlias = "dict[Partition, tuple[int, int, int, int]]"
 
 
 class Written:
@@ -281,13 +282,15 @@ class Recovery:
         if marks is None:
             return found
         undecided = {(topic_id, index): offset for topic_id, index, offset in marks.undecided}
+        released = {(topic_id, index): offset for topic_id, index, offset in marks.released}
         for topic_id, written, durable in marks.log_topics:
             ids = [(topic_id, index) for index in range(len(written))]
             for place, partition in enumerate(self._partitions.find(ids)):
                 if partition is not None and place < len(durable):
                     ends = written[place], durable[place], undecided.get(ids[place], FAR)
                     first, second, third = (min(end, partition.end_offset) for end in ends)
-                    found[partition] = first, second, min(second, third)
+                    decided = min(second, third)
+                    found[partition] = first, second, decided, released.get(ids[place], 0)
         return found
 
     # --- what came since ----------------------------------------------------------------------
@@ -311,13 +314,23 @@ class Recovery:
         for batch in partition.batches(start):
             count += batch.count
             if batch.is_control:
-                for each in held.release(partition, batch):
-                    self._match(partition, each, batch.last_offset)
+                place = held.take(batch)
+                if place is not None:
+                    self._match_transaction(partition, batch, *place)
             elif batch.is_transactional:
-                held.hold(partition, batch)
+                held.hold(batch)
             else:
                 self._match(partition, batch)
         return count
+
+    def _match_transaction(
+        self, partition: Partition, marker: RecordBatch, first: int, last: int
+    ) -> None:
+        for batch in partition.batches(max(first, partition.start_offset)):
+            if batch.base_offset > last:
+                break
+            if batch.producer_id == marker.producer_id:
+                self._match(partition, batch, marker.base_offset)
 
     def _match(self, partition: Partition, batch: RecordBatch, decided_at: int = -1) -> None:
         """Give the records of a batch to those who had not seen them yet.
@@ -350,8 +363,9 @@ class Recovery:
         came_at = max(offset, decided_at)
         for receiver in receivers:
             qos = min(publish.qos, receiver.qos)
-            written, durable, _ = self.marks[receiver.session].get(partition, NEW)
-            if qos > 0 and came_at >= (durable if qos == 2 else written):
+            written, durable, _, released = self.marks[receiver.session].get(partition, NEW)
+            mark = durable if qos == 2 else written
+            if qos > 0 and (came_at, offset) >= (mark, released):
                 retain = publish.retain and receiver.retain_as_published
                 receiver.session.deliver(
                     publish, qos, retain, receiver.identifiers, partition, offset

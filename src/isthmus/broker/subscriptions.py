@@ -108,6 +108,10 @@ class Subscriptions:
         """Return a session's subscriptions by topic filter."""
         return self._by_session.get(session, {})
 
+    def has_no_local(self, session: Session) -> bool:
+        """Whether some of what a session publishes itself may not come back to it."""
+        return any(one.no_local for one in self.of(session).values())
+
     def receivers(self, topic_name: str) -> list[Receiver]:
         """Return who gets a topic name, each session once."""
         by_session: dict[Session, list[Subscription]] = {}

@@ -16,6 +16,7 @@ from isthmus.mqtt.codec import Decoder
 from isthmus.mqtt.handshake import Offer
 from isthmus.mqtt.packets import Connack, Connect, Publish, Subscribe, Will
 from isthmus.record.batch import BatchBuilder, Record, split_batches
+from isthmus.record.markers import EndMarker, build_marker
 from isthmus.storage.memory import MemoryLog
 
 
@@ -188,4 +189,38 @@ class Shore:
         target = self.log.topics[log_topic].partitions[partition]
         self.broker.append(target, builder.seal(compression), ticket)
         self.runtime.settle()
+        return ticket
+
+
+class Producer:
+    """A transactional producer that writes below the sockets."""
+
+    def __init__(self, shore: Shore, producer_id: int = 7) -> None:
+        self.shore = shore
+        self.producer_id = producer_id
+        self.sequence = 0
+        self.key = b"t"
+        self.settles = True  # whether each call waits until all is done
+
+    def write(self, *values: bytes, again: bool = False, retain: bool = False) -> Ticket:
+        builder = BatchBuilder()
+        headers = [("mqtt.retain", b"1")] if retain else ()
+        for value in values:
+            builder.append(self.shore.runtime.now_ms(), self.key, value, headers)
+        sequence = self.sequence - len(values) if again else self.sequence
+        self.sequence = sequence + len(values)
+        batch = builder.seal(0, self.producer_id, 0, sequence, transactional=True)
+        return self._append(batch)
+
+    def end(self, *, commits: bool) -> Ticket:
+        said = EndMarker(commits, coordinator_epoch=0)
+        marker = build_marker(self.producer_id, 0, said, self.shore.runtime.now_ms())
+        return self._append(marker, trusted=True)
+
+    def _append(self, batch: object, *, trusted: bool = False) -> Ticket:
+        ticket = Ticket()
+        partition = self.shore.log.topics["mqtt"].partitions[0]
+        self.shore.broker.append(partition, batch, ticket, trusted=trusted)
+        if self.settles:
+            self.shore.runtime.settle()
         return ticket

@@ -3,44 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.broker.shore import Client, Shore, Ticket
+from tests.unit.broker.shore import Client, Producer, Shore, Ticket
 
 from isthmus.broker.held_batches import HeldBatches
-from isthmus.errors import StorageError
 from isthmus.mqtt.packets import PUBREC, PUBREL, Ack, Publish
 from isthmus.record.batch import BatchBuilder
-from isthmus.record.markers import EndMarker, build_marker
-
-
-class Producer:
-    """A transactional producer that writes below the sockets."""
-
-    def __init__(self, shore: Shore, producer_id: int = 7) -> None:
-        self.shore = shore
-        self.producer_id = producer_id
-        self.sequence = 0
-
-    def write(self, *values: bytes, again: bool = False, retain: bool = False) -> Ticket:
-        builder = BatchBuilder()
-        headers = [("mqtt.retain", b"1")] if retain else ()
-        for value in values:
-            builder.append(self.shore.runtime.now_ms(), b"t", value, headers)
-        sequence = self.sequence - len(values) if again else self.sequence
-        self.sequence = sequence + len(values)
-        batch = builder.seal(0, self.producer_id, 0, sequence, transactional=True)
-        return self._append(batch)
-
-    def end(self, *, commits: bool) -> Ticket:
-        said = EndMarker(commits, coordinator_epoch=0)
-        marker = build_marker(self.producer_id, 0, said, self.shore.runtime.now_ms())
-        return self._append(marker, trusted=True)
-
-    def _append(self, batch: object, *, trusted: bool = False) -> Ticket:
-        ticket = Ticket()
-        partition = self.shore.log.topics["mqtt"].partitions[0]
-        self.shore.broker.append(partition, batch, ticket, trusted=trusted)
-        self.shore.runtime.settle()
-        return ticket
 
 
 def subscriber(shore: Shore, client_id: str = "c", qos: int = 0, **connect: int) -> Client:
@@ -173,33 +140,15 @@ def test_qos_2_is_not_repeated_because_a_transaction_is_open() -> None:
     assert restored(shore.crash()) == []
 
 
-def test_what_cannot_be_read_again_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_held_is_found_again_and_forgotten_when_it_is_deleted() -> None:
     shore = Shore()
-    client = subscriber(shore)
-    producer = Producer(shore)
-    producer.write(b"a")
-
-    def fail(*_: object) -> None:
-        raise StorageError("the disk is gone")
-
     partition = shore.log.topics["mqtt"].partitions[0]
-    with monkeypatch.context() as patch:
-        patch.setattr(partition, "batches", fail)
-        assert producer.end(commits=True).told == [1, "durable"]
-    producer.write(b"b")
-    producer.end(commits=True)
-    assert payloads(client) == [b"b"]
-
-
-def test_a_deleted_log_topic_is_forgotten() -> None:
-    shore = Shore()
+    for number in (1, 2):
+        Producer(shore, number).write(b"a")
     held = HeldBatches()
-    producer = Producer(shore)
-    producer.write(b"a")
-    held.find(shore.log.topics["mqtt"].partitions[0])
-    assert len(held) == 1
-    held.forget(shore.log)
-    assert len(held) == 1
-    shore.log.delete("mqtt")
-    held.forget(shore.log)
-    assert len(held) == 0
+    held.find(partition)
+    assert (len(held), held.oldest()) == (2, 0)
+    held.drop_before(1)
+    assert (len(held), held.oldest()) == (1, 1)
+    held.drop_before(2)
+    assert (len(held), held.oldest()) == (0, None)

@@ -6,8 +6,6 @@ import errno
 import os
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from isthmus.errors import NoSpace, StorageError
 from isthmus.storage.local.checkpoints import (
@@ -48,21 +46,6 @@ def test_the_time_index_has_kafkas_bytes():
         bytes.fromhex("0000000000000005 00000004 0000000000000007 0000000a"),
         0,
     )
-
-
-@given(
-    st.lists(st.integers(0, 1000), unique=True, max_size=30).map(sorted), st.integers(0, 1100)
-)
-def test_the_offset_index_finds_the_newest_entry_up_to_an_offset(offsets, wanted):
-    index = OffsetIndex(50)
-    for number, offset in enumerate(offsets):
-        index.append(50 + offset, number * 10)
-    expected = [(50 + at, n * 10) for n, at in enumerate(offsets) if 50 + at <= wanted]
-    assert index.entry_before(wanted) == (expected[-1] if expected else None)
-    again = OffsetIndex(50)
-    assert again.load(index.unsaved()[0], segment_size=10_000)
-    assert again.entry_before(wanted) == index.entry_before(wanted)
-    assert again.saved == len(index)
 
 
 def test_cutting_an_index_makes_it_write_again_what_follows():

@@ -93,7 +93,6 @@ def read_segment(
     At least one where there is one, whatever its size; then as many as fit into `bytes_max`.
     Also tells what damage lay on the way. Raises OSError.
     """
-    segment.descriptor()
     reading = _take(
         files.pread, segment, place or segment.find(offset), offset, bytes_max, limit
     )

@@ -268,7 +268,8 @@ class Segment:
         """Write what the index files lack. Raises OSError.
 
         `complete`: the time index is to end with the newest timestamp, and neither that nor the
-        offset index is to be missing, as Kafka leaves them when it seals or closes a segment.
+        offset index is to be missing, as Kafka leaves them when it seals or closes a segment;
+        and what a crash has left behind their ends goes.
         """
         if complete:
             self._indexes()[1].append(self.max_timestamp, self.max_timestamp_offset)
@@ -277,7 +278,7 @@ class Segment:
             self.index_paths,
             strict=True,
         ):
-            wanted = complete and not index and index is not self._aborted
+            wanted = complete and index is not self._aborted
             if index is None or (index.saved == len(index) and not wanted):
                 continue
             data, position = index.unsaved()
@@ -319,9 +320,10 @@ class Segment:
             usable = usable and time_index.load(times or b"", self.next_offset)
             self._offset_index, self._time_index = offset_index, time_index
             last = time_index.last()
-            if not usable:
+            newer = last is not None and last[0] > self.max_timestamp
+            if not usable or (newer and self.newest_known):
                 self.rebuild_indexes()
-            elif last is not None and last[0] > self.max_timestamp:
+            elif last is not None and newer:
                 self.max_timestamp, self.max_timestamp_offset = last
         return self._offset_index, self._time_index
 
@@ -358,8 +360,8 @@ class Segment:
         self._offset_index = OffsetIndex(self.base_offset)
         self._time_index = TimeIndex(self.base_offset)
         self.max_timestamp = _NEVER
-        self._walk(0, verify=False)
-        self._time_index.append(self.max_timestamp, self.max_timestamp_offset)
+        if self._walk(0, verify=False).position:
+            self._time_index.append(self.max_timestamp, self.max_timestamp_offset)
 
     def resume(self, offset: int, *, verify: bool, visit: Visit | None = None) -> Scan:
         """Go over the batches from `offset` or shortly before on, and index them anew.
@@ -487,7 +489,8 @@ class Segment:
         return Place(0, self.base_offset) if entry is None else Place(entry[1], -1, entry[0])
 
     def find(self, offset: int) -> Place:
-        """Return the same, loading the index if need be. Raises OSError."""
+        """Return the same, opening the file and the index if need be. Raises OSError."""
+        self.descriptor()
         self._indexes()
         place = self.place_of(offset)
         assert place is not None

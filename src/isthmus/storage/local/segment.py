@@ -308,10 +308,8 @@ class Segment:
     def _indexes(self) -> tuple[OffsetIndex, TimeIndex]:
         """Return both indexes, loaded, or built again where a file cannot be right."""
         if self._offset_index is None or self._time_index is None:
-            offset_index, time_index = (
-                OffsetIndex(self.base_offset),
-                TimeIndex(self.base_offset),
-            )
+            offset_index = OffsetIndex(self.base_offset)
+            time_index = TimeIndex(self.base_offset)
             offsets, times = map(self._files.read_file, self.index_paths[:2])
             usable = (offsets is not None or self.is_small) and (
                 times is not None or self.size == 0
@@ -472,10 +470,8 @@ class Segment:
         """Return the last entries of both indexes, without loading what is not loaded."""
         offset_index, time_index = self._offset_index, self._time_index
         if offset_index is None or time_index is None:
-            offset_index, time_index = (
-                OffsetIndex(self.base_offset),
-                TimeIndex(self.base_offset),
-            )
+            offset_index = OffsetIndex(self.base_offset)
+            time_index = TimeIndex(self.base_offset)
             offsets, times = self.index_paths[:2]
             offset_index.load(self._files.read_last(offsets, OFFSET_ENTRY_BYTES), self.size)
             time_index.load(self._files.read_last(times, TIME_ENTRY_BYTES), self.next_offset)

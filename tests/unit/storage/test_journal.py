@@ -26,7 +26,8 @@ from isthmus.storage.local.journal_format import (
     round_bytes,
 )
 from isthmus.storage.local.log import LocalLog
-from isthmus.storage.local.segment import OpenSegments, Segment
+from isthmus.storage.local.open_segments import OpenSegments
+from isthmus.storage.local.segment import Segment
 from isthmus.storage.local.settings import LocalSettings
 from isthmus.wire.crc32c import crc32c
 

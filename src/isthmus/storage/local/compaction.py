@@ -35,7 +35,8 @@ from isthmus.record.rebuild import stored_records
 from isthmus.storage.local.checkpoints import COMPACTION_FILE, format_compaction
 from isthmus.storage.local.cleaner import Cleaner, Transactions
 from isthmus.storage.local.offset_map import OffsetMap
-from isthmus.storage.local.segment import OpenSegments, Segment
+from isthmus.storage.local.open_segments import OpenSegments
+from isthmus.storage.local.segment import Segment
 from isthmus.storage.local.segments import RELATIVE_OFFSET_MAX
 from isthmus.storage.local.swap import CLEANED_SUFFIX, Swap
 

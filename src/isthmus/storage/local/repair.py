@@ -41,9 +41,9 @@ from isthmus.storage.local.chunks import ChunkBudget
 from isthmus.storage.local.directory import DataDirectory
 from isthmus.storage.local.inspect import SET_ASIDE, Inspection
 from isthmus.storage.local.log import LocalLog
+from isthmus.storage.local.open_segments import OpenSegments
 from isthmus.storage.local.recovery import load_compaction
 from isthmus.storage.local.scan import CHUNK_BYTES
-from isthmus.storage.local.segment import OpenSegments
 from isthmus.storage.local.segments import SegmentList
 from isthmus.storage.local.settings import LocalSettings
 from isthmus.storage.topic_configs import TopicConfig

@@ -2,7 +2,7 @@
 
 A segment holds consecutive batches from `base_offset` on, byte for byte as they were sent. Only
 the newest segment of a partition is appended to. A segment's file is opened when it is needed
-and closed when too many are open (`OpenSegments`); one with bytes that are not on the disk yet
+and closed when too many are open (open_segments.py); one with bytes not yet on the disk
 stays open, because only the descriptor that wrote is sure to hear of a failed write-back.
 
 Indexes are hints (index.py): what is read is checked against the file, and an index that turns
@@ -23,6 +23,7 @@ from isthmus.storage.local.index import (
     OffsetIndex,
     TimeIndex,
 )
+from isthmus.storage.local.open_segments import OpenSegments
 from isthmus.storage.local.reading import Place
 from isthmus.storage.local.scan import CHUNK_BYTES, Scan
 
@@ -35,51 +36,11 @@ if TYPE_CHECKING:
 
     Visit = Callable[[RecordBatch], None]
 
-INDEX_BYTES_MAX: Final = 64 * 1024 * 1024  # of open segments together
 PROBE_BYTES: Final = 4096
 _NEVER: Final = -1  # a timestamp older than all
-_EVICTION_TRIES: Final = 8
 ABORTED_SUFFIX: Final = ".txnindex"
 
 logger = logging.getLogger(__name__)
-
-
-class OpenSegments:
-    """The segments whose files are open, the longest unused first, and their limits."""
-
-    __slots__ = ("_index_bytes", "_open", "crowded", "index_bytes_max", "limit")
-
-    def __init__(self, limit: int, index_bytes_max: int = INDEX_BYTES_MAX) -> None:
-        self.limit = limit
-        self.crowded = False  # by files that must be synced before they can be closed
-        self.index_bytes_max = index_bytes_max
-        self._open: dict[Segment, int] = {}  # with the bytes of their indexes, when last used
-        self._index_bytes = 0
-
-    def __len__(self) -> int:
-        return len(self._open)
-
-    def use(self, segment: Segment) -> None:
-        """Note a use; close the longest unused when they are too many or their indexes large.
-
-        Those with unsynced bytes stay, so the limits may be passed: `crowded` asks for a sweep.
-        """
-        index_bytes = segment.index_bytes
-        self._index_bytes += index_bytes - self._open.pop(segment, 0)
-        self._open[segment] = index_bytes
-        for _ in range(_EVICTION_TRIES):
-            if len(self._open) <= self.limit and self._index_bytes <= self.index_bytes_max:
-                break
-            oldest = next(iter(self._open))
-            if oldest is not segment and oldest.idle:
-                oldest.close()
-            else:
-                self._open[oldest] = self._open.pop(oldest)  # moved to the end
-        self.crowded = len(self._open) > self.limit
-
-    def forget(self, segment: Segment) -> None:
-        """The segment has closed its file."""
-        self._index_bytes -= self._open.pop(segment, 0)
 
 
 class Segment:

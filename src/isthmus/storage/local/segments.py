@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from isthmus.storage.local.aborted import rebuild_aborted
 from isthmus.storage.local.chunks import Chunk
 from isthmus.storage.local.index import OFFSET_ENTRY_BYTES
-from isthmus.storage.local.segment import OpenSegments, Segment
+from isthmus.storage.local.segment import Segment
 from isthmus.storage.local.swap import DELETED_SUFFIX
 from isthmus.wire.crc32c import crc32c
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from isthmus.storage.aborted import AbortedIndex, AbortedTransaction
     from isthmus.storage.local.chunks import ChunkBudget
     from isthmus.storage.local.files import Files
+    from isthmus.storage.local.open_segments import OpenSegments
     from isthmus.storage.local.scan import Damage
     from isthmus.storage.topic_configs import TopicConfig
 

@@ -11,9 +11,9 @@ from isthmus.storage.local.housekeeping import Housekeeping
 from isthmus.storage.local.journal import Journal
 from isthmus.storage.local.loads import LoadedBytes
 from isthmus.storage.local.mending import Mender, sync_failure
+from isthmus.storage.local.open_segments import OpenSegments
 from isthmus.storage.local.recovery_points import RecoveryPoints
 from isthmus.storage.local.removals import Removals
-from isthmus.storage.local.segment import OpenSegments
 from isthmus.storage.local.start_offsets import StartOffsets
 from isthmus.storage.local.sweep import Sweeper
 from isthmus.storage.local.sync import Syncer

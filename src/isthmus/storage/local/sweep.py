@@ -38,9 +38,10 @@ if TYPE_CHECKING:
     from isthmus.runtime import Runtime
     from isthmus.storage.local.files import Files
     from isthmus.storage.local.journal import Journal
+    from isthmus.storage.local.open_segments import OpenSegments
     from isthmus.storage.local.partition import LocalPartition
     from isthmus.storage.local.recovery_points import RecoveryPoints
-    from isthmus.storage.local.segment import OpenSegments, Segment
+    from isthmus.storage.local.segment import Segment
     from isthmus.storage.local.settings import LocalSettings
     from isthmus.storage.local.sync import OnFailure
 

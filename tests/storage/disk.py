@@ -266,6 +266,12 @@ class SimDisk(Files):
     def close(self, descriptor):
         self._locked.discard(id(self._open.pop(descriptor)))
 
+    def duplicate(self, descriptor):
+        self._count("duplicate", descriptor)
+        self._next += 1
+        self._open[self._next] = self._open[descriptor]
+        return self._next
+
     def size(self, path):
         self._count("size", path)
         return len(self.file(path).data)
@@ -280,6 +286,10 @@ class SimDisk(Files):
 
     def pread_cached(self, descriptor, size, position):
         return b"" if self.is_cold else self.pread(descriptor, size, position)
+
+    def is_cached(self, descriptor, size, position):
+        assert descriptor in self._open
+        return not self.is_cold
 
     def will_need(self, descriptor, position, size):
         assert descriptor in self._open

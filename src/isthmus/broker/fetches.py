@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from isthmus.errors import IsthmusError, OffsetOutOfRange
 from isthmus.kafka.errors import ErrorCode, code_of
-from isthmus.record.walk import offset_after
 from isthmus.storage.log import ISOLATION_DURABLE, ISOLATION_WRITTEN
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
     from isthmus.broker.topic_ids import TopicIds
     from isthmus.runtime import Runtime
-    from isthmus.storage.log import Log, Partition
+    from isthmus.storage.log import FileSpan, Log, Partition
 
 
 class FetchPartition:
@@ -93,7 +92,7 @@ class PartitionRead:
         self.marks = (-1, -1, -1)  # high watermark, last stable offset, log start offset
         self.leader_epoch = -1
         self.diverging: tuple[int, int] | None = None  # (epoch, end offset) [KIP-595]
-        self.buffers: Sequence[memoryview | bytes] = ()
+        self.buffers: Sequence[memoryview | bytes | FileSpan] = ()
         self.size = 0
         # Of what was read, as (producer id, first offset); None for who does not ask for it.
         self.aborted: list[tuple[int, int]] | None = None
@@ -108,6 +107,7 @@ class Fetch(NamedTuple):
     bytes_max: int = 1 << 30
     bytes_min: int = 1
     wait_ms: int = 0
+    spans: bool = False  # whoever sends the answer can send from a file
 
 
 class Fetches:
@@ -151,7 +151,7 @@ class Fetches:
         is_first = True
         reads = []
         for entry in fetch.entries:
-            read = self._read_one(entry, fetch.isolation, left, is_first=is_first)
+            read = self._read_one(entry, fetch, left, is_first=is_first)
             if read.size or read.is_loading:
                 is_first = False
                 # What is loaded at one time for one fetch is within its limits, too.
@@ -160,7 +160,7 @@ class Fetches:
         return reads
 
     def _read_one(
-        self, entry: FetchPartition, isolation: int, bytes_left: int, *, is_first: bool
+        self, entry: FetchPartition, fetch: Fetch, bytes_left: int, *, is_first: bool
     ) -> PartitionRead:
         read = PartitionRead(entry)
         partition = self._find(entry)
@@ -188,11 +188,15 @@ class Fetches:
         if bytes_max <= 0 and not is_first:
             return read
         try:
-            records = partition.read(entry.offset, bytes_max, isolation)
+            records = partition.read(
+                entry.offset, bytes_max, fetch.isolation, spans=fetch.spans
+            )
             if is_first or records.size <= bytes_max:
                 read.buffers, read.size = records.buffers, records.size
-            if isolation == ISOLATION_DURABLE:
-                end = offset_after(read.buffers[-1]) if read.buffers else entry.offset
+            if records.span is not None:
+                read.buffers = (records.span,)
+            if fetch.isolation == ISOLATION_DURABLE:
+                end = records.end_offset if read.size else entry.offset
                 read.aborted = partition.aborted(entry.offset, end)
         except OffsetOutOfRange:
             return _out_of_range(read, partition)

@@ -65,3 +65,6 @@ cpdef long long offset_after(object data) except -2
 
 @cython.locals(buffer=ReadBuffer, header=_Header, position=Py_ssize_t)
 cpdef bint holds_records(object data) except -1
+
+@cython.locals(buffer=ReadBuffer, header=_Header, position=Py_ssize_t)
+cpdef Py_ssize_t batch_position(object data, long long offset) except -2

@@ -165,3 +165,22 @@ def holds_records(data: Data) -> bool:
             return True
         position += header.size
     return False
+
+
+def batch_position(data: Data, offset: int) -> int:
+    """Return the position of the first batch in `data` that ends after `offset`.
+
+    Where none does, that is the position at which to look further, which may lie behind the
+    data; -1 where something is no header. Nothing is verified.
+    """
+    buffer = ReadBuffer()
+    buffer.attach(data)
+    header = _Header()
+    position = 0
+    while buffer.end - position >= _HEADER_BYTES:
+        if not header.read(buffer, position):
+            return -1
+        if header.next_offset > offset:
+            break
+        position += header.size
+    return position

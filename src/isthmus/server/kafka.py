@@ -32,13 +32,15 @@ from isthmus.kafka.errors import RequestUnsupported
 from isthmus.kafka.frames import encode_response_buffers, parse_request_header
 from isthmus.server.kafka_api.call import Call
 from isthmus.server.kafka_api.table import HANDLERS, unsupported_answer
+from isthmus.server.sender import Sender
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from isthmus.broker.appends import Appends
     from isthmus.config import KafkaSettings
     from isthmus.runtime import Runtime
+    from isthmus.server.sender import Part
     from isthmus.storage.log import Log
 
 logger = logging.getLogger(__name__)
@@ -53,8 +55,6 @@ PIPELINE_BYTES_MAX = 32 << 20
 WRITE_HIGH_BYTES = 1 << 20
 IDLE_MS = 600_000  # Kafka's connections.max.idle.ms: its clients hang up earlier themselves
 NODE_ID = 1
-
-Data = bytes | bytearray | memoryview
 
 
 class KafkaShore:
@@ -131,6 +131,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
         "_queue",
         "_queue_bytes",
         "_rest",
+        "_sender",
         "_shore",
         "_transport",
         "_under_way",
@@ -145,6 +146,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
         self.peer = ""
         self._shore = shore
         self._transport: asyncio.Transport | None = None
+        self._sender: Sender | None = None
         self._number = 0
         self._rest = b""  # less than a size prefix
         self._frame: bytearray | None = None  # a request of which not all is here
@@ -179,6 +181,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
         port = local[1] if isinstance(local, tuple) else 0
         self.address = shore.advertised.get(port, (_host_of(local), port))
         transport.set_write_buffer_limits(WRITE_HIGH_BYTES)
+        self._sender = Sender(transport, self._advance)
         logger.debug("connected connection=%d peer=%s", self._number, self.peer)
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -210,6 +213,8 @@ class KafkaConnection(asyncio.BufferedProtocol):
         self._advance()
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        if self._sender is not None:
+            self._sender.close()
         self._all_sent()
         self._forget()
         logger.debug("disconnected connection=%d error=%s", self._number, exc or "none")
@@ -218,22 +223,27 @@ class KafkaConnection(asyncio.BufferedProtocol):
 
     def answered(self, call: Call) -> None:
         """Send what is answered, in the order of the requests, and begin what has waited."""
-        transport = self._transport
-        if transport is None:
+        sender = self._sender
+        if self._transport is None or sender is None:
             return
         under_way = self._under_way
         while under_way and under_way[0].response is not None:
             first = under_way.popleft()
             self._under_way_bytes -= first.size
             if first.response:
-                _send(transport, first.response)
+                sender.send(first.response)
         if (self._queue or self._is_paused) and not self._advances:
             # Not at once: the answer may come from deep within a group or a commit.
             self._shore.runtime.defer(self._advance)
 
-    def encode(self, call: Call, body: dict[str, Any]) -> list[Data]:
+    @property
+    def takes_spans(self) -> bool:
+        """Whether records may be sent as a `FileSpan`."""
+        return self._sender is not None and self._sender.takes_spans
+
+    def encode(self, call: Call, body: dict[str, Any]) -> list[Part]:
         """Return the response to a call; where that fails the connection ends."""
-        found: list[Data] = []
+        found: list[Part] = []
 
         def make() -> None:
             found[:] = encode_response_buffers(
@@ -334,7 +344,9 @@ class KafkaConnection(asyncio.BufferedProtocol):
         self._steer_reading()
 
     def _may_begin(self, frame: bytearray) -> bool:
-        if self._transport is None or not self._can_write:
+        if self._transport is None or self._sender is None or not self._can_write:
+            return False
+        if self._sender.is_waiting:
             return False
         if not self._under_way:
             return True
@@ -406,13 +418,6 @@ class KafkaConnection(asyncio.BufferedProtocol):
         under_way, self._under_way = self._under_way, deque()
         for call in under_way:
             call.abandon()
-
-
-def _send(transport: asyncio.Transport, buffers: Sequence[Data]) -> None:
-    if len(buffers) == 1:
-        transport.write(buffers[0])
-    else:
-        transport.writelines(buffers)
 
 
 def _host_of(address: Any) -> str:

@@ -20,6 +20,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from isthmus.record.walk import offset_after
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -52,21 +54,51 @@ class Ticket(Protocol):
         """The batch was refused (nothing kept), or its durability can never be confirmed."""
 
 
+class FileSpan(Protocol):
+    """Whole, good batches in a file that is open and in memory: sendfile them, or `read` them.
+
+    The descriptor is open as long as the span is referred to.
+    """
+
+    descriptor: int
+    position: int
+    next_offset: int  # after the last batch
+
+    def __len__(self) -> int:
+        """How many bytes."""
+
+    def read(self) -> bytes:
+        """Return the batches. Raises OSError."""
+
+
 class Records:
     """Whole batches, one after the other, as stored; empty when nothing is there yet.
 
-    A buffer holds one batch or many. `is_loading`: the log has them, and gets them from where
-    reading takes long; see `Partition.wait`.
+    A buffer holds one batch or many. `span`, in place of buffers, is for who asked for one.
+    `is_loading`: the log has them, and gets them from where reading takes long; see
+    `Partition.wait`.
     """
 
-    __slots__ = ("buffers", "is_loading", "size")
+    __slots__ = ("buffers", "is_loading", "size", "span")
 
     def __init__(
-        self, buffers: Sequence[memoryview | bytes] = (), *, is_loading: bool = False
+        self,
+        buffers: Sequence[memoryview | bytes] = (),
+        *,
+        span: FileSpan | None = None,
+        is_loading: bool = False,
     ) -> None:
         self.buffers = buffers
+        self.span = span
         self.is_loading = is_loading
-        self.size = sum(map(len, buffers))
+        self.size = sum(map(len, buffers)) if span is None else len(span)
+
+    @property
+    def end_offset(self) -> int:
+        """One past the last offset in the batches; -1 where there are none."""
+        if self.span is not None:
+            return self.span.next_offset
+        return offset_after(self.buffers[-1]) if self.buffers else -1
 
 
 TimeFound: TypeAlias = "tuple[int, int] | None"  # offset and timestamp of a record
@@ -113,7 +145,14 @@ class Partition(Protocol):
         checked again.
         """
 
-    def read(self, offset: int, bytes_max: int, isolation: int = ISOLATION_WRITTEN) -> Records:
+    def read(
+        self,
+        offset: int,
+        bytes_max: int,
+        isolation: int = ISOLATION_WRITTEN,
+        *,
+        spans: bool = False,
+    ) -> Records:
         """Return whole batches from the one that holds `offset` on.
 
         At least one batch if there is one, whatever its size; then as many as fit into
@@ -123,7 +162,8 @@ class Partition(Protocol):
         `is_loading`; the records are on their way then, and what goes wrong on it is raised by
         the next read of that offset. Raises OffsetOutOfRange for an offset before
         `start_offset` or after `end_offset`, CorruptBatch where nothing up to the end is
-        readable, StorageError, TopicUnknown once the log topic is deleted.
+        readable, StorageError, TopicUnknown once the log topic is deleted. `spans`: the caller
+        can also do with a `FileSpan`, where the engine has one.
         """
 
     def batches(self, offset: int) -> Iterator[RecordBatch]:

@@ -116,7 +116,14 @@ class MemoryPartition:
                 ticket.durable()
         self._wake()
 
-    def read(self, offset: int, bytes_max: int, isolation: int = ISOLATION_WRITTEN) -> Records:
+    def read(
+        self,
+        offset: int,
+        bytes_max: int,
+        isolation: int = ISOLATION_WRITTEN,
+        *,
+        spans: bool = False,
+    ) -> Records:
         """Return whole batches from the one that holds `offset` on."""
         self._check_readable()
         if not self.start_offset <= offset <= self.end_offset:

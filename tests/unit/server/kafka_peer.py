@@ -33,8 +33,8 @@ class Transport:
         self.reading = True
         self.unsent = 0  # what the test says is waiting in the buffer
 
-    def get_extra_info(self, name: str) -> Any:
-        return self.info[name]
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self.info.get(name, default)
 
     def set_write_buffer_limits(self, high: int) -> None:
         assert high > 0

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from isthmus.server.kafka import Data, KafkaConnection, KafkaShore
+    from isthmus.server.kafka import KafkaConnection, KafkaShore
+    from isthmus.server.sender import Part
 
 
 class Call:
@@ -50,7 +51,7 @@ class Call:
         self.client_id = client_id
         self.size = size
         self.request: dict[str, Any] = {}
-        self.response: list[Data] | None = None  # None: not answered yet
+        self.response: list[Part] | None = None  # None: not answered yet
         self.is_abandoned = False
         self.on_abandon: Callable[[], None] | None = None
 

@@ -37,6 +37,7 @@ def fetch(call: Call) -> None:
         min(request["max_bytes"], shore.fetch_bytes_left),
         request["min_bytes"],
         request["max_wait_ms"],
+        spans=call.connection.takes_spans,
     )
     call.on_abandon = shore.fetches.serve(wanted, partial(_answer, call, context))
 

@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from isthmus.errors import IsthmusError, NoSpace, StorageError
+from isthmus.storage.local.page_cache import PageCache
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,6 +53,9 @@ def known_error(error: BaseException, what: str) -> IsthmusError:
 class Files:
     """The files of one machine."""
 
+    def __init__(self) -> None:
+        self._page_cache = PageCache()
+
     # --- one file -----------------------------------------------------------------------------
 
     def open(self, path: Path, *, create: bool = False) -> int:
@@ -62,6 +66,10 @@ class Files:
     def open_read(self, path: Path) -> int:
         """Open a file for reading only, which also works where nothing may be written."""
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def duplicate(self, descriptor: int) -> int:
+        """Return another descriptor of the same open file."""
+        return os.dup(descriptor)
 
     def close(self, descriptor: int) -> None:
         """Let go of a descriptor; what was to be kept has been synced before, or was not."""
@@ -104,6 +112,10 @@ class Files:
             raise
         del data[count:]
         return data
+
+    def is_cached(self, descriptor: int, size: int, position: int) -> bool:
+        """Whether the kernel is known to have these bytes in memory. For the loop alone."""
+        return self._page_cache.holds(descriptor, size, position)
 
     def will_need(self, descriptor: int, position: int, size: int) -> None:
         """Have the kernel begin to read what is likely to be read soon."""

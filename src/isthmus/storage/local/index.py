@@ -96,6 +96,14 @@ class OffsetIndex(_Index):
         slot = bisect_right(range(len(self)), relative, key=self._first) - 1
         return self._at(slot) if slot >= 0 else None
 
+    def entry_up_to(self, position: int, offset: int) -> tuple[int, int] | None:
+        """Return the newest entry that is after neither this position nor this offset."""
+        relative = offset - self.base_offset
+        slots = range(len(self))
+        slot = bisect_right(slots, position, key=self._second) - 1
+        slot = min(slot, bisect_right(slots, relative, key=self._first) - 1)
+        return self._at(slot) if slot >= 0 else None
+
     def last(self) -> tuple[int, int] | None:
         """Return the newest entry as (last offset of a batch, position)."""
         return self._at(len(self) - 1) if self._data else None

@@ -423,13 +423,20 @@ class LocalPartition:
 
     # --- reading ------------------------------------------------------------------------------
 
-    def read(self, offset: int, bytes_max: int, isolation: int = ISOLATION_WRITTEN) -> Records:
+    def read(
+        self,
+        offset: int,
+        bytes_max: int,
+        isolation: int = ISOLATION_WRITTEN,
+        *,
+        spans: bool = False,
+    ) -> Records:
         """Return whole batches from the one that holds `offset` on, from memory if it can."""
         if isinstance(self._closed, TopicUnknown):
             raise TopicUnknown(str(self._closed))
         end = self.end_offset
         limit = end if isolation == ISOLATION_WRITTEN else self.last_stable_offset
-        return self._reader.read(offset, bytes_max, self.start_offset, end, limit)
+        return self._reader.read(offset, bytes_max, self.start_offset, end, limit, spans=spans)
 
     def aborted(self, offset: int, end: int) -> list[tuple[int, int]]:
         """Return the aborted transactions that have records from `offset` to before `end`."""

@@ -17,7 +17,8 @@ from isthmus.record.batch import split_batches
 from isthmus.record.walk import walk_batches
 from isthmus.storage.local.files import storage_error
 from isthmus.storage.local.loads import AHEAD_BYTES, PartitionLoads
-from isthmus.storage.local.reading import is_hollow, read_cached, read_segment
+from isthmus.storage.local.reading import Place, is_hollow, read_cached, read_segment
+from isthmus.storage.local.spans import SPAN_BYTES_MIN, find_span
 from isthmus.storage.log import Records
 
 if TYPE_CHECKING:
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
 
     from isthmus.record.batch import RecordBatch
     from isthmus.storage.local.loads import Load
-    from isthmus.storage.local.reading import Place, Reading
+    from isthmus.storage.local.reading import Reading
     from isthmus.storage.local.segment import Segment
     from isthmus.storage.local.segments import SegmentList
     from isthmus.storage.local.shared import Shared
+    from isthmus.storage.local.spans import LocalSpan
     from isthmus.storage.local.tail import Tail
 
 PLACES_MAX: Final = 64  # readers of one partition that need no index
@@ -58,17 +60,30 @@ class PartitionReader:
         # Offset at which a read ended → (segment, place, position that was read ahead to)
         self._places: dict[int, tuple[Segment, Place, int]] = {}
 
-    def read(self, offset: int, bytes_max: int, start: int, end: int, limit: int) -> Records:
+    def read(
+        self,
+        offset: int,
+        bytes_max: int,
+        start: int,
+        end: int,
+        limit: int,
+        *,
+        spans: bool = False,
+    ) -> Records:
         """Return whole batches from the one that holds `offset` to before `limit`.
 
-        Raises OffsetOutOfRange for an offset not from `start` to `end`, CorruptBatch,
-        StorageError.
+        With `spans`, many at once may come as a span of the file. Raises OffsetOutOfRange for
+        an offset not from `start` to `end`, CorruptBatch, StorageError.
         """
         if not start <= offset <= end:
             raise OffsetOutOfRange(f"offset {offset} is not from {start} to {end}")
         if offset >= limit:
             return Records()
         buffers = self._tail.read(offset, bytes_max, limit)
+        if spans and (buffers is None or sum(map(len, buffers)) >= SPAN_BYTES_MIN):
+            span = self._span(offset, bytes_max, limit)
+            if span is not None:
+                return Records(span=span)
         if buffers is not None:
             return Records(buffers)
         bytes_max = min(bytes_max, self._read_bytes_max)
@@ -86,6 +101,7 @@ class PartitionReader:
             if reading is not None and not is_hollow(segment, reading):
                 self._remember(segment, reading, self._read_ahead(segment, reading, ahead))
                 return Records([reading.data])
+        segment.verified.forget_from(0 if place is None else place.position)
         self._loads.begin(segment, place, offset, bytes_max, limit)
         return Records(is_loading=True)
 
@@ -139,6 +155,20 @@ class PartitionReader:
         found = reading.data[span.start : span.end]
         return Records([found] if found else ())
 
+    def _span(self, offset: int, bytes_max: int, limit: int) -> LocalSpan | None:
+        """Return a span of the file where there is one that needs no look at its bytes."""
+        segment, place, ahead = self._place_of(offset)
+        if place is None or not segment.is_open:
+            return None
+        try:
+            span = find_span(self._files, segment, place, offset, bytes_max, limit)
+        except OSError as error:
+            raise storage_error(error, f"{segment.path} was not read") from error
+        if span is not None:
+            following = Place(span.position + len(span), span.next_offset)
+            self._keep_place(span.next_offset, segment, following, ahead)
+        return span
+
     def _place_of(self, offset: int) -> tuple[Segment, Place | None, int]:
         """Return the segment to look in, and where, if that is known without the disk."""
         segment = self._segments.at(offset)
@@ -149,9 +179,13 @@ class PartitionReader:
         return segment, segment.place_of(offset), 0
 
     def _remember(self, segment: Segment, reading: Reading, ahead: int) -> None:
+        segment.verified.add(reading.start, reading.end)
+        self._keep_place(reading.next_offset, segment, reading.following, ahead)
+
+    def _keep_place(self, offset: int, segment: Segment, place: Place, ahead: int) -> None:
         places = self._places
-        places.pop(reading.next_offset, None)
-        places[reading.next_offset] = (segment, reading.following, ahead)
+        places.pop(offset, None)
+        places[offset] = (segment, place, ahead)
         if len(places) > PLACES_MAX:
             del places[next(iter(places))]
 

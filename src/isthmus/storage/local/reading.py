@@ -58,6 +58,11 @@ class Reading(NamedTuple):
         return memoryview(self.data.obj).nbytes
 
     @property
+    def start(self) -> int:
+        """Position of the first batch."""
+        return self.end - len(self.data)
+
+    @property
     def following(self) -> Place:
         """Return where the next read begins."""
         return Place(self.end, self.next_offset)
@@ -108,7 +113,7 @@ def _take(
     size = min(max(bytes_max, READ_BYTES_MIN) + way, left)
     while size > 0:
         data = pread(segment.descriptor(), size, place.position)
-        if place.last_offset >= 0 and not _begins_with(data, place.last_offset):
+        if place.last_offset >= 0 and not begins_with(data, place.last_offset):
             return None
         span = walk_batches(data, place.base_offset, offset, limit, bytes_max, segment.gap_end)
         if span.end > span.start:
@@ -120,7 +125,7 @@ def _take(
     return None
 
 
-def _begins_with(data: bytes | bytearray, last_offset: int) -> bool:
+def begins_with(data: bytes | bytearray, last_offset: int) -> bool:
     """Whether the first batch ends with the offset that the index names."""
     if len(data) < HEADER_BYTES:
         return False

@@ -26,6 +26,7 @@ from isthmus.storage.local.index import (
 from isthmus.storage.local.open_segments import OpenSegments
 from isthmus.storage.local.reading import Place
 from isthmus.storage.local.scan import CHUNK_BYTES, Scan
+from isthmus.storage.local.spans import VerifiedBytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -70,6 +71,7 @@ class Segment:
         "suffix",
         "synced_size",
         "unsynced_indexes",
+        "verified",
         "written_ms",
     )
 
@@ -96,6 +98,7 @@ class Segment:
         self.newest_known = True  # that `max_timestamp` is the largest, see newest_timestamp
         self.has_aborts = False  # markers that abort a transaction lie here
         self.unsynced_indexes: dict[Path, None] = {}  # files written since a checkpoint
+        self.verified = VerifiedBytes()
         self.pins = 0  # syncs that use the descriptor just now
         self.written_ms = -1  # when the file was last changed, once somebody has asked
         self._files = files
@@ -218,6 +221,7 @@ class Segment:
                 self._add_entries(offset_index, batch.last_offset, position)
             self._since_entry += batch.size
             position += batch.size
+        self.verified.add(self.size, position)
         self.size = position
         self.next_offset = batches[-1].next_offset
 
@@ -353,6 +357,7 @@ class Segment:
         if size < self.size:
             self.size = size
             self.synced_size = min(self.synced_size, size)
+            self.verified.forget_from(size)
             self.cut_back()
             offset_index, time_index = self._indexes()
             offset_index.cut(size)
@@ -444,6 +449,11 @@ class Segment:
             return None
         entry = self._offset_index.entry_before(offset)
         return Place(0, self.base_offset) if entry is None else Place(entry[1], -1, entry[0])
+
+    def entry_up_to(self, position: int, offset: int) -> tuple[int, int] | None:
+        """Return the newest index entry that is after neither; None where none is loaded."""
+        index = self._offset_index
+        return None if index is None else index.entry_up_to(position, offset)
 
     def find(self, offset: int) -> Place:
         """Return the same, opening the file and the index if need be. Raises OSError."""

@@ -148,7 +148,6 @@ class Mender:
     def stall(self, error: OSError) -> None:
         """A sync has failed for want of room."""
         self._error = error
-        self._shared.syncer.is_paused = self._shared.sweeper.is_paused = True
 
     def begin(self, mended: Mended) -> None:
         """There is room: try to make good what failed, and call `mended` with whether it is."""
@@ -159,7 +158,8 @@ class Mender:
         self._mended = mended
         self._works = [partition.begin_mend() for partition in shared.partitions]
         number = shared.sweeper.next_number()
-        self._mend = Sweep(shared.files, shared.recovery_points, self._works, number)
+        points = shared.recovery_points
+        self._mend = Sweep(shared.files, shared.doubt, points, self._works, number)
         shared.runtime.offload(self._mend.run, self._ended)
 
     def close(self) -> None:
@@ -201,7 +201,7 @@ class Mender:
         """All is in its place."""
         shared = self._shared
         self._error = None
-        shared.syncer.is_paused = shared.sweeper.is_paused = False
+        shared.doubt.clear()
         for work in works:
             work.partition.end_sweep(work)
             shared.journal.swept(work.partition, number)

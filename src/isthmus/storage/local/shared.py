@@ -4,6 +4,7 @@ limits."""
 from __future__ import annotations
 
 import logging
+from threading import Event
 from typing import TYPE_CHECKING
 
 from isthmus.storage.local.chunks import ChunkBudget
@@ -37,6 +38,7 @@ class Shared:
 
     __slots__ = (
         "chunks",
+        "doubt",
         "error",
         "files",
         "housekeeping",
@@ -69,7 +71,8 @@ class Shared:
         self.chunks = ChunkBudget(settings.journal_file_bytes)
         self.recovery_points = RecoveryPoints(files, directory)
         self.journal = Journal(runtime, files, settings, directory)
-        self.syncer = Syncer(runtime, files, self.journal, self._sync_failed)
+        self.doubt = Event()  # a sync has failed
+        self.syncer = Syncer(runtime, files, self.journal, self.doubt, self._sync_failed)
         self.sweeper = Sweeper(
             runtime,
             files,
@@ -77,6 +80,7 @@ class Shared:
             self.journal,
             self.recovery_points,
             self.open_segments,
+            self.doubt,
             self._sync_failed,
         )
         self.housekeeping = Housekeeping(runtime)
@@ -105,6 +109,7 @@ class Shared:
             error,
         )
         self.error = error
+        self.doubt.set()
         self.syncer.stop()
         self.sweeper.stop()
         for partition in list(self.partitions):

@@ -34,6 +34,7 @@ from isthmus.storage.local.sync import sync_directories
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
+    from threading import Event
 
     from isthmus.runtime import Runtime
     from isthmus.storage.local.files import Files
@@ -101,16 +102,31 @@ class SweepWork:
 class Sweep(Once):
     """One sweep; `error` tells how it ended."""
 
-    __slots__ = ("_files", "_moved", "_points", "error", "lacks_room", "number", "works")
+    __slots__ = (
+        "_doubt",
+        "_files",
+        "_moved",
+        "_points",
+        "error",
+        "lacks_room",
+        "number",
+        "works",
+    )
 
     def __init__(
-        self, files: Files, points: RecoveryPoints, works: Sequence[SweepWork], number: int
+        self,
+        files: Files,
+        doubt: Event,
+        points: RecoveryPoints,
+        works: Sequence[SweepWork],
+        number: int,
     ) -> None:
         super().__init__()
         self.works = works
         self.number = number
         self.error: OSError | None = None
         self.lacks_room = False  # writing again would help
+        self._doubt = doubt
         self._files = files
         self._points = points
         moves = any(work.recovery_point >= 0 for work in works)
@@ -121,6 +137,7 @@ class Sweep(Once):
             for work in self.works:
                 work.run(self._files)
         except OSError as error:
+            self._doubt.set()
             self.error = error
             self.lacks_room = lacks_room(error)
             return
@@ -129,9 +146,11 @@ class Sweep(Once):
                 self._files, [path for work in self.works for path in work.directories]
             )
         except OSError as error:
+            self._doubt.set()
             self.error = error
             return
-        self._move_points()
+        if not self._doubt.is_set():
+            self._move_points()
 
     def _move_points(self) -> None:
         moving = [
@@ -153,6 +172,7 @@ class Sweeper:
         "_asked",
         "_behind",
         "_cancel",
+        "_doubt",
         "_files",
         "_holding_off",
         "_journal",
@@ -164,7 +184,6 @@ class Sweeper:
         "_settings",
         "_stopped",
         "_sweep",
-        "is_paused",
         "unchecked_bytes",
     )
 
@@ -176,9 +195,10 @@ class Sweeper:
         journal: Journal,
         points: RecoveryPoints,
         open_segments: OpenSegments,
+        doubt: Event,
         on_failure: OnFailure,
     ) -> None:
-        self.is_paused = False  # until a failed sync is made good
+        self._doubt = doubt  # see `Syncer`
         self.unchecked_bytes = 0  # that no recovery point covers, of all partitions
         self._runtime = runtime
         self._files = files
@@ -238,7 +258,8 @@ class Sweeper:
         """Begin a sweep if one is wanted and none is under way."""
         for partition in self._journal.take_unswept(self._number + 1):
             self.ask(partition, move=False)
-        if self._asked and self._sweep is None and not self._stopped and not self.is_paused:
+        may_begin = not self._stopped and not self._doubt.is_set()
+        if self._asked and self._sweep is None and may_begin:
             self._sweep = current = self._begin()
             if current is not None:
                 self._runtime.offload(current.run, self._ended)
@@ -296,7 +317,7 @@ class Sweeper:
                 break
         if not works:
             return None
-        return Sweep(self._files, self._points, works, self.next_number())
+        return Sweep(self._files, self._doubt, self._points, works, self.next_number())
 
     def _ended(self, _result: None, error: BaseException | None) -> None:
         if error is not None:
@@ -312,8 +333,7 @@ class Sweeper:
         if current.error is not None and not current.lacks_room:
             self._on_failure(current.error, lacks_room=False)
             return
-        # Where a round has failed meanwhile, it may have taken the bad news from the sweep.
-        is_good = current.error is None and not self.is_paused
+        is_good = not self._doubt.is_set()
         for work in current.works:
             partition = work.partition
             if is_good:

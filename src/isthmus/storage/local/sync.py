@@ -23,6 +23,7 @@ from isthmus.storage.local.once import Once
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
+    from threading import Event
 
     from isthmus.runtime import Runtime
     from isthmus.storage.local.chunks import Chunk
@@ -117,11 +118,12 @@ def sync_directories(files: Files, directories: Iterable[Path]) -> None:
 class SyncRound(Once):
     """One round; `error` tells how it ended."""
 
-    __slots__ = ("_files", "copy", "error", "lacks_room", "works")
+    __slots__ = ("_doubt", "_files", "copy", "error", "lacks_room", "works")
 
     def __init__(
         self,
         files: Files,
+        doubt: Event,
         works: Sequence[tuple[Syncable, SyncWork]],
         copy: JournalWrite | None,
     ) -> None:
@@ -130,12 +132,14 @@ class SyncRound(Once):
         self.copy = copy
         self.error: OSError | None = None
         self.lacks_room = False  # writing again would help
+        self._doubt = doubt
         self._files = files
 
     def _do(self) -> None:
         try:
             self._sync()
         except OSError as error:
+            self._doubt.set()
             self.error = error
 
     def _sync(self) -> None:
@@ -155,17 +159,22 @@ class SyncRound(Once):
 
 
 class Syncer:
-    """Runs the rounds of one log."""
+    """Runs the rounds of one log.
+
+    `doubt` is set, by whichever thread it happens on, when a sync has failed. No round and no
+    sweep begins then, and a sweep that is under way is worth nothing: the failure may have
+    taken the bad news from it.
+    """
 
     __slots__ = (
         "_asked",
+        "_doubt",
         "_failed",
         "_files",
         "_journal",
         "_on_failure",
         "_round",
         "_runtime",
-        "is_paused",
     )
 
     def __init__(
@@ -173,9 +182,10 @@ class Syncer:
         runtime: Runtime,
         files: Files,
         journal: Journal,
+        doubt: Event,
         on_failure: OnFailure,
     ) -> None:
-        self.is_paused = False  # until a failed sync is made good
+        self._doubt = doubt
         self._runtime = runtime
         self._files = files
         self._journal = journal
@@ -199,7 +209,7 @@ class Syncer:
 
     def start(self) -> None:
         """Begin a round if somebody asked and none is under way."""
-        if self._asked and self._round is None and not self._failed and not self.is_paused:
+        if self._asked and self._round is None and not self._doubt.is_set():
             self._round = current = self._begin()
             self._runtime.offload(current.run, self._ended)
 
@@ -224,7 +234,8 @@ class Syncer:
     def _begin(self) -> SyncRound:
         asked, self._asked = self._asked, {}
         works = [(each, each.begin_sync()) for each in asked]
-        return SyncRound(self._files, works, self._journal.place([work for _, work in works]))
+        copy = self._journal.place([work for _, work in works])
+        return SyncRound(self._files, self._doubt, works, copy)
 
     def _ended(self, _result: None, error: BaseException | None) -> None:
         if error is not None:

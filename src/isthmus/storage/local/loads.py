@@ -239,7 +239,8 @@ class PartitionLoads:
                     self._start(load, following, None)
                     return
                 load.take_back()
-            if load.reading is None and load.met_damage:
+            is_gap = load.offset < self._segments.gap_end  # made by compaction
+            if load.reading is None and (load.met_damage or not is_gap):
                 load.error = CorruptBatch(
                     f"{self._segments.directory}: nothing is readable from {load.offset} "
                     f"to {load.limit}"

@@ -434,8 +434,9 @@ class LocalLog:
                 path,
                 topic.config,
                 leader_epoch=self._catalog.leader_epoch,
-                recovery_point=None if clean else saved,
+                synced_offset=saved,
                 start_offset=starts.get((entry.topic_id, index), 0),
+                clean=clean,
             )
             self._unsynced += loaded.unsynced
             self._unsynced_directories += loaded.unsynced_directories

@@ -6,6 +6,8 @@ offset up to which all was synced once) is read and its checksums are compared. 
 
 - **What is torn is cut.** Where nothing good follows a bad batch, the file ends before it. Only
   records that were never acknowledged as durable can lie there.
+- **What was on the disk is not torn.** Before the recovery point a bad end is damage like any
+  other. It stays, is reported, and the log goes on behind it: no offset is given again.
 - **What is damaged in the middle stays.** Where good batches follow a bad one, we cannot know
   whether those were acknowledged; so they are kept, the bad stretch is reported and readers
   step over it. The alternative, Kafka's, is to cut away all that follows, and a flipped bit
@@ -108,13 +110,14 @@ def load_partition(
     config: TopicConfig,
     *,
     leader_epoch: int,
-    recovery_point: int | None,
+    synced_offset: int,
     start_offset: int,
+    clean: bool,
 ) -> Loaded:
-    """Load a partition; `recovery_point` is None after a clean end. Raises OSError.
+    """Load a partition that was once on the disk up to `synced_offset`. Raises OSError.
 
-    A recovery point counts only if its snapshot is there, which was the last to be written for
-    it: from there on the producers have to be learnt anyway.
+    After a `clean` end that was all. After any other it is the recovery point, if its snapshot
+    is there: from there on the producers have to be learnt anyway.
 
     The partition begins at `start_offset` or with its oldest segment, whatever is later. Its
     leader epoch will be `leader_epoch`, or a larger one where the directory knows better.
@@ -125,19 +128,21 @@ def load_partition(
         shared.settings.producers_max,
     )
     names = _find_files(loaded, files, start_offset)
-    if recovery_point is not None:
-        recovery_point = max(
-            (offset for offset in loaded.snapshots if offset <= recovery_point), default=0
-        )
+    recovery_point = 0
+    if not clean:
+        known = [offset for offset in loaded.snapshots if offset <= synced_offset]
+        recovery_point = max(known, default=0)
     saved = _load_epochs(files, directory)
     loaded.epochs = saved or LeaderEpochs()
-    begin = _load_snapshot(loaded, files, _FAR if recovery_point is None else recovery_point)
-    clean = recovery_point is None and _load_clean(loaded)
+    begin = _load_snapshot(loaded, files, _FAR if clean else recovery_point)
+    clean = clean and _load_clean(loaded)
     if clean:
         _replay(loaded, begin, loaded.end_offset)
     else:
-        _replay(loaded, begin, recovery_point or 0)
-        _recover(loaded, recovery_point or 0, begin, files)
+        _replay(loaded, begin, recovery_point)
+        _recover(loaded, recovery_point, begin, synced_offset, files)
+    if loaded.end_offset < synced_offset:
+        _go_on_behind(loaded, synced_offset)
     if loaded.end_offset < start_offset:
         _begin_anew(loaded, start_offset, files)
     if begin > loaded.end_offset:  # what the snapshot tells of is gone
@@ -147,7 +152,7 @@ def load_partition(
         if active is not None:
             index = _aborted_before(loaded.end_offset, active, loaded.segments, files)
             active.replace_aborted(index)
-    _find_lost_aborts(loaded, files, names, _FAR if clean else recovery_point or 0)
+    _find_lost_aborts(loaded, files, names, _FAR if clean else recovery_point)
     if saved is None and loaded.segments.active is not None and (clean or recovery_point):
         logger.warning("%s in %s is missing or wrong: rebuilt", LEADER_EPOCH_FILE, directory)
         loaded.epochs = LeaderEpochs()
@@ -226,7 +231,9 @@ def _load_clean(loaded: Loaded) -> bool:
     return True
 
 
-def _recover(loaded: Loaded, recovery_point: int, begin: int, files: Files) -> None:
+def _recover(
+    loaded: Loaded, recovery_point: int, begin: int, synced_offset: int, files: Files
+) -> None:
     """Check all from the recovery point on; cut what is torn, keep what follows damage.
 
     Epochs are learnt on the way, and from `begin` on what producers wrote.
@@ -252,7 +259,7 @@ def _recover(loaded: Loaded, recovery_point: int, begin: int, files: Files) -> N
         loaded.producers.settle()
         index.cut(segment.next_offset)
         segment.replace_aborted(index)
-    changed = _remove_unreadable(segments, walked, files)
+    changed = _remove_unreadable(segments, walked, synced_offset, files)
     for number, (segment, scan) in enumerate(walked):
         found_bytes = segment.size
         if number + 1 < len(walked):
@@ -263,22 +270,41 @@ def _recover(loaded: Loaded, recovery_point: int, begin: int, files: Files) -> N
                 scan.damage.append(
                     Damage(scan.position, segment.size, scan.next_offset, following)
                 )
-        else:
-            if scan.position < segment.size:
-                logger.warning(
-                    "%s is torn: cut from %d to %d bytes",
-                    segment.path,
-                    segment.size,
-                    scan.position,
-                )
-            segment.settle(scan.position, scan.next_offset)
-            loaded.end_offset = scan.next_offset
+        elif scan.next_offset >= synced_offset:
+            _cut_torn(segment, scan)
+        loaded.end_offset = scan.next_offset
         segments.report(segment, scan.damage)
         if scan.next_offset > recovery_point or segment.size < found_bytes:
             loaded.unsynced.append((segment.path, scan.start))
     if changed or loaded.unsynced:
         loaded.unsynced_directories.append(segments.directory)
     loaded.epochs.cut(loaded.end_offset)
+
+
+def _cut_torn(segment: Segment, scan: Scan) -> None:
+    """Let the newest segment end with its last good batch."""
+    if scan.position < segment.size:
+        logger.warning(
+            "%s is torn: cut from %d to %d bytes", segment.path, segment.size, scan.position
+        )
+    segment.settle(scan.position, scan.next_offset)
+
+
+def _go_on_behind(loaded: Loaded, offset: int) -> None:
+    """Let the log go on at `offset`: the records up to there were on the disk, and are lost."""
+    segments = loaded.segments
+    logger.error(
+        "%s lacks offsets %d to %d, which were on the disk: they are lost",
+        segments.directory,
+        loaded.end_offset,
+        offset - 1,
+    )
+    if segments.active is None:
+        loaded.start_offset = offset
+    else:
+        segments.active.next_offset = offset
+        segments.add(offset)
+    loaded.end_offset = offset
 
 
 def _begin_anew(loaded: Loaded, start_offset: int, files: Files) -> None:
@@ -298,11 +324,16 @@ def _begin_anew(loaded: Loaded, start_offset: int, files: Files) -> None:
 
 
 def _remove_unreadable(
-    segments: SegmentList, walked: list[tuple[Segment, Scan]], files: Files
+    segments: SegmentList,
+    walked: list[tuple[Segment, Scan]],
+    synced_offset: int,
+    files: Files,
 ) -> bool:
     """Remove the newest segments that hold nothing good: they belong to the torn tail."""
     count = len(walked)
     while len(walked) > 1 and walked[-1][1].next_offset == walked[-1][0].base_offset:
+        if walked[-1][0].base_offset < synced_offset:
+            break  # it was on the disk
         segment, _ = walked.pop()
         logger.warning("%s holds nothing that can be read: removed", segment.path)
         segments.drop_active()

@@ -118,6 +118,27 @@ def test_a_killed_server_is_verified_spoilt_repaired_and_read_again(
     check_with_kafka(sorted((server.data / "t-0").glob("*.log")))
 
 
+def test_what_only_the_journal_has_is_no_damage(server: ServerProcess) -> None:
+    """SIGKILL; then of the segments nothing is left, as a power cut may have it."""
+    kafka = ("--kafka", text_of(server.kafka))
+    isthmus("topics", "create", *kafka, "-p", "8", "t")
+    lines = b"".join(b"%d\t%05d\n" % (number, number) for number in range(RECORDS))
+    isthmus("produce", *kafka, "-t", "t", "-K", "\t", stdin=lines)
+    server.kill()
+    segments = sorted(server.data.glob("t-*/*.log"))
+    assert len(segments) == 8
+    for segment in segments:
+        segment.write_bytes(b"")
+    assert verified(server) == (0, [])
+    data = ("--data", str(server.data))
+    assert "there is nothing to repair" in isthmus("log", "repair", *data)
+    assert not any(segment.stat().st_size for segment in segments), "looking changes nothing"
+    server.start()
+    read = isthmus("consume", *kafka, "-t", "t", "-b", "-e", "--json")
+    values = {json.loads(line)["value"] for line in read.splitlines()}
+    assert values == {f"{number:05d}" for number in range(RECORDS)}
+
+
 def check_with_kafka(segments: list[Path]) -> None:
     """Let DumpLogSegments read every record and index, where Java is there."""
     if JavaConsole().missing():

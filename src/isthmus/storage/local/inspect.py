@@ -3,7 +3,8 @@
 For whoever asks whether the log can be trusted: `isthmus log verify`, and repair.py, which acts
 on what is found here. Nothing is locked, so it may look at a directory that a server is writing
 to: what stands beside the log is read before the log, each file is taken as long as it is when
-its turn comes, and what is unfinished at the end is *being written*.
+its turn comes, and what is unfinished at the end is *being written*. Where there was no close,
+segments are read as they will be once a start has replayed the journal.
 
 The catalog is held against the directories, and each partition is read as a whole (audit.py).
 What a crash leaves and the next start of the server deals with is told as such, not as damage.
@@ -34,6 +35,10 @@ from isthmus.storage.local.checkpoints import (
 )
 from isthmus.storage.local.directory import LOCK_FILE
 from isthmus.storage.local.findings import Finding, PartitionReport
+from isthmus.storage.local.journal import DIRECTORY as JOURNAL
+from isthmus.storage.local.journal import read_headers, to_replay
+from isthmus.storage.local.overlay import Overlay
+from isthmus.storage.local.replay import Replay, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -83,8 +88,22 @@ class Inspection:
         self._load_identity()
         self._load_catalog(has_partitions=any(map(_PARTITION.fullmatch, names)))
         self.places = self._find_places(names)
+        if not self.is_in_use and not self.is_closed:
+            self._replay()
         if not self.is_in_use and not self.is_closed and self.points:
             self._note("unclosed", ".", "was not closed")
+
+    def _replay(self) -> None:
+        """Look at the segments as a start would, which puts into them what the journal has."""
+        targets = {}
+        for place in self.places:
+            owner = place.topic_id or self.owner_of(place)[0]
+            if owner is not None:
+                point = self.points.get((BY_ID + id_text(owner), place.index), 0)
+                targets[owner, place.index] = Target(self.path / place.name, point)
+        after = Overlay(self._files)
+        Replay(after, targets).run(to_replay(read_headers(after, self.path / JOURNAL)))
+        self._files = after
 
     # --- the directory ------------------------------------------------------------------------
 

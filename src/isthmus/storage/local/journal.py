@@ -39,7 +39,7 @@ from isthmus.storage.local.journal_format import (
 from isthmus.wire.crc32c import crc32c
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from isthmus.runtime import Runtime
@@ -410,36 +410,16 @@ class Journal:
 
         Raises OSError.
         """
-        if not self._files.exists(self._directory):
-            return []
-        found = []
-        for name in self._files.names(self._directory):
-            number = name.removesuffix(SUFFIX)
-            if number == name or not number.isdecimal():
-                continue
-            path = self._directory / name
+        headers = read_headers(self._files, self._directory)
+        for path, header in headers.items():
             file = JournalFile(self._files, path, self._settings.journal_file_bytes)
-            header = self._read_header(path)
             if header is not None:
-                found.append((path, header))
                 file.sequence = header.sequence
                 file.is_filled = self._files.size(path) == self._settings.journal_file_bytes
             self._all.append(file)
         self._free += self._all
-        found.sort(key=lambda each: each[1].sequence)
-        self._sequence = found[-1][1].sequence if found else 0
-        return [each for each in found if each[1].sequence >= found[-1][1].oldest]
-
-    def _read_header(self, path: Path) -> FileHeader | None:
-        descriptor = self._files.open(path)
-        try:
-            page = self._files.pread(descriptor, PAGE_BYTES, 0)
-        finally:
-            self._files.close(descriptor)
-        header = parse_header(page)
-        if header is None and any(page):
-            logger.warning("%s has no header: it is damaged, or was just begun anew", path)
-        return header
+        self._sequence = max((file.sequence for file in self._all), default=0)
+        return to_replay(headers)
 
     def invalidate(self) -> None:
         """Make void, durably, all that was written so far: it is in its places. Raises OSError.
@@ -466,3 +446,32 @@ class Journal:
         finally:
             for file in self._all:
                 file.close()
+
+
+def read_headers(files: Files, directory: Path) -> dict[Path, FileHeader | None]:
+    """Return the files of the journal in `directory` with their headers. Raises OSError.
+
+    None where there is none: the file was never used, or its beginning is damaged.
+    """
+    headers: dict[Path, FileHeader | None] = {}
+    for name in files.names(directory) if files.exists(directory) else ():
+        number = name.removesuffix(SUFFIX)
+        if number == name or not number.isdecimal():
+            continue
+        path = directory / name
+        descriptor = files.open_read(path)
+        try:
+            page = files.pread(descriptor, PAGE_BYTES, 0)
+        finally:
+            files.close(descriptor)
+        headers[path] = parse_header(page)
+        if headers[path] is None and any(page):
+            logger.warning("%s has no header: it is damaged, or was just begun anew", path)
+    return headers
+
+
+def to_replay(headers: Mapping[Path, FileHeader | None]) -> list[tuple[Path, FileHeader]]:
+    """Return the files whose rounds may still be needed, the oldest first."""
+    found = [(path, header) for path, header in headers.items() if header is not None]
+    found.sort(key=lambda each: each[1].sequence)
+    return [each for each in found if each[1].sequence >= found[-1][1].oldest]

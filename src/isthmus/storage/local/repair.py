@@ -100,7 +100,7 @@ def planned(findings: Iterable[Finding]) -> list[Step]:
     return [
         Step(each.file, f"{each.detail}: to be {ACTIONS[each.kind]}")
         for each in findings
-        if each.kind in ACTIONS
+        if each.kind in ACTIONS and not each.left_by_crash  # the start in it sees to those
     ]
 
 

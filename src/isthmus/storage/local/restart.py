@@ -113,8 +113,7 @@ class RestartPoint:
 
     def undo(self, work: SweepWork) -> None:
         """A sweep has not moved the recovery point: what `begin` took is to do once more."""
-        for segment, path in work.indexes:
-            segment.unsynced_indexes[path] = None
+        self._segments.take_back_indexes(work.indexes)
         self.bytes_since += work.bytes_since
 
     def _remove_snapshot(self, offset: int) -> None:

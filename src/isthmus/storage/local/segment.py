@@ -59,6 +59,7 @@ class Segment:
         "_since_entry",
         "_time_index",
         "base_offset",
+        "changed",
         "gap_end",
         "has_aborts",
         "max_timestamp",
@@ -97,6 +98,7 @@ class Segment:
         self.max_timestamp_offset = base_offset
         self.newest_known = True  # that `max_timestamp` is the largest, see newest_timestamp
         self.has_aborts = False  # markers that abort a transaction lie here
+        self.changed: dict[Segment, None] = {}  # its list's: whose indexes are to be saved
         self.unsynced_indexes: dict[Path, None] = {}  # files written since a checkpoint
         self.verified = VerifiedBytes()
         self.pins = 0  # syncs that use the descriptor just now
@@ -194,6 +196,7 @@ class Segment:
         self._offset_index = self._time_index = self._aborted = None
         self.unsynced_indexes.clear()
         self.close()
+        self.changed.pop(self, None)
 
     def unpin(self) -> None:
         """A sync that used the descriptor has ended."""
@@ -256,6 +259,7 @@ class Segment:
             index.saved = len(index)
             if index:  # one that says nothing may as well be missing
                 self.unsynced_indexes[path] = None
+                self.changed[self] = None
 
     def _note_time(self, batch: RecordBatch) -> None:
         if batch.max_timestamp > self.max_timestamp and batch.count:  # else nothing has it
@@ -267,6 +271,7 @@ class Segment:
         assert self._time_index is not None
         self._time_index.append(self.max_timestamp, self.max_timestamp_offset)
         self._since_entry = 0
+        self.changed[self] = None
 
     # --- indexes ------------------------------------------------------------------------------
 
@@ -325,6 +330,7 @@ class Segment:
         self.max_timestamp = _NEVER
         if self._walk(0, verify=False).position:
             self._time_index.append(self.max_timestamp, self.max_timestamp_offset)
+        self.changed[self] = None
 
     def resume(self, offset: int, *, verify: bool, visit: Visit | None = None) -> Scan:
         """Go over the batches from `offset` or shortly before on, and index them anew.
@@ -524,6 +530,8 @@ class Segment:
             self._descriptor, twin._descriptor = twin._descriptor, -1
         if is_same and self._descriptor >= 0 and self._offset_index is None:
             self._offset_index, self._time_index = twin._offset_index, twin._time_index
+            if twin.changed:
+                self.changed[self] = None
         if self._descriptor >= 0:
             self._open.use(self)
         if is_same and twin.newest_known and not self.newest_known:

@@ -48,6 +48,7 @@ class SegmentList:
         "_open",
         "_reported",
         "_segments",
+        "changed",
         "chunks",
         "clean_offset",
         "directory",
@@ -68,6 +69,7 @@ class SegmentList:
         config: TopicConfig,
     ) -> None:
         self.directory = directory
+        self.changed: dict[Segment, None] = {}  # have indexes that are not all on the disk
         self.dirty: list[Segment] = []  # have bytes that no sync of the file has covered
         self.chunks: list[Chunk] = []  # written since the last round, oldest first
         self.names_version = 0  # of the directory; grows with every name
@@ -133,6 +135,7 @@ class SegmentList:
             self._config.index_interval_bytes,
             gap_end=self.gap_end,
         )
+        segment.changed = self.changed
         self._segments.append(segment)
         self._bases.append(base_offset)
         return segment
@@ -182,6 +185,7 @@ class SegmentList:
         """A marker was appended that aborts a transaction."""
         segment = self._segments[bisect_right(self._bases, aborted.last_offset) - 1]
         self._aborted_in(segment).append(aborted)
+        self.changed[segment] = None
         segment.has_aborts = True
 
     def append(
@@ -264,17 +268,25 @@ class SegmentList:
 
     def save_indexes(self) -> list[tuple[Segment, Path]]:
         """Write what index files lack; hand over those to be synced. Raises OSError."""
-        taken = []
-        for segment in self._segments:
+        for segment in self.changed:
             segment.save_indexes()
-            taken += [(segment, path) for path in segment.unsynced_indexes]
+        taken = [(each, path) for each in self.changed for path in each.unsynced_indexes]
+        for segment in self.changed:
             segment.unsynced_indexes.clear()
+        self.changed.clear()
         return taken
+
+    def take_back_indexes(self, taken: Iterable[tuple[Segment, Path]]) -> None:
+        """What was handed over was not synced."""
+        for segment, path in taken:
+            if self.has(segment):
+                segment.unsynced_indexes[path] = None
+                self.changed[segment] = None
 
     @property
     def has_unsynced_indexes(self) -> bool:
         """Whether `save_indexes` has something to hand over."""
-        return any(segment.unsynced_indexes for segment in self._segments)
+        return any(segment.unsynced_indexes for segment in self.changed)
 
     def holds(self, group: Sequence[Segment]) -> bool:
         """Whether these are consecutive segments of the list, and sealed."""
@@ -285,6 +297,7 @@ class SegmentList:
     def replace(self, group: Sequence[Segment], segment: Segment) -> None:
         """Put one segment in the place of those that it was made of, see `holds`."""
         slot = bisect_left(self._bases, group[0].base_offset)
+        segment.changed = self.changed
         self._segments[slot : slot + len(group)] = [segment]
         self._bases[slot : slot + len(group)] = [segment.base_offset]
         self.sealed_bytes += segment.size - sum(old.size for old in group)
@@ -378,7 +391,7 @@ class SegmentList:
 
     def drop_active(self) -> None:
         """Forget the newest segment; its files are the caller's."""
-        self._segments.pop().close()
+        self._segments.pop().discard()
         self._bases.pop()
         if self._segments:
             self.sealed_bytes -= self._segments[-1].size

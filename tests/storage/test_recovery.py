@@ -80,9 +80,9 @@ class Server:
     def oldest(self, suffix=".log"):
         return sorted(self.directory.glob(f"*{suffix}"))[0]
 
-    def flip(self, path, position):
+    def flip(self, path, position, bit=0x10):
         data = bytearray(path.read_bytes())
-        data[position] ^= 0x10
+        data[position] ^= bit
         path.write_bytes(data)
 
 

@@ -14,6 +14,7 @@ from tests.storage.batches import read, read_batches
 from tests.storage.test_recovery import SMALL, Server, numbers
 
 from isthmus.errors import CorruptBatch
+from isthmus.storage.local.audit import EPOCH_POSITION
 from isthmus.storage.local.files import Files
 from isthmus.storage.local.inspect import Inspection
 
@@ -113,4 +114,22 @@ def test_what_follows_the_recovery_point_is_torn_as_ever(tmp_path):
     server.start()
     assert server.partition.end_offset == COUNT + 1
     assert server.put(b"v") == COUNT + 1
+    server.close()
+
+
+@pytest.mark.parametrize("bit", [0x01, 0x40])
+def test_an_epoch_that_cannot_be_is_not_believed(tmp_path, caplog, bit):
+    """No checksum covers the leader epoch of a batch; believed once, it would stay for ever."""
+    server = filled(tmp_path, {})
+    server.fill(3)
+    server.kill()
+    server.flip(server.newest(), (COUNT + 2) * BATCH_BYTES + EPOCH_POSITION, bit)
+    look = Inspection(Files(), server.path)
+    [place] = look.places
+    assert [each.kind for each in look.inspect(place).findings if each.is_damage] == ["epoch"]
+    server.start()
+    assert server.partition.leader_epoch == 1
+    assert server.partition.end_offset == COUNT + 4
+    assert "which cannot be" in caplog.text
+    assert server.partition.epoch_end_offset(0) == (0, COUNT + 4)
     server.close()

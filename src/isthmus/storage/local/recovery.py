@@ -70,6 +70,7 @@ class Loaded:
     __slots__ = (
         "checked_bytes",
         "end_offset",
+        "epoch_max",
         "epochs",
         "epochs_saved",
         "leftovers",
@@ -93,14 +94,22 @@ class Loaded:
         ] = []  # files that may not be on the disk, and where
         self.unsynced_directories: list[Path] = []
         self.epochs = LeaderEpochs()
+        self.epoch_max = _FAR  # no batch can be of a later one
         self.epochs_saved = False
         self.producers = ProducerTable(producers_max)
         self.snapshots: list[int] = []  # offsets, ascending
         self.leftovers: list[Path] = []  # files of segments that were on their way out
 
     def note_epoch(self, batch: RecordBatch) -> None:
-        """Learn of a leader epoch from a batch of it."""
-        if batch.leader_epoch > self.epochs.latest:
+        """Learn of a leader epoch from a batch of it; no checksum covers what it says."""
+        if batch.leader_epoch > self.epoch_max:
+            logger.error(
+                "%s: the batch at offset %d says leader epoch %d, which cannot be",
+                self.segments.directory,
+                batch.base_offset,
+                batch.leader_epoch,
+            )
+        elif batch.leader_epoch > self.epochs.latest:
             self.epochs.begin(batch.leader_epoch, batch.base_offset)
 
 
@@ -134,6 +143,8 @@ def load_partition(
         recovery_point = max(known, default=0)
     saved = _load_epochs(files, directory)
     loaded.epochs = saved or LeaderEpochs()
+    if saved is not None:  # since then the partition was opened with one epoch at most
+        loaded.epoch_max = max(leader_epoch, saved.latest + 1)
     begin = _load_snapshot(loaded, files, _FAR if clean else recovery_point)
     clean = clean and _load_clean(loaded)
     if clean:

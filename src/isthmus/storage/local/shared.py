@@ -93,6 +93,9 @@ class Shared:
         self.start_offsets = StartOffsets(self, directory)
 
     def _sync_failed(self, error: OSError, *, lacks_room: bool) -> None:
+        for partition in self.partitions:  # what reads show may not be what was written
+            for segment in partition.segments.dirty:
+                segment.verified.forget_from(segment.synced_size)
         if not lacks_room or self.mender.is_closed:
             self.fail(sync_failure(error))
         elif self.error is None:

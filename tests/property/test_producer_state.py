@@ -23,7 +23,7 @@ from hypothesis.stateful import (
     rule,
 )
 from tests.sim import SimRuntime
-from tests.storage.batches import Answer, batch_of, marker_of
+from tests.storage.batches import Answer, aborted_in, batch_of, marker_of
 from tests.storage.disk import SimDisk
 
 from isthmus.errors import BatchRefused
@@ -286,11 +286,11 @@ class ProducersThroughLives(RuleBasedStateMachine):
         stable = min(firsts)
         assert partition.last_stable_offset == stable
         for offset, end in ((0, stable), (stable // 2, stable), (stable // 3, stable // 2)):
-            assert partition.aborted(offset, end) == [
+            assert aborted_in(partition, offset, end) == sorted(
                 (each.producer_id, each.first_offset)
                 for each in decided
                 if not each.commits and each.first_offset < end and each.marker_offset >= offset
-            ]
+            )
 
 
 TestProducersThroughLives = ProducersThroughLives.TestCase

@@ -6,7 +6,7 @@ from isthmus.record.batch import BatchBuilder, split_batches
 from isthmus.record.markers import EndMarker, build_marker
 from isthmus.storage.local.cleaner import Cleaner, Transactions
 from isthmus.storage.local.offset_map import OffsetMap
-from isthmus.storage.log import ISOLATION_WRITTEN
+from isthmus.storage.log import ISOLATION_DURABLE, ISOLATION_WRITTEN
 
 NOW_MS = 1_700_000_000_000
 
@@ -55,6 +55,16 @@ def read(partition, offset, bytes_max, isolation=ISOLATION_WRITTEN):
 def read_batches(partition, offset, bytes_max, isolation=ISOLATION_WRITTEN):
     """Read, and return the batches one by one."""
     return split_batches(b"".join(read(partition, offset, bytes_max, isolation).buffers))
+
+
+def aborted_in(partition, offset, end):
+    """Return the aborted transactions that readers of the batches in a stretch are told of."""
+    found = set()
+    while offset < min(end, partition.last_stable_offset):
+        records = read(partition, offset, 1, ISOLATION_DURABLE)
+        found.update(records.aborted)
+        offset = split_batches(records.buffers[0])[0].next_offset
+    return sorted(found)
 
 
 def find_time(partition, timestamp_ms):

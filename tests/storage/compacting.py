@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.sim import SimRuntime
-from tests.storage.batches import Answer, batch_of, read_batches
+from tests.storage.batches import Answer, aborted_in, batch_of, read_batches
 from tests.storage.disk import SimDisk
 
 from isthmus.record.markers import EndMarker, build_marker, read_marker
@@ -179,7 +179,7 @@ def batches_of(partition):
 def found(partition):
     """Return the decided rows, as a consumer of `read_committed` finds them out."""
     end = partition.last_stable_offset
-    ahead = sorted(partition.aborted(0, end), key=lambda pair: pair[1])
+    ahead = sorted(aborted_in(partition, 0, end), key=lambda pair: pair[1])
     aborted: set[int] = set()
     rows = []
     for batch in batches_of(partition):

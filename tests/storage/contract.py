@@ -9,6 +9,7 @@ import pytest
 from tests.sim import SimRuntime
 from tests.storage.batches import (
     Answer,
+    aborted_in,
     batch_of,
     contents,
     find_max_time,
@@ -259,12 +260,12 @@ class LogContract:
         """Compare what is told of `interleave` with what Kafka would tell."""
         assert partition.end_offset == 11
         assert partition.last_stable_offset == 10
-        assert partition.aborted(0, 10) == [(2, 2), (2, 6)]
-        assert partition.aborted(0, 3) == [(2, 2)]
-        assert partition.aborted(0, 2) == []
-        assert partition.aborted(5, 6) == [(2, 2)]
-        assert partition.aborted(6, 7) == [(2, 6)]
-        assert partition.aborted(10, 10) == []
+        assert aborted_in(partition, 0, 10) == [(2, 2), (2, 6)]
+        assert aborted_in(partition, 0, 3) == [(2, 2)]
+        assert aborted_in(partition, 0, 2) == []
+        assert aborted_in(partition, 5, 6) == [(2, 2)]
+        assert aborted_in(partition, 6, 7) == [(2, 6)]
+        assert aborted_in(partition, 10, 10) == []
 
     def test_open_transactions_hold_back_the_stable_offset(self, log, partition):
         self.put(log, partition, b"a")
@@ -314,7 +315,7 @@ class LogContract:
         self.put(log, partition, b"a", producer_id=1, epoch=0, sequence=0)
         assert self.end(log, partition, 1, commits=False).is_durable
         assert self.end(log, partition, 2, commits=False).is_durable
-        assert partition.aborted(0, 3) == []
+        assert aborted_in(partition, 0, 3) == []
         assert partition.last_stable_offset == 3
         again = self.put(log, partition, b"a", producer_id=1, epoch=0, sequence=0)
         assert again.base_offset == 0
@@ -323,7 +324,7 @@ class LogContract:
         """Transactions of version 2 (KIP-890)."""
         self.put_in(log, partition, 1, 0, b"v")
         self.end(log, partition, 1, commits=False, epoch=1)
-        assert partition.aborted(0, 2) == [(1, 0)]
+        assert aborted_in(partition, 0, 2) == [(1, 0)]
         assert type(self.put_in(log, partition, 1, 1, b"late").error) is ProducerFenced
         first = self.put(log, partition, b"w", producer_id=1, epoch=1, sequence=0)
         assert first.base_offset == 2

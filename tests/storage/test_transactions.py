@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.sim import SimRuntime
-from tests.storage.batches import NOW_MS, Answer, batch_of, marker_of
+from tests.storage.batches import NOW_MS, Answer, aborted_in, batch_of, marker_of
 from tests.storage.disk import SimDisk
 
 from isthmus.storage.local.log import LocalLog
@@ -56,7 +56,7 @@ class Server:
         partition = self.partition
         return (
             partition.last_stable_offset,
-            partition.aborted(0, partition.end_offset),
+            aborted_in(partition, 0, partition.end_offset),
             dict(partition.producers),
         )
 
@@ -119,9 +119,10 @@ def test_markers_of_one_turn_go_with_their_segments(server):
     for number in range(8):
         batches += [records(1, number), marker_of(1, commits=False)]
     server.put(*batches)
+    server.settle()
     assert len(server.names(".log")) > 3
-    assert server.partition.aborted(0, 16) == [(1, first) for first in range(0, 16, 2)]
-    assert server.partition.aborted(5, 9) == [(1, 4), (1, 6), (1, 8)]
+    assert aborted_in(server.partition, 0, 16) == [(1, first) for first in range(0, 16, 2)]
+    assert aborted_in(server.partition, 5, 9) == [(1, 4), (1, 6), (1, 8)]
 
 
 @pytest.mark.parametrize(
@@ -168,7 +169,7 @@ def test_what_a_power_cut_took_is_not_told_later():
     server.put(records(1, 0), marker_of(1, commits=True), batch_of(b"v"))
     server.settle()
     for end in (Server.kill, Server.close, Server.kill):
-        assert server.partition.aborted(0, 4) == []
+        assert aborted_in(server.partition, 0, 4) == []
         end(server).start()
 
 
@@ -189,7 +190,7 @@ def test_a_write_that_fails_in_the_middle_leaves_what_was_written(server):
     table = ProducerTable()
     for batch in batches[:written]:
         table.replay(batch)
-    assert server.partition.aborted(0, 4) == [(1, 0)]
+    assert aborted_in(server.partition, 0, 4) == [(1, 0)]
     assert server.partition.last_stable_offset == 1
     before = server.told()
     server.kill().start()

@@ -95,7 +95,7 @@ class PartitionRead:
         self.buffers: Sequence[memoryview | bytes | FileSpan] = ()
         self.size = 0
         # Of what was read, as (producer id, first offset); None for who does not ask for it.
-        self.aborted: list[tuple[int, int]] | None = None
+        self.aborted: Sequence[tuple[int, int]] | None = None
         self.is_loading = False  # more is on its way from the disk
 
 
@@ -191,13 +191,13 @@ class Fetches:
             records = partition.read(
                 entry.offset, bytes_max, fetch.isolation, spans=fetch.spans
             )
-            if is_first or records.size <= bytes_max:
+            fits = is_first or records.size <= bytes_max
+            if fits:
                 read.buffers, read.size = records.buffers, records.size
-            if records.span is not None:
+            if fits and records.span is not None:
                 read.buffers = (records.span,)
             if fetch.isolation == ISOLATION_DURABLE:
-                end = records.end_offset if read.size else entry.offset
-                read.aborted = partition.aborted(entry.offset, end)
+                read.aborted = records.aborted if fits else ()
         except OffsetOutOfRange:
             return _out_of_range(read, partition)
         except IsthmusError as error:

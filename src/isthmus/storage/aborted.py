@@ -51,6 +51,11 @@ class AbortedIndex:
         for row in _ROW.iter_unpack(self._rows):
             yield AbortedTransaction(*row[1:])
 
+    @property
+    def size(self) -> int:
+        """Bytes of memory."""
+        return len(self._rows)
+
     def append(self, aborted: AbortedTransaction) -> None:
         """Add a transaction; its marker lies behind those of all others."""
         self._rows += _ROW.pack(_VERSION, *aborted)

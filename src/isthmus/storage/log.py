@@ -76,10 +76,13 @@ class Records:
 
     A buffer holds one batch or many. `span`, in place of buffers, is for who asked for one.
     `is_loading`: the log has them, and gets them from where reading takes long; see
-    `Partition.wait`.
+    `Partition.wait`. `aborted`: where what is decided was asked for (ISOLATION_DURABLE), the
+    aborted transactions that have some of these records, as pairs of producer id and first
+    offset. Readers drop what a producer wrote from its first offset on, until they come to its
+    marker.
     """
 
-    __slots__ = ("buffers", "is_loading", "size", "span")
+    __slots__ = ("aborted", "buffers", "is_loading", "size", "span")
 
     def __init__(
         self,
@@ -88,6 +91,7 @@ class Records:
         span: FileSpan | None = None,
         is_loading: bool = False,
     ) -> None:
+        self.aborted: Sequence[tuple[int, int]] = ()
         self.buffers = buffers
         self.span = span
         self.is_loading = is_loading
@@ -171,14 +175,6 @@ class Partition(Protocol):
 
         For the start, before anybody is served. What is damaged is stepped over. Raises
         StorageError.
-        """
-
-    def aborted(self, offset: int, end: int) -> list[tuple[int, int]]:
-        """Return the aborted transactions that have records from `offset` to before `end`.
-
-        As pairs of producer id and first offset, for readers with ISOLATION_DURABLE: they drop
-        what a producer wrote from its first offset on, until they come to its marker. `end` is
-        at most `last_stable_offset`. Raises StorageError.
         """
 
     def wait(

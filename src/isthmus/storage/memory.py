@@ -132,18 +132,19 @@ class MemoryPartition:
             )
         limit = self.end_offset if isolation == ISOLATION_WRITTEN else self.last_stable_offset
         buffers: list[memoryview] = []
+        end = offset
         for batch in self._batches[bisect_right(self._ends, offset) :]:
             if batch.next_offset > limit or (buffers and batch.size > bytes_max):
                 break
             buffers.append(batch.data)
             bytes_max -= batch.size
-        return Records(buffers)
-
-    def aborted(self, offset: int, end: int) -> list[tuple[int, int]]:
-        """Return the aborted transactions that have records from `offset` to before `end`."""
-        found: list[tuple[int, int]] = []
-        self._aborted.collect(offset, end, found)
-        return found
+            end = batch.next_offset
+        records = Records(buffers)
+        if isolation == ISOLATION_DURABLE and buffers:
+            found: list[tuple[int, int]] = []
+            self._aborted.collect(offset, end, found)
+            records.aborted = found
+        return records
 
     def wait(
         self, offset: int, wake: Callable[[], None], isolation: int = ISOLATION_WRITTEN

@@ -15,6 +15,9 @@ from isthmus.broker.fetch_sessions import EPOCH_FINAL, EPOCH_MAX, FetchContext, 
 from isthmus.broker.fetches import Fetch, Fetches, FetchPartition, PartitionRead, epoch_end
 from isthmus.broker.topic_ids import TopicIds
 from isthmus.kafka.errors import ErrorCode
+from isthmus.record.batch import BatchBuilder
+from isthmus.record.markers import EndMarker, build_marker
+from isthmus.record.walk import offset_after
 from isthmus.storage.local.log import LocalLog
 from isthmus.storage.local.settings import LocalSettings
 from isthmus.storage.log import ISOLATION_DURABLE
@@ -368,17 +371,20 @@ class ColdRoom(FetchRoom):
     def __init__(self) -> None:
         self.runtime = SimRuntime()
         self.disk = SimDisk()
-        self.log = LocalLog(  # type: ignore[assignment]
-            Path("/disk/data"), self.runtime, self.disk, LocalSettings(tail_bytes_max=0)
-        )
-        self.appends = TurnAppends(self.runtime, self.log)
-        self.topic = self.log.create("t", 3, {})  # type: ignore[assignment]
-        self.fetches = Fetches(self.runtime, self.log, TopicIds(self.log))
+        self.reopen()
+        self.topic = self.log.create("t", 3, {})
         self.answers = []
         for index in range(3):
             for _ in range(3):
                 self.produce("t", index)
         self.disk.is_cold = True
+
+    def reopen(self) -> None:
+        self.log = LocalLog(  # type: ignore[assignment]
+            Path("/disk/data"), self.runtime, self.disk, LocalSettings(tail_bytes_max=0)
+        )
+        self.appends = TurnAppends(self.runtime, self.log)
+        self.fetches = Fetches(self.runtime, self.log, TopicIds(self.log))
 
     @property
     def sizes(self) -> list[list[int]]:
@@ -395,6 +401,29 @@ def test_what_is_on_its_way_is_not_answered_with_nothing(wait_ms: int, bytes_min
     room.runtime.settle()
     assert room.sizes == [[3]]
     assert room.fetches.waiting == 0
+
+
+def test_what_is_decided_comes_together_with_what_was_aborted() -> None:
+    room = ColdRoom()
+    partition = room.log.partition("t", 0)
+    assert partition is not None
+    batch = BatchBuilder()
+    batch.append(room.runtime.now_ms(), None, b"x")
+    partition.append(batch.seal(0, 7, 0, 0, transactional=True), None)
+    marker = build_marker(7, 0, EndMarker(False, 0), room.runtime.now_ms())
+    partition.append(marker, None, trusted=True)
+    room.log.close()
+    room.disk.is_cold = False
+    room.reopen()
+    room.serve(want(), wait_ms=500)
+    room.runtime.settle()
+    room.answers.clear()  # the records are at hand from here on
+    assert room.serve(want(), isolation=ISOLATION_DURABLE) is not None
+    room.runtime.turn()
+    assert room.answers == []
+    room.runtime.settle()
+    ((read,),) = room.answers
+    assert (read.aborted, offset_after(read.buffers[-1])) == ([(7, 3)], 5)
 
 
 def test_patience_that_ends_before_the_disk_does_is_stretched() -> None:

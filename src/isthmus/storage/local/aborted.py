@@ -59,21 +59,33 @@ def restore_newest(
     return None
 
 
+class AbortedBuilder:
+    """Learns from the batches before and in a segment which transactions were aborted there."""
+
+    def __init__(self, base_offset: int) -> None:
+        self.index = AbortedIndex()
+        self._base_offset = base_offset
+        self._producers = ProducerTable()
+
+    def begin(self, files: Files, directory: Path, first_offset: int) -> int:
+        """Return from where on the batches are needed. Raises OSError."""
+        found = snapshots_among(files.names(directory))
+        usable = [offset for offset in found if first_offset <= offset <= self._base_offset]
+        begin = restore_newest(self._producers, files, directory, usable)
+        return first_offset if begin is None else begin
+
+    def visit(self, batch: RecordBatch) -> None:
+        """Take the next batch."""
+        self._producers.replay(batch)
+        for aborted in self._producers.aborted:
+            if aborted.last_offset >= self._base_offset:
+                self.index.append(aborted)
+        self._producers.settle()
+
+
 def rebuild_aborted(segments: SegmentList, files: Files, base: int, end: int) -> AbortedIndex:
     """Return what was aborted by markers from `base` to before `end`. Raises OSError."""
-    index = AbortedIndex()
-    producers = ProducerTable()
-
-    def visit(batch: RecordBatch) -> None:
-        producers.replay(batch)
-        for aborted in producers.aborted:
-            if aborted.last_offset >= base:
-                index.append(aborted)
-        producers.settle()
-
-    names = files.names(segments.directory)
-    first = segments.first_offset
-    usable = [offset for offset in snapshots_among(names) if first <= offset <= base]
-    begin = restore_newest(producers, files, segments.directory, usable)
-    segments.walk(first if begin is None else begin, end, visit)
-    return index
+    builder = AbortedBuilder(base)
+    begin = builder.begin(files, segments.directory, segments.first_offset)
+    segments.walk(begin, end, builder.visit)
+    return builder.index

@@ -3,9 +3,8 @@
 A `Load` is one read of one partition at one offset. It works on twins of segments
 (`Segment.twin`), so nothing the loop uses is touched, and a segment may be deleted or replaced
 meanwhile: then what was read of it is thrown away and whoever waited tries again. When it has
-ended, its bytes stay in memory for those who are woken, whatever becomes of the page cache
-meanwhile. `LoadedBytes` bounds what is kept for those who never come, the longest unused going
-first. An error stays in the place of the bytes.
+ended, its bytes are kept (loaded.py) for those who are woken, whatever becomes of the page
+cache meanwhile.
 
 After each load the kernel is asked to read on, so a reader who goes on from there finds the
 next bytes in the page cache.
@@ -17,68 +16,22 @@ from typing import TYPE_CHECKING, Final
 
 from isthmus.errors import CorruptBatch
 from isthmus.storage.local.files import known_error
+from isthmus.storage.local.loaded import Loading, Loads
 from isthmus.storage.local.reading import is_hollow, read_segment
-from isthmus.storage.waiters import Waiters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from isthmus.errors import IsthmusError
     from isthmus.runtime import Runtime
     from isthmus.storage.local.files import Files
+    from isthmus.storage.local.loaded import LoadedBytes
     from isthmus.storage.local.reading import Place, Reading
     from isthmus.storage.local.scan import Damage
     from isthmus.storage.local.segment import Segment
     from isthmus.storage.local.segments import SegmentList
 
-LOAD_COST_BYTES: Final = 1024  # what Python needs to keep one load beyond its bytes
 AHEAD_BYTES: Final = 8 * 1024 * 1024  # what the kernel is asked to read beyond a load
 
 
-class LoadedBytes:
-    """The loads of one log that have ended, the longest unused first, and their limits."""
-
-    __slots__ = ("_loads", "partition_bytes_max", "total_bytes", "total_bytes_max")
-
-    def __init__(self, partition_bytes_max: int, total_bytes_max: int) -> None:
-        self.partition_bytes_max = partition_bytes_max
-        self.total_bytes_max = total_bytes_max
-        self.total_bytes = 0
-        self._loads: dict[Load, None] = {}
-
-    def add(self, load: Load) -> None:
-        """Keep what a load has read, giving up others where it is too much with them."""
-        self._loads[load] = None
-        self.total_bytes += load.size
-        loads = load.loads
-        loads.kept_bytes += load.size
-        while loads.kept_bytes > self.partition_bytes_max:
-            if not self._drop_oldest(load, loads):
-                break
-        while self.total_bytes > self.total_bytes_max:
-            if not self._drop_oldest(load, None):
-                break
-
-    def use(self, load: Load) -> None:
-        """Note that a load is of use."""
-        self._loads[load] = self._loads.pop(load)  # None, moved to the end
-
-    def remove(self, load: Load) -> None:
-        """Forget a load."""
-        if load in self._loads:
-            del self._loads[load]
-            self.total_bytes -= load.size
-            load.loads.kept_bytes -= load.size
-
-    def _drop_oldest(self, newest: Load, loads: PartitionLoads | None) -> bool:
-        for load in self._loads:
-            if load is not newest and (loads is None or load.loads is loads):
-                load.loads.drop(load)
-                return True
-        return False
-
-
-class Load:
+class Load(Loading):
     """One read that waits for the disk, or has."""
 
     __slots__ = (
@@ -88,31 +41,22 @@ class Load:
         "_twin",
         "bytes_max",
         "damage",
-        "error",
-        "is_over",
         "limit",
-        "loads",
         "met_damage",
-        "offset",
         "reading",
         "segment",
-        "waiters",
     )
 
     def __init__(
         self, loads: PartitionLoads, files: Files, offset: int, bytes_max: int, limit: int
     ) -> None:
-        self.loads = loads
-        self.offset = offset
+        super().__init__(loads, offset)
         self.bytes_max = bytes_max
         self.limit = limit
         self.segment: Segment | None = None
         self.reading: Reading | None = None
-        self.error: IsthmusError | None = None
         self.damage: list[Damage] = []
         self.met_damage = False
-        self.is_over = False
-        self.waiters = Waiters()
         self._files = files
         self._hollow: tuple[Segment | None, Reading | None] | None = None
         self._place: Place | None = None
@@ -120,8 +64,7 @@ class Load:
 
     @property
     def size(self) -> int:
-        """Bytes that the load keeps in memory."""
-        return LOAD_COST_BYTES + (0 if self.reading is None else self.reading.held_bytes)
+        return super().size + (0 if self.reading is None else self.reading.held_bytes)
 
     def aim(self, segment: Segment, place: Place | None) -> None:
         """Read this segment next, from `place` where that is known."""
@@ -160,20 +103,17 @@ class Load:
             self.segment.release(twin)
 
 
-class PartitionLoads:
-    """The loads of one partition, by offset."""
+class PartitionLoads(Loads[Load]):
+    """The cold reads of one partition."""
 
-    __slots__ = ("_files", "_kept", "_loads", "_runtime", "_segments", "kept_bytes")
+    __slots__ = ("_files", "_segments")
 
     def __init__(
         self, runtime: Runtime, files: Files, kept: LoadedBytes, segments: SegmentList
     ) -> None:
-        self.kept_bytes = 0
-        self._runtime = runtime
+        super().__init__(runtime, kept)
         self._files = files
-        self._kept = kept
         self._segments = segments
-        self._loads: dict[int, Load] = {}
 
     def begin(
         self, segment: Segment, place: Place | None, offset: int, bytes_max: int, limit: int
@@ -184,31 +124,6 @@ class PartitionLoads:
             self.drop(known)
         load = self._loads[offset] = Load(self, self._files, offset, bytes_max, limit)
         self._start(load, segment, place)
-
-    def find(self, offset: int) -> Load | None:
-        """Return the load for `offset`, under way or over."""
-        load = self._loads.get(offset)
-        if load is not None and load.is_over:
-            self._kept.use(load)
-        return load
-
-    def drop(self, load: Load) -> None:
-        """Forget what a load has read."""
-        self._kept.remove(load)
-        if self._loads.get(load.offset) is load:
-            del self._loads[load.offset]
-
-    def wait(self, offset: int, wake: Callable[[], None]) -> Callable[[], None] | None:
-        """Call `wake` once the load for `offset` is over; None if there is none under way."""
-        load = self._loads.get(offset)
-        return None if load is None or load.is_over else load.waiters.park(offset, wake)
-
-    def close(self) -> None:
-        """Forget all and wake who waits."""
-        loads, self._loads = self._loads, {}
-        for load in loads.values():
-            self._kept.remove(load)
-            load.waiters.wake_all()
 
     def _start(self, load: Load, segment: Segment, place: Place | None) -> None:
         load.aim(segment, place)
@@ -247,7 +162,3 @@ class PartitionLoads:
                 )
             self._keep(load)
         load.waiters.wake_all()
-
-    def _keep(self, load: Load) -> None:
-        load.is_over = True
-        self._kept.add(load)

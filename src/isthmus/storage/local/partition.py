@@ -434,13 +434,11 @@ class LocalPartition:
         """Return whole batches from the one that holds `offset` on, from memory if it can."""
         if isinstance(self._closed, TopicUnknown):
             raise TopicUnknown(str(self._closed))
-        end = self.end_offset
-        limit = end if isolation == ISOLATION_WRITTEN else self.last_stable_offset
-        return self._reader.read(offset, bytes_max, self.start_offset, end, limit, spans=spans)
-
-    def aborted(self, offset: int, end: int) -> list[tuple[int, int]]:
-        """Return the aborted transactions that have records from `offset` to before `end`."""
-        return self._reader.aborted(offset, end)
+        start, end = self.start_offset, self.end_offset
+        if isolation == ISOLATION_WRITTEN:
+            return self._reader.read(offset, bytes_max, start, end, end, spans=spans)
+        stable = self.last_stable_offset
+        return self._reader.read_decided(offset, bytes_max, start, end, stable, spans=spans)
 
     def wait(
         self, offset: int, wake: Callable[[], None], isolation: int = ISOLATION_WRITTEN
@@ -457,7 +455,7 @@ class LocalPartition:
                 self._shared.runtime.defer(self._shared.syncer.start)
         if offset >= end and self._closed is None:
             return cancel
-        loading = self._reader.wait(offset, wake)
+        loading = self._reader.wait(offset, wake, decided=isolation != ISOLATION_WRITTEN)
         if loading is not None:
             cancel()
             return loading

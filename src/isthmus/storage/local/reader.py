@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from isthmus.errors import OffsetOutOfRange
 from isthmus.record.batch import split_batches
 from isthmus.record.walk import walk_batches
+from isthmus.storage.local.aborted_loads import AbortedLoads
 from isthmus.storage.local.files import storage_error
 from isthmus.storage.local.loads import AHEAD_BYTES, PartitionLoads
 from isthmus.storage.local.reading import Place, is_hollow, read_cached, read_segment
@@ -41,6 +42,7 @@ class PartitionReader:
     """The reading side of a partition."""
 
     __slots__ = (
+        "_aborted",
         "_files",
         "_loads",
         "_places",
@@ -57,6 +59,9 @@ class PartitionReader:
         self._segments = segments
         self._tail = tail
         self._loads = PartitionLoads(shared.runtime, shared.files, shared.loaded, segments)
+        self._aborted = AbortedLoads(
+            shared.runtime, shared.files, shared.loaded_aborted, segments
+        )
         # Offset at which a read ended → (segment, place, position that was read ahead to)
         self._places: dict[int, tuple[Segment, Place, int]] = {}
 
@@ -105,9 +110,42 @@ class PartitionReader:
         self._loads.begin(segment, place, offset, bytes_max, limit)
         return Records(is_loading=True)
 
-    def wait(self, offset: int, wake: Callable[[], None]) -> Callable[[], None] | None:
-        """Call `wake` once what `read` has begun to load is there; None where it has not."""
-        return self._loads.wait(offset, wake)
+    def read_decided(
+        self,
+        offset: int,
+        bytes_max: int,
+        start: int,
+        end: int,
+        limit: int,
+        *,
+        spans: bool = False,
+    ) -> Records:
+        """Return the same with what was aborted of it."""
+        load = self._aborted.find(offset)
+        if load is not None:
+            if not load.is_over:
+                return Records(is_loading=True)
+            limit = min(limit, load.end)
+        records = self.read(offset, bytes_max, start, end, limit, spans=spans)
+        if records.size == 0:
+            return records
+        if load is not None:
+            self._aborted.take(load)
+            records.aborted = load.found_before(records.end_offset)
+            return records
+        aborted = self._segments.aborted(offset, records.end_offset)
+        if aborted is None:
+            self._aborted.begin(offset, records.end_offset)
+            return Records(is_loading=True)
+        records.aborted = aborted
+        return records
+
+    def wait(
+        self, offset: int, wake: Callable[[], None], *, decided: bool
+    ) -> Callable[[], None] | None:
+        """Call `wake` once what a read has begun to load is there; None where it has not."""
+        loading = self._loads.wait(offset, wake)
+        return self._aborted.wait(offset, wake) if loading is None and decided else loading
 
     def batches(self, offset: int, end: int) -> Iterator[RecordBatch]:
         """Yield the batches from the one that holds `offset` to `end`, waiting for the disk."""
@@ -126,26 +164,15 @@ class PartitionReader:
             yield from split_batches(reading.data)
             offset = reading.next_offset
 
-    def aborted(self, offset: int, end: int) -> list[tuple[int, int]]:
-        """Return the aborted transactions that have records from `offset` to before `end`."""
-        try:
-            return self._segments.aborted(offset, end)
-        except OSError as error:
-            raise storage_error(error, f"{self._segments.directory} was not read") from error
-
     def close(self) -> None:
         """Give up what was loaded; wake who waits for more."""
         self._places.clear()
         self._loads.close()
+        self._aborted.close()
 
     def _loaded(self, load: Load, bytes_max: int, limit: int) -> Records:
-        """Return what a load has brought, as far as this reader may have it.
-
-        Others who were woken with him get it, too, then it is forgotten.
-        """
-        self._runtime.defer(lambda: self._loads.drop(load))
-        if load.error is not None:
-            raise load.error.with_traceback(None)
+        """Return what a load has brought, as far as this reader may have it."""
+        self._loads.take(load)
         reading, segment = load.reading, load.segment
         if reading is None or segment is None:
             return Records()  # offsets up to the limit have gone with a compaction

@@ -19,7 +19,7 @@ from isthmus.record.walk import holds_records, walk_batches
 from isthmus.storage.local.scan import CHUNK_BYTES, Damage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from isthmus.record.batch import RecordBatch
     from isthmus.storage.local.files import Files
@@ -159,6 +159,18 @@ def _step(
         return None, scan.damage
     data = memoryview(b"".join(batch.data for batch in found))
     return Reading(data, found[-1].next_offset, end), scan.damage
+
+
+def walk_segments(
+    segments: Iterable[Segment], offset: int, end: int, visit: Callable[[RecordBatch], None]
+) -> None:
+    """Call `visit` with every batch from `offset` to `end`, unverified. Raises OSError."""
+    for segment in segments if offset < end else ():
+        for _, batch in segment.scan_from(offset, verify=False):
+            if batch.base_offset >= end:
+                return
+            if batch.base_offset >= offset:
+                visit(batch)
 
 
 def find_time(

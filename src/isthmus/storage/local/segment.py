@@ -139,9 +139,8 @@ class Segment:
     @property
     def index_bytes(self) -> int:
         """Memory that the indexes take just now."""
-        if self._offset_index is None or self._time_index is None:
-            return 0
-        return self._offset_index.size + self._time_index.size
+        indexes = (self._offset_index, self._time_index, self._aborted)
+        return sum(index.size for index in indexes if index is not None)
 
     @property
     def entries(self) -> int:
@@ -180,7 +179,9 @@ class Segment:
         except OSError as error:
             logger.warning("an index of %s was not written: %s", self.path, error)
         descriptor, self._descriptor = self._descriptor, -1
-        self._offset_index = self._time_index = self._aborted = None
+        self._offset_index = self._time_index = None
+        if self._aborted is not None and self._aborted.saved == len(self._aborted):
+            self._aborted = None  # else the file lacks some, and nothing would tell
         self._open.forget(self)
         self._files.close(descriptor)
 
@@ -308,6 +309,21 @@ class Segment:
                 return None
             self._aborted = index
         return self._aborted
+
+    @property
+    def known_aborted(self) -> AbortedIndex | None:
+        """The same, if memory has it."""
+        return self._aborted
+
+    def take_aborted(self, index: AbortedIndex) -> None:
+        """Take what was built again, to be written with the other indexes. Raises OSError."""
+        index.saved = 0
+        self._aborted = index
+        self.changed[self] = None
+        if not index:
+            self._files.remove(self.index_paths[2])
+            self.has_aborts = False
+        self.descriptor()
 
     def replace_aborted(self, index: AbortedIndex) -> None:
         """Take other aborted transactions, durably but for the file's name. Raises OSError."""
@@ -516,6 +532,7 @@ class Segment:
         )
         twin.path = self.path
         twin.next_offset, twin.size = self.next_offset, self.size
+        twin.has_aborts = self.has_aborts
         twin._take_newest(self)
         if self._descriptor >= 0:
             self.pins += 1
@@ -532,6 +549,8 @@ class Segment:
             self._offset_index, self._time_index = twin._offset_index, twin._time_index
             if twin.changed:
                 self.changed[self] = None
+        if is_same and self._descriptor >= 0 and self._aborted is None:
+            self._aborted = twin._aborted
         if self._descriptor >= 0:
             self._open.use(self)
         if is_same and twin.newest_known and not self.newest_known:
@@ -553,7 +572,7 @@ class Segment:
     def let_go(self) -> None:
         """Close a file without writing anything."""
         descriptor, self._descriptor = self._descriptor, -1
-        self._offset_index = self._time_index = None
+        self._offset_index = self._time_index = self._aborted = None
         if descriptor >= 0:
             self._files.close(descriptor)
 

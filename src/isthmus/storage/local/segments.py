@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from isthmus.storage.local.aborted import rebuild_aborted
 from isthmus.storage.local.chunks import Chunk
 from isthmus.storage.local.index import OFFSET_ENTRY_BYTES
+from isthmus.storage.local.reading import walk_segments
 from isthmus.storage.local.segment import Segment
 from isthmus.storage.local.swap import DELETED_SUFFIX
 from isthmus.wire.crc32c import crc32c
@@ -320,15 +321,19 @@ class SegmentList:
         """Whether this very segment is part of the log."""
         return self.at(segment.base_offset) is segment
 
-    def aborted(self, offset: int, end: int) -> list[tuple[int, int]]:
+    def aborted(self, offset: int, end: int) -> list[tuple[int, int]] | None:
         """Return the aborted transactions that have records from `offset` to before `end`.
 
-        As pairs of producer id and first offset. Raises OSError.
+        As pairs of producer id and first offset; None where memory does not have them all.
         """
         found: list[tuple[int, int]] = []
         for segment in self.since(offset):
-            if segment.has_aborts and self._aborted_in(segment).collect(offset, end, found):
-                break
+            if segment.has_aborts:
+                index = segment.known_aborted
+                if index is None:
+                    return None
+                if index.collect(offset, end, found):
+                    break
         return found
 
     def aborted_transactions(self) -> list[AbortedTransaction]:
@@ -351,12 +356,7 @@ class SegmentList:
 
     def walk(self, offset: int, end: int, visit: Callable[[RecordBatch], None]) -> None:
         """Call `visit` with every batch from `offset` to `end`, unverified. Raises OSError."""
-        for segment in self.since(offset) if offset < end else ():
-            for _, batch in segment.scan_from(offset, verify=False):
-                if batch.base_offset >= end:
-                    return
-                if batch.base_offset >= offset:
-                    visit(batch)
+        walk_segments(self.since(offset), offset, end, visit)
 
     def report(self, segment: Segment, damage: list[Damage]) -> None:
         """Say once per place that records are lost."""

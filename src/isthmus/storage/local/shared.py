@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import logging
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from isthmus.storage.local.chunks import ChunkBudget
 from isthmus.storage.local.housekeeping import Housekeeping
 from isthmus.storage.local.journal import Journal
-from isthmus.storage.local.loads import LoadedBytes
+from isthmus.storage.local.loaded import LoadedBytes
 from isthmus.storage.local.mending import Mender, sync_failure
 from isthmus.storage.local.open_segments import OpenSegments
 from isthmus.storage.local.recovery_points import RecoveryPoints
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from isthmus.storage.local.partition import LocalPartition
     from isthmus.storage.local.settings import LocalSettings
 
+ABORTED_BYTES_MAX: Final = 16 * 1024 * 1024  # of answers that readers have yet to fetch
+
 logger = logging.getLogger(__name__)
 
 
@@ -44,6 +46,7 @@ class Shared:
         "housekeeping",
         "journal",
         "loaded",
+        "loaded_aborted",
         "mender",
         "open_segments",
         "partitions",
@@ -67,6 +70,8 @@ class Shared:
         self.settings = settings
         self.open_segments = OpenSegments(settings.open_segments_max, settings.index_bytes_max)
         self.loaded = LoadedBytes(settings.loaded_bytes_max, settings.all_loaded_bytes_max)
+        # Apart, so that records and what was aborted of them never make room for one another.
+        self.loaded_aborted = LoadedBytes(ABORTED_BYTES_MAX, ABORTED_BYTES_MAX)
         self.tails = TailBudget(settings.tail_bytes_max, settings.tails_bytes_max)
         self.chunks = ChunkBudget(settings.journal_file_bytes)
         self.recovery_points = RecoveryPoints(files, directory)

@@ -5,57 +5,47 @@ before it. Segments remember their newest timestamp, so to choose one costs noth
 first time after a start, when it is read from the ends of the indexes, many segments at once.
 In that one segment the time index leads to the batches, and the walk over their records makes
 the answer exact.
-
-A lookup is a generator on the loop. It yields segments and the work to be done with their twins
-on another thread, and gets the result back, or None where a segment was deleted or replaced
-meanwhile: then it looks again.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
-from isthmus.storage.local.files import known_error
+from isthmus.storage.local.lookup import Lookup
 from isthmus.storage.local.reading import find_time, newest_since
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Generator
 
+    from isthmus.storage.local.lookup import Step
     from isthmus.storage.local.partition import LocalPartition
     from isthmus.storage.local.segment import Segment
     from isthmus.storage.local.segments import SegmentList
     from isthmus.storage.log import TimeAnswer, TimeFound
 
-Step: TypeAlias = "tuple[list[Segment], Callable[[list[Segment]], Any]]"
-Steps: TypeAlias = "Generator[Step, Any, Any]"
-
 MEASURED_AT_ONCE: Final = 64  # segments
 _NEVER: Final = 2**63  # a time after all others
 
 
-class TimeLookup:
+class TimeLookup(Lookup):
     """One question to a partition on its way to its answer."""
 
-    __slots__ = ("_answer", "_partition", "_segments", "_steps")
+    __slots__ = ("_partition",)
 
     def __init__(
         self, partition: LocalPartition, segments: SegmentList, answer: TimeAnswer
     ) -> None:
+        super().__init__(partition.runtime, segments, lambda: partition.closed, answer)
         self._partition = partition
-        self._segments = segments
-        self._answer = answer
-        self._steps: Steps | None = None
 
     def find(self, timestamp_ms: int) -> None:
         """Look for the first record at or after `timestamp_ms`."""
-        self._steps = self._find(timestamp_ms)
-        self._advance(None)
+        self._begin(self._find(timestamp_ms))
 
     def find_newest(self) -> None:
         """Look for the first record with the largest timestamp."""
-        self._steps = self._find_newest()
-        self._advance(None)
+        self._begin(self._find_newest())
 
     def _find(self, timestamp_ms: int) -> Generator[Step, Any, TimeFound]:
         offset = self._partition.start_offset
@@ -115,43 +105,6 @@ class TimeLookup:
             if not unknown:
                 return None
             yield unknown, _measure
-
-    def _advance(self, result: Any) -> None:
-        assert self._steps is not None
-        try:
-            segments, work = self._steps.send(result)
-        except StopIteration as end:
-            self._answer(end.value, None)
-            return
-        twins = [segment.twin() for segment in segments]
-        self._partition.runtime.offload_read(
-            lambda: work(twins),
-            lambda result, error: self._landed(segments, twins, result, error),
-        )
-
-    def _landed(
-        self,
-        segments: list[Segment],
-        twins: list[Segment],
-        result: Any,
-        error: BaseException | None,
-    ) -> None:
-        closed = self._partition.closed
-        is_current = True
-        for segment, twin in zip(segments, twins, strict=True):
-            if closed is None and self._segments.has(segment):
-                segment.adopt(twin)
-            else:
-                is_current = False
-                segment.release(twin)
-        if closed is not None:
-            self._answer(None, closed)
-        elif not is_current:
-            self._advance(None)
-        elif error is not None:
-            self._answer(None, known_error(error, f"{self._segments.directory} was not read"))
-        else:
-            self._advance(result)
 
 
 def _search(timestamp_ms: int, start_offset: int, twins: list[Segment]) -> Any:

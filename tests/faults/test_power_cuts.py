@@ -65,15 +65,17 @@ def test_what_was_promised_is_there_after_any_crash(seed):
 def crash(replay: Replay, promises, seed, moment, chance, unfinished=None):
     """End it here, one way or the other, and see what a start makes of it."""
     power_cut, cut_seed = chance.random() < 0.8, chance.getrandbits(32)
-    disk = replay.kill()
-    if unfinished is not None:  # a part of a write, as a kill in its middle leaves it
+    if unfinished is None:
+        disk = replay.cut_power(cut_seed) if power_cut else replay.kill()
+    else:  # a part of a write, as a kill in its middle leaves it
+        disk = replay.kill()
         node, position, data = unfinished
         number = node.number
         file = replay.twin_in(disk.root, number)
         if isinstance(file, File):
             file.write(position, data[: chance.randrange(len(data))] if data else b"")
-    if power_cut:
-        disk = disk.cut_power(cut_seed)
+        if power_cut:
+            disk = disk.cut_power(cut_seed)
     again = chance.random() < 0.3
     try:
         if again:

@@ -1,7 +1,8 @@
 """Random lives of a whole log, and what it promised in them.
 
 `Life` uses a `LocalLog` in every way that its contract has, by seed: many partitions, rolls,
-producers and retries, log topics that come, grow, change and go, orderly ends and others. It
+producers, transactions and retries, log topics that come, grow, change and go, orderly ends and
+others. It
 goes on after errors, as a server that stays up does, and says what was promised as it goes:
 `promises.py` compares that with what a crash leaves.
 """
@@ -12,7 +13,7 @@ import random
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from tests.storage.batches import Answer, batch_of, read_batches
+from tests.storage.batches import Answer, batch_of, marker_of, read_batches
 from tests.storage.promises import (
     DIRECTORY,
     READ_BYTES,
@@ -40,6 +41,7 @@ COMPACTED = {
     "min.cleanable.dirty.ratio": "0.01",
     "delete.retention.ms": "100000",
 }
+TRANSACTIONAL = (9, 10)  # producer ids
 KEYS = tuple(b"key-%d" % number for number in range(6))
 SETS_OF_CONFIGS: tuple[dict[str, str], ...] = (
     {},
@@ -138,6 +140,7 @@ class Life:
     def _do_something(self) -> None:
         actions = {
             self.append: 30,
+            self.end_transaction: 8,
             self.flush: 20,
             self.runtime.turn: 10,
             self.runtime.step: 10,
@@ -268,7 +271,7 @@ class Life:
             partition, place = self._a_partition()
             if partition is None:
                 return
-            producer = self._chance.choice((-1, -1, 7, 8))
+            producer = self._chance.choice((-1, -1, 7, 8, *TRANSACTIONAL))
             last = self._last.get((place, producer))
             is_there = last is not None and last.error is None
             if producer >= 0 and is_there and self._chance.random() < 0.2:
@@ -287,24 +290,62 @@ class Life:
         numbered = {}
         if producer >= 0:
             known = partition.producers.get(producer)
-            sequence = 0 if known is None else known.last_sequence + 1
-            numbered = {"producer_id": producer, "epoch": 0, "sequence": sequence}
+            epoch, sequence = (
+                (0, 0) if known is None else (known.epoch, known.last_sequence + 1)
+            )
+            numbered = {"producer_id": producer, "epoch": epoch, "sequence": sequence}
         keys = self._chance.choices(KEYS, k=len(values))
-        batch = batch_of(*values, keys=keys, timestamp=self.runtime.now_ms(), **numbered)
+        batch = batch_of(
+            *values,
+            keys=keys,
+            timestamp=self.runtime.now_ms(),
+            transactional=producer in TRANSACTIONAL,
+            **numbered,
+        )
+        ticket = self._send(partition, place, batch)
+        if producer >= 0 and ticket is not None and ticket.error is None:
+            self._last[place, producer] = ticket
+
+    def end_transaction(self) -> None:
+        """Commit or abort, sometimes with the next epoch (KIP-890)."""
+        partition, place = self._a_partition()
+        for producer in TRANSACTIONAL if partition is not None else ():
+            known = partition.producers.get(producer)
+            if known is None or known.transaction_start < 0:
+                continue
+            epoch = known.epoch + self._chance.choice((0, 0, 1))
+            marker = marker_of(
+                producer,
+                commits=self._chance.random() < 0.5,
+                epoch=epoch,
+                coordinator_epoch=max(known.coordinator_epoch, 0),
+                timestamp=self.runtime.now_ms(),
+            )
+            self._send(partition, place, marker, trusted=True)
+            if epoch > known.epoch:
+                self._last.pop((place, producer), None)
+
+    def _send(
+        self,
+        partition: LocalPartition,
+        place: Place,
+        batch: RecordBatch,
+        *,
+        trusted: bool = False,
+    ) -> LifeTicket | None:
         asked = self._chance.choice((True, True, True, False, None))
-        before = bytes(batch.data)
+        ticket = None
         if asked is None:
-            partition.append(batch, None)
+            partition.append(batch, None, trusted=trusted)
             self._unasked.append((partition, place, bytes(batch.data)))
         else:
-            ticket = LifeTicket(self, place, before, wants_durable=asked)
+            ticket = LifeTicket(self, place, bytes(batch.data), wants_durable=asked)
             self.tickets.append(ticket)
-            partition.append(batch, ticket)
+            partition.append(batch, ticket, trusted=trusted)
             ticket.raw = bytes(batch.data)  # the offset and the epoch are in it now
             ticket.next_offset = batch.next_offset
-            if producer >= 0 and ticket.error is None:
-                self._last[place, producer] = ticket
         self.say("queue", place, batch.base_offset, bytes(batch.data))
+        return ticket
 
     def flush(self) -> None:
         self._log.flush()
@@ -363,6 +404,10 @@ class Life:
     def _note_end(self, place: Place, partition: LocalPartition) -> None:
         if partition.durable_offset > self.promises.durable_end[place]:
             self.say("be_durable", place, partition.durable_offset)
+        stable = partition.last_stable_offset
+        assert stable >= self.promises.stable[place], "the last stable offset moved back"
+        if stable > self.promises.stable[place]:
+            self.say("be_stable", place, stable)
 
     # --- chance -------------------------------------------------------------------------------
 

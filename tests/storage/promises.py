@@ -2,9 +2,9 @@
 
 `Promises` holds what was promised up to some moment. `examine` opens what a crash has left on a
 disk, compares, and carries on with it: nothing that was acknowledged is lost or different,
-nothing is there that never was, what was deleted stays so, producers are known as the log knows
-them, and the next append, close and start are as ever. It looks through the contract of the log
-only, so it holds whatever lies below.
+nothing is there that never was, what was deleted stays so, producers and transactions are known
+as the log knows them, and the next append, close and start are as ever. It looks through the
+contract of the log only, so it holds whatever lies below.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tests.sim import SimRuntime
-from tests.storage.batches import Answer, batch_of, read_batches
+from tests.storage.batches import Answer, batch_of, marker_of, read, read_batches
+from tests.storage.transactions import read_transactions
 
-from isthmus.record.batch import RecordBatch
+from isthmus.record.batch import RecordBatch, split_batches
 from isthmus.storage.local.log import LocalLog
 from isthmus.storage.local.settings import LocalSettings
 from isthmus.storage.log import ISOLATION_DURABLE
@@ -67,6 +68,7 @@ class Promises:
         self.expiring: set[bytes] = set()  # ids of log topics that lose old segments
         self.compacted: set[bytes] = set()  # and of those that lose what was replaced
         self.durable_end: dict[Place, int] = defaultdict(int)
+        self.stable: dict[Place, int] = defaultdict(int)  # readers of what is decided got here
         self.epochs: dict[Place, int] = {}
         self.weak: set[bytes] = set()  # ids of log topics that promised less, some time
 
@@ -116,6 +118,10 @@ class Promises:
         if place[0] not in self.weak:
             self.durable_end[place] = max(self.durable_end[place], end_offset)
 
+    def be_stable(self, place: Place, offset: int) -> None:
+        if place[0] not in self.weak:
+            self.stable[place] = max(self.stable[place], offset)
+
     def be_led(self, place: Place, epoch: int) -> None:
         self.epochs[place] = epoch
 
@@ -154,22 +160,25 @@ def examine(disk: SimDisk, promises: Promises, *, power_cut: bool, seed: int = 0
         found = stored(partition)
         _compare(place, partition, found, promises, power_cut=power_cut)
         _check_producers(place, partition, promises)
+        _check_transactions(place, partition, found, promises, power_cut=power_cut)
         before[place] = found
     after = _carry_on(log, before, promises, seed)
     log = LocalLog(DIRECTORY, SimRuntime(seed + 1), disk, SETTINGS)
     for place, partition in _partitions(log):
         assert stored(partition) == after[place]
         _check_producers(place, partition, promises)
+        _check_transactions(place, partition, after[place], promises, power_cut=power_cut)
+        assert partition.last_stable_offset == partition.end_offset, "all was ended"
     log.close()
     assert disk.open_count == 0
 
 
-def stored(partition: LocalPartition, isolation: int = ISOLATION_DURABLE) -> dict[int, bytes]:
+def stored(partition: LocalPartition) -> dict[int, bytes]:
     """Return all batches that a reader gets, by base offset, as they are stored."""
     found: dict[int, bytes] = {}
     offset = partition.start_offset
     while True:
-        batches = read_batches(partition, offset, READ_BYTES, isolation)
+        batches = read_batches(partition, offset, READ_BYTES)
         if not batches:
             return found
         for batch in batches:
@@ -200,7 +209,8 @@ def _compare(
         assert start <= promises.start_max[place]
     kept = {base: raw for base, raw in kept.items() if next_offset_of(raw) > start}
     if place[0] in promises.compacted:
-        _compare_records(found, kept, promises.possible[place])
+        aborted = read_transactions(found | kept).aborted_batches
+        _compare_records(found, kept, promises.possible[place], aborted)
     else:
         _compare_batches(place, partition, found, kept, promises, power_cut=power_cut)
     if not promises.written[place].items() <= found.items() and place[0] not in (
@@ -236,19 +246,27 @@ def _compare_batches(
 
 
 def _compare_records(
-    found: dict[int, bytes], kept: dict[int, bytes], possible: dict[int, list[bytes]]
+    found: dict[int, bytes],
+    kept: dict[int, bytes],
+    possible: dict[int, list[bytes]],
+    aborted: set[int],
 ) -> None:
-    """Compare record by record: the newest of each key is there, and nothing that never was."""
+    """Compare record by record: the newest of each key is there, and nothing that never was.
+
+    What was aborted may have gone, and has replaced nothing; so with the markers.
+    """
     allowed = {
         record for raws in possible.values() for raw in raws for record in _records_of(raw)
     }
     newest: dict[bytes | None, int] = {}
-    for raw in found.values():
+    for base, raw in found.items():
         for record in _records_of(raw):
             assert record in allowed, f"{record} was never written"
-            newest[record[1]] = record[0]
-    for raw in kept.values():
-        for offset, key, _ in _records_of(raw):
+            if base not in aborted:
+                newest[record[1]] = record[0]
+    for base, raw in kept.items():
+        decides = base in aborted or RecordBatch(memoryview(raw)).is_control
+        for offset, key, _ in () if decides else _records_of(raw):
             assert newest.get(key, -1) >= offset, f"the newest record of {key!r} is lost"
 
 
@@ -264,7 +282,48 @@ def _check_producers(place: Place, partition: LocalPartition, promises: Promises
     if partition.start_offset == 0 and place[0] not in promises.compacted:
         assert dict(partition.producers) == dict(replayed), f"producers of {place}"
     for producer_id, known in replayed:  # more may be known than the log still holds
-        assert partition.producers.get(producer_id).batches[-1] == known.batches[-1]
+        held = partition.producers.get(producer_id)
+        assert held.epoch == known.epoch
+        assert not known.batches or held.batches[-1] == known.batches[-1]
+
+
+def _check_transactions(
+    place: Place,
+    partition: LocalPartition,
+    found: dict[int, bytes],
+    promises: Promises,
+    *,
+    power_cut: bool,
+) -> None:
+    """What is open and what was aborted is what the batches say.
+
+    A transaction that began before the start may be known as it was, or as what is left of it.
+    """
+    start, stable = partition.start_offset, partition.last_stable_offset
+    assert stable >= promises.stable[place], "what was decided is so no more"
+    kept = promises.kept(place, power_cut=power_cut)
+    is_compacted = place[0] in promises.compacted
+    left = read_transactions(found | kept if is_compacted else found)
+    deleted = {base: raw for base, raw in promises.written[place].items() if base < start}
+    whole = read_transactions(deleted | found | kept if is_compacted else deleted | found)
+    first, last = (
+        min(each.open.values(), default=partition.end_offset) for each in (whole, left)
+    )
+    assert max(start, first) <= stable <= max(start, last), f"not from {first} to {last}"
+    if is_compacted or left.aborted != [
+        row for row in whole.aborted if row.last_offset >= start
+    ]:
+        return  # what was aborted may be gone, and with it the need to tell of it
+    for base in sorted(base for base in found if start <= base < stable):
+        records = read(partition, base, 1, ISOLATION_DURABLE)
+        (batch,) = split_batches(b"".join(records.buffers))
+        assert batch.base_offset == base
+        expected = [
+            (row.producer_id, row.first_offset)
+            for row in left.aborted
+            if row.last_offset >= base and row.first_offset < batch.next_offset
+        ]
+        assert sorted(records.aborted) == sorted(expected), f"aborted at {base}"
 
 
 def _carry_on(
@@ -278,10 +337,12 @@ def _carry_on(
         newest = {}
         for base, raw in before[place].items():
             batch = RecordBatch(memoryview(bytearray(raw)))
-            newest[batch.producer_id] = (base, batch)
+            if not batch.is_control:
+                newest[batch.producer_id] = (base, batch)
         for producer, (base, batch) in newest.items():
             as_sent = not batch.log_append_time and place[0] not in promises.compacted
-            if producer >= 0 and as_sent:
+            known = partition.producers.get(producer)
+            if known is not None and known.epoch == batch.producer_epoch and as_sent:
                 answers.append(Answer())
                 partition.append(batch, answers[-1])
                 log.flush()
@@ -299,6 +360,18 @@ def _carry_on(
             partition.append(batch, answers[-1])
             assert batch.base_offset >= promises.durable_end[place]
             after[place][batch.base_offset] = bytes(batch.data)
+        for producer, known in list(partition.producers):  # as their coordinator does
+            if known.transaction_start >= 0:
+                marker = marker_of(
+                    producer,
+                    commits=bool(seed % 2),
+                    epoch=known.epoch,
+                    coordinator_epoch=max(known.coordinator_epoch, 0),
+                    timestamp=now_ms,
+                )
+                answers.append(Answer())
+                partition.append(marker, answers[-1], trusted=True)
+                after[place][marker.base_offset] = bytes(marker.data)
     log.flush()
     log.close()
     assert all(answer.is_durable for answer in answers), [each.error for each in answers]

@@ -2,8 +2,9 @@
  *
  * FAULTY_DISK_ROOT is the directory whose files are on the faulty disk, FAULTY_DISK_ORDERS a file
  * of lines "<call> <errno>", read again at every call, so that a test makes the disk fail and
- * mends it while the server runs. The calls: write (also creating a file), sync. A write that
- * fails has stored nothing; a sync that fails has done nothing.
+ * mends it while the server runs. The calls: write (also creating a file, and with EROFS opening
+ * one to write to it), sync. A write that fails has stored nothing; a sync that fails has done
+ * nothing.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -86,11 +87,13 @@ int fdatasync(int descriptor) { return fails("sync", descriptor) ? -1 : REAL(fda
 
 int fsync(int descriptor) { return fails("sync", descriptor) ? -1 : REAL(fsync)(descriptor); }
 
-/* A file that would have to be made takes room, too. */
-static int may_not_create(const char *path, int flags) {
-    if (!(flags & O_CREAT) || !is_below(path) || access(path, F_OK) == 0)
+/* A file that would have to be made takes room, too; of a read-only disk all may only be read. */
+static int may_not_open(const char *path, int flags) {
+    if (!(flags & (O_CREAT | O_WRONLY | O_RDWR)) || !is_below(path))
         return 0;
     int code = ordered("write");
+    if (code != EROFS && (!(flags & O_CREAT) || access(path, F_OK) == 0))
+        return 0;
     if (code)
         errno = code;
     return code;
@@ -102,7 +105,7 @@ static int may_not_create(const char *path, int flags) {
         va_start(rest, flags);                                                 \
         mode_t mode = flags & O_CREAT ? va_arg(rest, mode_t) : 0;              \
         va_end(rest);                                                          \
-        return may_not_create(path, flags) ? -1 : REAL(name)(path, flags, mode); \
+        return may_not_open(path, flags) ? -1 : REAL(name)(path, flags, mode); \
     }
 
 OPENS(open)

@@ -128,7 +128,7 @@ def paho_client(
     client = Client(
         CallbackAPIVersion.VERSION2, client_id or f"paho-{uuid4().hex}", protocol=version
     )
-    client.max_inflight_messages_set(1000)
+    client.max_inflight_messages_set(100)  # it looks through them at every PUBACK
     client.max_queued_messages_set(0)
     connected = threading.Event()
     refused: list[str] = []

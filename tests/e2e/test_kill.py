@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import threading
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -23,6 +22,7 @@ from confluent_kafka import TopicPartition
 from tests.e2e import raw_mqtt
 from tests.e2e.kafka_libraries import confluent_consumer, confluent_producer, poll_records
 from tests.e2e.patience import TIMEOUT_S, wait_until
+from tests.e2e.publishers import QUICK, Publisher
 from tests.e2e.raw_mqtt import PUBACK, RawMqtt
 
 if TYPE_CHECKING:
@@ -33,10 +33,9 @@ if TYPE_CHECKING:
 SEED: Final = int(os.environ.get("ISTHMUS_KILL_SEED", "20240229"))
 MOMENT_S: Final = (0.02, 0.6)
 WINDOW: Final = 50
-QUICK: Final = {"reconnect.backoff.ms": 10, "reconnect.backoff.max.ms": 50}
 
 
-class MqttPublisher:
+class MqttPublisher(Publisher):
     """Numbers published at QoS 1 with a window, over as many connections as it takes.
 
     What is not acknowledged when a connection breaks is sent again first, in order, with DUP
@@ -44,28 +43,13 @@ class MqttPublisher:
     """
 
     def __init__(self, server: Address, topic_name: str) -> None:
-        self.acknowledged = 0
-        """How many numbers, from 0 on, the server has taken over."""
-        self.failures: list[object] = []
         self._server = server
         self._topic_name = topic_name
         self._next = 0
         self._give_up_s = time.monotonic() + TIMEOUT_S
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
+        super().__init__()
 
-    def has_more_than(self, before: int) -> bool:
-        return self.acknowledged > before
-
-    def stop(self) -> None:
-        """End after everything on its way is acknowledged."""
-        self._stopping.set()
-        self._thread.join(TIMEOUT_S)
-        assert not self.failures, self.failures
-        assert self.acknowledged == self._next, "not everything is acknowledged"
-
-    def _run(self) -> None:
+    def _publish(self) -> None:
         while self._has_more() and not self.failures and time.monotonic() < self._give_up_s:
             with (
                 contextlib.suppress(OSError),
@@ -73,26 +57,28 @@ class MqttPublisher:
             ):
                 self._publish_over(connection)
             time.sleep(0.02)
+        if self.count != self._next:
+            self.failures.append(f"{self.count} of {self._next} are acknowledged")
 
     def _has_more(self) -> bool:
-        return not self._stopping.is_set() or self.acknowledged < self._next
+        return not self._stopping.is_set() or self.count < self._next
 
     def _publish_over(self, connection: RawMqtt) -> None:
         connection.open(self._topic_name, clean=False, session_expiry_s=1000)
-        again = range(self.acknowledged, self._next)
+        again = range(self.count, self._next)
         connection.send(*(self._packet(number, dup=True) for number in again))
         while self._has_more():
             first = self._next
             if not self._stopping.is_set():
-                self._next = max(self.acknowledged + WINDOW, first)
+                self._next = max(self.count + WINDOW, first)
             connection.send(*(self._packet(number) for number in range(first, self._next)))
             arrived = connection.receive()
             if arrived is None:
                 return
-            if (arrived.kind, arrived.packet_id) != (PUBACK, self._id_of(self.acknowledged)):
+            if (arrived.kind, arrived.packet_id) != (PUBACK, self._id_of(self.count)):
                 self.failures.append(f"{arrived} is not the next PUBACK [MQTT-4.6.0-2]")
                 return
-            self.acknowledged += 1
+            self.count += 1
             self._give_up_s = time.monotonic() + TIMEOUT_S
 
     def _packet(self, number: int, *, dup: bool = False) -> bytes:
@@ -105,32 +91,18 @@ class MqttPublisher:
         return number % 60_000 + 1
 
 
-class KafkaPublisher:
+class KafkaPublisher(Publisher):
     """Numbers produced by an idempotent producer, which lives through every kill."""
 
     def __init__(self, server: Address, log_topic: str, key: str) -> None:
-        self.acknowledged = 0
-        self.failures: list[object] = []
         self._log_topic = log_topic
         self._key = key
         self._producer = confluent_producer(
             server, **{"enable.idempotence": True, "retry.backoff.ms": 10, **QUICK}
         )
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
+        super().__init__()
 
-    def has_more_than(self, before: int) -> bool:
-        return self.acknowledged > before
-
-    def stop(self) -> None:
-        """End after everything on its way is acknowledged."""
-        self._stopping.set()
-        self._thread.join(TIMEOUT_S)
-        assert not self._thread.is_alive()
-        assert not self.failures, self.failures[:3]
-
-    def _run(self) -> None:
+    def _publish(self) -> None:
         number = 0
         while not self._stopping.is_set():
             if len(self._producer) < 1000:
@@ -142,14 +114,14 @@ class KafkaPublisher:
             else:
                 self._producer.poll(0.01)
         self._producer.flush(TIMEOUT_S)
-        if self.acknowledged != number:
-            self.failures.append(f"{self.acknowledged} of {number} are acknowledged")
+        if self.count != number:
+            self.failures.append(f"{self.count} of {number} are acknowledged")
 
     def _delivered(self, error: object, message: object) -> None:
         if error is not None:
             self.failures.append(error)
         else:
-            self.acknowledged += 1
+            self.count += 1
 
 
 class LogReader:
@@ -190,9 +162,9 @@ class LogReader:
 
 
 @contextlib.contextmanager
-def load_on(server: ServerProcess) -> Iterator[dict[str, MqttPublisher | KafkaPublisher]]:
+def load_on(server: ServerProcess) -> Iterator[dict[str, Publisher]]:
     """Hold the two publishers; at the end everything they sent has to be acknowledged."""
-    publishers: dict[str, MqttPublisher | KafkaPublisher] = {
+    publishers: dict[str, Publisher] = {
         "qos/1": MqttPublisher(server.mqtt, "qos/1"),
         "acks-all": KafkaPublisher(server.kafka, "mqtt", "acks-all"),
     }
@@ -226,11 +198,11 @@ def test_nothing_acknowledged_is_lost(
                 wait_until(more, f"progress of {key}")
             time.sleep(moments.uniform(*MOMENT_S))
             server.kill()
-            promised = {key: one.acknowledged for key, one in publishers.items()}
+            promised = {key: one.count for key, one in publishers.items()}
             server.start()
             reader.read_on()
             for key, acknowledged in promised.items():
                 reader.check(key, acknowledged, exactly_once=key in EXACTLY_ONCE)
     reader.read_on()
     for key, publisher in publishers.items():
-        reader.check(key, publisher.acknowledged, exactly_once=key in EXACTLY_ONCE)
+        reader.check(key, publisher.count, exactly_once=key in EXACTLY_ONCE)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import threading
 import time
 from collections import defaultdict
 from functools import partial
@@ -31,6 +30,7 @@ from tests.e2e.kafka_libraries import (
     poll_records,
 )
 from tests.e2e.patience import TIMEOUT_S, wait_until
+from tests.e2e.publishers import QUICK, Publisher
 from tests.e2e.raw_mqtt import PUBCOMP, PUBREC, PUBREL, RawMqtt, raw_connection
 from tests.e2e.server_process import text_of
 
@@ -47,18 +47,16 @@ PARTITIONS: Final = 24
 KEYS: Final = 7
 WINDOW: Final = 20
 TINY: Final = {"internal.segment.bytes": "20000", "index.interval.bytes": "500"}
-QUICK: Final = {"reconnect.backoff.ms": 10, "reconnect.backoff.max.ms": 50}
 WIDE, TABLE, SHORT = "wide", "table", "short"
 
 
-class Producer:
+class Producer(Publisher):
     """Numbers for every partition of three log topics, as fast as they are acknowledged."""
 
     def __init__(self, server: Address) -> None:
         self.sent: dict[tuple[str, int], int] = defaultdict(int)
         self.acknowledged: dict[tuple[str, int], dict[int, int]] = defaultdict(dict)
         """By place: the offset of each number."""
-        self.failures: list[object] = []
         self._producer = confluent_producer(
             server,
             **{
@@ -70,25 +68,9 @@ class Producer:
                 **QUICK,
             },
         )
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
+        super().__init__()
 
-    @property
-    def count(self) -> int:
-        return sum(map(len, list(self.acknowledged.values())))
-
-    def has_more_than(self, before: int) -> bool:
-        return self.count > before
-
-    def stop(self) -> None:
-        """End after everything on its way is acknowledged."""
-        self._stopping.set()
-        self._thread.join(TIMEOUT_S)
-        assert not self._thread.is_alive()
-        assert not self.failures, self.failures[:3]
-
-    def _run(self) -> None:
+    def _publish(self) -> None:
         chance = random.Random(SEED)
         while not self._stopping.is_set():
             if len(self._producer) < 500:
@@ -115,50 +97,34 @@ class Producer:
         else:
             numbers = self.acknowledged[message.topic(), message.partition()]
             numbers[number_in(message)] = message.offset()
+            self.count += 1
 
 
-class ExactlyOncePublisher:
+class ExactlyOncePublisher(Publisher):
     """Numbers published at QoS 2 with a window, over as many connections as it takes."""
 
     def __init__(self, server: Address, topic_name: str) -> None:
-        self.completed = 0
-        self.failures: list[object] = []
         self._server = server
         self._topic_name = topic_name
         self._next = 0
         self._under_way: dict[int, bool] = {}  # number: whether it was received (PUBREC)
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End after everything on its way is complete."""
-        self._stopping.set()
-        self._thread.join(TIMEOUT_S)
-        assert not self._thread.is_alive()
-        assert not self.failures, self.failures[:3]
-
-    def has_more_than(self, before: int) -> bool:
-        return self.completed > before
+        super().__init__()
 
     def _has_more(self) -> bool:
         return not self.failures and (not self._stopping.is_set() or bool(self._under_way))
 
-    def _run(self) -> None:
-        try:
-            while self._has_more():
-                with (
-                    contextlib.suppress(OSError),
-                    raw_connection(self._server) as connection,
-                ):
-                    self._publish_over(connection)
-                time.sleep(0.02)
-        except Exception as error:
-            self.failures.append(error)
+    def _publish(self) -> None:
+        while self._has_more():
+            with (
+                contextlib.suppress(OSError),
+                raw_connection(self._server) as connection,
+            ):
+                self._publish_over(connection)
+            time.sleep(0.02)
 
     def _publish_over(self, connection: RawMqtt) -> None:
         connection.open("exactly-once", clean=False, session_expiry_s=1000)
-        if self.completed and not connection.session_present:
+        if self.count and not connection.session_present:
             raise AssertionError("the session is lost")
         for number, received in self._under_way.items():  # in order [MQTT-4.4.0-1]
             again = self._release(number) if received else self._packet(number, dup=True)
@@ -177,7 +143,7 @@ class ExactlyOncePublisher:
                 connection.send(self._release(number))
             elif arrived.kind == PUBCOMP:
                 del self._under_way[number]
-                self.completed += 1
+                self.count += 1
             else:
                 raise AssertionError(f"{arrived} was not asked for")
 
@@ -266,7 +232,7 @@ def test_nothing_is_lost_doubled_or_moved(start_server: Callable[..., ServerProc
     try:
         for _ in range(KILLS):
             wait_until(partial(producer.has_more_than, producer.count + 200), "records")
-            wait_until(partial(publisher.has_more_than, publisher.completed), "messages")
+            wait_until(partial(publisher.has_more_than, publisher.count), "messages")
             delete_some(server.kafka, chance, deleted)
             time.sleep(chance.uniform(*MOMENT_S))
             server.kill()
@@ -282,7 +248,7 @@ def test_nothing_is_lost_doubled_or_moved(start_server: Callable[..., ServerProc
         for message in read_all(server.kafka, "mqtt", 0)
         if message.key() == b"exactly/once"
     ]
-    assert values == list(range(publisher.completed)), f"QoS 2 (seed {SEED})"
+    assert values == list(range(publisher.count)), f"QoS 2 (seed {SEED})"
     assert server.terminate() == 0
     lines = server.log_lines()
     assert not [line for line in lines if "Traceback" in line or "are lost" in line]

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 import socket
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.e2e.patience import TIMEOUT_S
 from tests.e2e.server_process import (
     ServerProcess,
-    environment,
-    isthmus_command,
     run_isthmus,
     text_of,
     tree_of,
@@ -175,25 +170,6 @@ def test_a_data_directory_of_apache_kafka(tmp_path: Path) -> None:
 def test_a_data_directory_whose_parent_is_missing(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b"
     refusal(tmp_path, *ANY_PORTS, "--data", str(path), words=(str(path), "directory above"))
-
-
-def test_a_data_directory_on_a_read_only_file_system(data: Path) -> None:
-    before = tree_of(data)
-    mounted = f"mount --bind {data} {data} && mount -o remount,ro,bind {data} {data}"
-    command = shlex.join(isthmus_command("serve", *ANY_PORTS, "--data", str(data)))
-    if subprocess.run(["unshare", "-rm", "sh", "-c", mounted], capture_output=True).returncode:
-        pytest.skip("nothing can be mounted here")
-    ended = subprocess.run(
-        ["unshare", "-rm", "sh", "-c", f"{mounted} && exec {command}"],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        timeout=TIMEOUT_S,
-    )
-    assert (ended.returncode, ended.stdout) == (2, "")
-    (line,) = ended.stderr.strip().splitlines()
-    assert str(data) in line and "Read-only file system" in line and "mount" in line
-    assert tree_of(data) == before
 
 
 def test_a_file_that_cannot_be_read_at_the_start(data: Path) -> None:

@@ -16,16 +16,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msgspec import NODEFAULT
+from msgspec import NODEFAULT, Struct
 
-from isthmus import config, errors
-from isthmus.config_sources import (
-    FIELDS,
-    ROUTE_FIELDS,
-    described,
-    shown,
-    variable_of,
-)
+from isthmus import config, config_listeners, errors
+from isthmus.config_sources import FIELDS, described, fields_of, shown, table_of, variable_of
 from isthmus.kafka.api import ApiKey, advertised
 from isthmus.kafka.errors import code_of
 from isthmus.mqtt.reasons import name_of, reason_of
@@ -40,6 +34,7 @@ REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
 NOTE = "<!-- Made by tools/generate_docs_tables.py; do not edit. -->\n"
 SECTION_CLASSES: dict[str, type[Any]] = {
     "mqtt": config.MqttSettings,
+    "mqtt.listeners": config_listeners.MqttListenerSettings,
     "kafka": config.KafkaSettings,
     "http": config.HttpSettings,
     "storage": config.StorageSettings,
@@ -48,9 +43,21 @@ SECTION_CLASSES: dict[str, type[Any]] = {
     "routes": config.Route,
 }
 
+INHERITED = dict.fromkeys(config_listeners.MqttLimits.__struct_fields__, "as `[mqtt]`")
+"""Where a listener takes from what its table does not say."""
+
 
 def field_lines(kind: type[Any]) -> dict[str, str]:
     """Return the line below each field of a section, as it stands in the source."""
+    lines: dict[str, str] = {}
+    for each in kind.__mro__:
+        if issubclass(each, Struct) and each.__module__.startswith("isthmus."):
+            lines |= own_lines(each)
+    return lines
+
+
+def own_lines(kind: type[Any]) -> dict[str, str]:
+    """Return the lines below those fields that a class declares itself."""
     (body,) = ast.parse(inspect.getsource(kind)).body
     assert isinstance(body, ast.ClassDef)
     lines: dict[str, str] = {}
@@ -72,26 +79,35 @@ def settings_page() -> Iterator[str]:
         " A size without a unit in its name is in bytes.\n"
     )
     for section, kind in SECTION_CLASSES.items():
-        yield f"## {'[[routes]]' if kind is config.Route else f'[{section}]'}\n"
+        listed = section in FIELDS  # each table of a list is one
+        yield f"## {f'[[{section}]]' if listed else f'[{section}]'}\n"
         yield f"{inspect.getdoc(kind)}\n"
         lines = field_lines(kind)
-        fields = ROUTE_FIELDS if kind is config.Route else FIELDS
+        fields = {field.name: field for field in fields_of(kind, f"{section}.")}
+        keys = [name.removeprefix(f"{section}.") for name in fields]
         rows = [
-            setting_row(field, name.rpartition(".")[2], lines)
-            for name, field in fields.items()
-            if kind is config.Route or name.rpartition(".")[0] == section
+            setting_row(field, key, lines, inherits=listed and key in INHERITED)
+            for key, field in zip(keys, fields.values(), strict=True)
+            if "." not in key
         ]
         yield table(("setting", "default", "what it is", "takes"), rows)
-        if kind is not config.Route:
-            first = next(name for name in FIELDS if name.rpartition(".")[0] == section)
+        if not listed:
+            first = next(name for name, key in zip(fields, keys, strict=True) if "." not in key)
             yield f"By environment: `{variable_of(first)}` and so on.\n"
 
 
-def setting_row(field: Field, key: str, lines: dict[str, str]) -> tuple[str, ...]:
+def setting_row(
+    field: Field, key: str, lines: dict[str, str], *, inherits: bool
+) -> tuple[str, ...]:
     """Return one setting's row; a default that is None or missing shows as a dash."""
-    absent = field.default is NODEFAULT or field.default is None or field.default == ""
-    default = "-" if absent else f"`{shown(field.default)}`"
-    return f"`{key}`", default, lines[key], described(field.kind, field.meta)
+    default = f"`{shown(field.default)}`" if field.default != "" else "-"
+    if inherits:
+        default = INHERITED[key]
+    elif field.default is NODEFAULT or field.default is None:
+        default = "-"
+    elif table_of(field.kind) is not None and field.default:
+        default = f"`{shown([str(each.address) for each in field.default])}`"
+    return f"`{key}`", default, lines[key], described(field)
 
 
 def errors_page() -> Iterator[str]:

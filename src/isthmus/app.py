@@ -24,16 +24,17 @@ from isthmus.errors import ServerShuttingDown
 from isthmus.mqtt.handshake import Offer
 from isthmus.server.kafka import KafkaShore
 from isthmus.server.listener import address_of, open_socket
-from isthmus.server.mqtt import MqttShore
+from isthmus.server.mqtt import MqttListener, MqttShore
 from isthmus.server.runtime import LoopRuntime
 from isthmus.storage.local.log import LocalLog
 from isthmus.storage.local.settings import LocalSettings
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from isthmus.config import KafkaSettings, MqttSettings, Settings
+    from isthmus.config_listeners import Address, MqttListenerSettings
 
 logger = logging.getLogger(__name__)
 
@@ -96,13 +97,16 @@ async def serve(settings: Settings) -> int:
         log,
         routes,
         partitions_default=settings.kafka.partitions_default,
-        message_bytes_max=settings.mqtt.packet_size_max + RECORD_OVERHEAD_MAX,
+        message_bytes_max=packet_size_max(settings.mqtt) + RECORD_OVERHEAD_MAX,
         retained_max=settings.mqtt.retained_max,
     )
     mqtt = mqtt_shore(broker, settings.mqtt)
     kafka = kafka_shore(broker, settings.kafka, sockets["kafka"])
     servers = [
-        *[await loop.create_server(mqtt.connection, sock=at) for at in sockets["mqtt"]],
+        *[
+            await loop.create_server(mqtt_listener(mqtt, listener).connection, sock=at)
+            for listener, at in zip(settings.mqtt.listeners, sockets["mqtt"], strict=True)
+        ],
         *[await loop.create_server(kafka.connection, sock=at) for at in sockets["kafka"]],
     ]
     async with asyncio.TaskGroup() as group:
@@ -156,8 +160,24 @@ def route_table(settings: Settings) -> RouteTable:
     )
 
 
+def packet_size_max(settings: MqttSettings) -> int:
+    """Return the size of the largest packet that any listener takes."""
+    return max(each.packet_size_max for each in (settings, *settings.listeners))
+
+
 def mqtt_shore(broker: Broker, settings: MqttSettings) -> MqttShore:
     """Wire the MQTT side."""
+    clients = Clients(
+        broker,
+        queue_length_max=settings.queue_length_max,
+        output_bytes_max=settings.output_bytes_max,
+        subscriptions_max=settings.subscriptions_per_session_max,
+    )
+    return MqttShore(clients, connections_max=settings.connections_max)
+
+
+def mqtt_listener(shore: MqttShore, settings: MqttListenerSettings) -> MqttListener:
+    """Wire one way into the MQTT side, with what its clients are offered."""
     offer = Offer(
         session_expiry_max_s=settings.session_expiry_max_s,
         receive_maximum=settings.receive_maximum,
@@ -166,16 +186,10 @@ def mqtt_shore(broker: Broker, settings: MqttSettings) -> MqttShore:
         topic_alias_max=settings.topic_alias_max,
         keep_alive_max_s=settings.keep_alive_max_s,
     )
-    clients = Clients(
-        broker,
+    return MqttListener(
+        shore,
+        settings.name,
         offer,
-        queue_length_max=settings.queue_length_max,
-        output_bytes_max=settings.output_bytes_max,
-        subscriptions_max=settings.subscriptions_per_session_max,
-    )
-    return MqttShore(
-        clients,
-        packet_size_max=settings.packet_size_max,
         connections_max=settings.connections_max,
         connect_timeout_s=settings.connect_timeout_s,
     )
@@ -204,16 +218,16 @@ async def drain(broker: Broker) -> None:
 def _open_sockets(settings: Settings) -> dict[str, list[socket.socket]]:
     """Open every port, or none; the order is that of the `ready` line."""
     opened: dict[str, list[socket.socket]] = {}
-    sections = {
-        "mqtt": settings.mqtt.listeners,
+    sections: dict[str, Iterable[Address]] = {
+        "mqtt": [listener.address for listener in settings.mqtt.listeners],
         "kafka": settings.kafka.listeners,
         "http": settings.http.listeners,
     }
     try:
-        for section, listeners in sections.items():
+        for section, addresses in sections.items():
             opened[section] = []
-            for listener in listeners:
-                opened[section].append(open_socket(listener, section))
+            for address in addresses:
+                opened[section].append(open_socket(address, section))
     except BaseException:
         for sockets in opened.values():
             for at in sockets:

@@ -5,93 +5,44 @@ each component its own section, never the tree, and no component reads a file or
 itself. Units stand in the names (`_s`, `_ms`, `_bytes`); sizes without one are bytes. The line
 below a field documents it: `tools/generate_docs_tables.py` makes the reference from it.
 
-Values that a type cannot check (addresses, route templates, what must not be open to everybody)
-are checked at the end of this file, once, before anything starts. Whether a route can be
+What a type cannot check of a route is checked at the end of this file, and what concerns
+listeners in `config_listeners.py`, once, before anything starts. Whether a route can be
 inverted is for `broker/routes.py` to say: it owns what a route means.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import re
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
+from isthmus.config_listeners import (
+    Address,
+    Addresses,
+    MqttLimits,
+    MqttListeners,
+    MqttListenerSettings,
+)
 from isthmus.errors import ConfigError
 
-MQTT_PACKET_BYTES_MAX: Final = 268_435_460  # fixed header and the longest rest [MQTT-1.5.5]
 LOG_TOPIC_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 CAPTURE: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(\.\.\.)?\}")
 
 
-class Listener(Struct, frozen=True):
-    """Where to listen: `tcp://HOST:PORT`; port 0 lets the system choose."""
-
-    scheme: str
-    host: str
-    port: int
-
-    @property
-    def address(self) -> str:
-        """Return `HOST:PORT`, with IPv6 in brackets."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether only programs on this machine can reach it."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
-
-    def __str__(self) -> str:
-        return f"{self.scheme}://{self.address}"
-
-
-Listeners: TypeAlias = tuple[Listener, ...]
-
-
-class MqttSettings(Struct, frozen=True, kw_only=True):
+class MqttSettings(MqttLimits, frozen=True, kw_only=True):
     """What MQTT clients meet."""
 
-    listeners: Listeners = (Listener("tcp", "127.0.0.1", 1883),)
+    listeners: MqttListeners = (
+        MqttListenerSettings(address=Address("tcp", "127.0.0.1", 1883)),
+    )
     """Addresses to listen on; empty: MQTT is not served."""
-
-    allow_anonymous: bool = False
-    """Let clients in without credentials from other machines, too."""
-
-    packet_size_max: Annotated[int, Meta(ge=1024, le=MQTT_PACKET_BYTES_MAX)] = 16_777_216
-    """Bytes of the largest packet taken."""
-
-    connections_max: Annotated[int, Meta(ge=1)] = 100_000
-    """Connections open at one time."""
-
-    connect_timeout_s: Annotated[int, Meta(ge=1, le=3600)] = 10
-    """Seconds from a new connection to its CONNECT."""
-
-    session_expiry_max_s: Annotated[int, Meta(ge=0, le=0xFFFF_FFFF)] = 604_800
-    """Seconds that a session outlives its connection, at most; with 3.1.1, always."""
-
-    receive_maximum: Annotated[int, Meta(ge=1, le=65_535)] = 1024
-    """QoS 1 and 2 publishes that a client may have unacknowledged."""
-
-    inflight_max: Annotated[int, Meta(ge=1, le=65_535)] = 1024
-    """QoS 1 and 2 deliveries that a session has unacknowledged; a client may ask for fewer."""
 
     queue_length_max: Annotated[int, Meta(ge=0)] = 1_000_000
     """Deliveries that wait for one session; more are dropped and counted."""
 
     output_bytes_max: Annotated[int, Meta(ge=65_536)] = 4_194_304
     """Bytes kept in memory for one slow connection; above it deliveries wait in the log."""
-
-    topic_alias_max: Annotated[int, Meta(ge=0, le=65_535)] = 64
-    """Topic aliases that a client may use."""
-
-    keep_alive_max_s: Annotated[int, Meta(ge=1, le=65_535)] = 65_535
-    """The longest keep alive; an MQTT 5 client that asks for more, or none, is given this."""
 
     retained_max: Annotated[int, Meta(ge=0)] = 1_000_000
     """Retained messages kept, over all topic names."""
@@ -103,10 +54,10 @@ class MqttSettings(Struct, frozen=True, kw_only=True):
 class KafkaSettings(Struct, frozen=True, kw_only=True):
     """What Kafka clients meet."""
 
-    listeners: Listeners = (Listener("tcp", "127.0.0.1", 9092),)
+    listeners: Addresses = (Address("tcp", "127.0.0.1", 9092),)
     """Addresses to listen on; empty: Kafka is not served."""
 
-    advertised_listeners: Listeners = ()
+    advertised_listeners: Addresses = ()
     """Addresses that clients are told, one for each listener; empty: the listeners' own."""
 
     allow_anonymous: bool = False
@@ -152,7 +103,7 @@ class KafkaSettings(Struct, frozen=True, kw_only=True):
 class HttpSettings(Struct, frozen=True, kw_only=True):
     """Health and readiness, for the machines that look after this one."""
 
-    listeners: Listeners = (Listener("tcp", "127.0.0.1", 8080),)
+    listeners: Addresses = (Address("tcp", "127.0.0.1", 8080),)
     """Addresses to listen on; empty: HTTP is not served."""
 
     allow_anonymous: bool = False
@@ -230,55 +181,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     routes: tuple[Route, ...] = ()
 
 
-# --- what a type cannot check -----------------------------------------------------------------
-
-
-def parse_listener(text: str) -> Listener:
-    """Read `tcp://HOST:PORT`; IPv6 stands in brackets. Raises ConfigError."""
-    scheme, separator, rest = text.strip().partition("://")
-    if not separator:
-        raise ConfigError(f"the address {text!r} needs a scheme in front, as in tcp://{text}")
-    if scheme != "tcp":
-        raise ConfigError(
-            f"{text!r} asks for {scheme}, and this version listens on tcp:// only"
-        )
-    host, separator, port = rest.rpartition(":")
-    if not separator or not host:
-        raise ConfigError(f"{text!r} needs a host and a port, as in tcp://127.0.0.1:1883")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-        try:
-            host = str(ipaddress.IPv6Address(host))
-        except ValueError:
-            raise ConfigError(f"{host!r} in {text!r} is no IPv6 address") from None
-    elif ":" in host:
-        raise ConfigError(f"an IPv6 address in {text!r} needs brackets, as in [::1]:1883")
-    elif not re.fullmatch(r"[A-Za-z0-9._-]+", host):
-        raise ConfigError(f"{host!r} in {text!r} is neither a host name nor an IP address")
-    if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65_535:
-        raise ConfigError(f"the port in {text!r} is not a number from 0 to 65535")
-    return Listener("tcp", host, int(port))
-
-
-def check_open(section: str, listeners: tuple[Listener, ...], *, allow_anonymous: bool) -> None:
-    """Refuse to serve other machines without authentication, unless that is written down."""
-    for listener in listeners:
-        if not listener.is_loopback and not allow_anonymous:
-            raise ConfigError(
-                f"{listener} can be reached from other machines and nobody has to log in there:"
-                f" listen on 127.0.0.1, or write {section}.allow_anonymous = true"
-            )
-
-
-def check_distinct(listeners: tuple[Listener, ...]) -> None:
-    """Refuse the same address and port twice; port 0 is another one each time."""
-    seen: set[str] = set()
-    for listener in listeners:
-        if listener.port and listener.address in seen:
-            raise ConfigError(
-                f"{listener.address} is to be listened on twice; change one of them"
-            )
-        seen.add(listener.address)
+# --- what a type cannot check of a route ------------------------------------------------------
 
 
 def check_route(route: Route) -> None:

@@ -17,6 +17,7 @@ from typing import (
     Any,
     Final,
     Literal,
+    TypeAlias,
     Union,
     get_args,
     get_origin,
@@ -25,24 +26,33 @@ from typing import (
 
 import msgspec
 from msgspec import NODEFAULT, Meta, Struct
+from msgspec.structs import asdict
 
-from isthmus.config import (
-    Listeners,
-    Route,
-    Settings,
+from isthmus.config import Route, Settings, check_route
+from isthmus.config_listeners import (
+    MQTT_SCHEMES,
+    Address,
+    Addresses,
+    MqttLimits,
+    MqttListenerSettings,
     check_distinct,
+    check_names,
     check_open,
-    check_route,
-    parse_listener,
+    parse_address,
 )
 from isthmus.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
+    from pathlib import Path as FilePath
+
+Path: TypeAlias = tuple[str | int, ...]  # of a value in a document: keys, and places in lists
+
+Inherited: TypeAlias = "Mapping[type[Struct], dict[str, Any]]"
 
 ENVIRONMENT_PREFIX: Final = "ISTHMUS_"
 DEFAULT: Final = "default"
+ADDRESSES: Final = 'addresses, as in ["tcp://127.0.0.1:1883"]'
 
 
 class Field(Struct, frozen=True):
@@ -59,7 +69,12 @@ class Value(Struct, frozen=True):
 
     raw: Any
     origin: str  # file:line, the name of a variable, or the flag
-    places: Mapping[tuple[str | int, ...], str] = {}  # for routes: the origin of each part
+    places: Mapping[Path, str] = {}  # of lists and tables: the origin of each part
+
+    def part(self, key: str | int) -> Value:
+        """Return what stands inside under a key, or at an index."""
+        inside = {path[1:]: place for path, place in self.places.items() if path[0] == key}
+        return Value(self.raw[key], inside.pop((), self.origin), inside)
 
 
 class Configuration(Struct, frozen=True):
@@ -72,7 +87,7 @@ class Configuration(Struct, frozen=True):
 class Sources(Struct, frozen=True, kw_only=True):
     """All that has a say; `read` may be called again when the file has changed."""
 
-    file: Path | None = None
+    file: FilePath | None = None
     environ: Mapping[str, str] = {}
     assignments: Sequence[str] = ()  # "section.key=value", from --set
     flags: Mapping[str, tuple[str, Any]] = {}  # name -> (flag as typed, value)
@@ -98,26 +113,41 @@ def fields_of(kind: type[Struct], prefix: str = "") -> Iterator[Field]:
         hint = hints[info.name]
         if get_origin(hint) is Union:  # with None, where a value is not needed
             hint = get_args(hint)[0]
-        if isinstance(hint, type) and issubclass(hint, Struct):
+        if isinstance(hint, type) and issubclass(hint, Struct) and hint is not Address:
             yield from fields_of(hint, f"{prefix}{info.name}.")
         elif get_origin(hint) is Annotated:
             plain, meta = get_args(hint)
             yield Field(f"{prefix}{info.name}", plain, meta, info.default)
-        elif info.name != "routes":
+        else:
             yield Field(f"{prefix}{info.name}", hint, Meta(), info.default)
 
 
 FIELDS: Final = {field.name: field for field in fields_of(Settings)}
-ROUTE_FIELDS: Final = {field.name: field for field in fields_of(Route)}
-SECTIONS: Final = sorted({name.rpartition(".")[0] for name in FIELDS} | {"routes"})
+SECTIONS: Final = sorted({name.rpartition(".")[0] or name for name in FIELDS})
 
 
-def described(kind: Any, meta: Meta) -> str:
-    """Say what a value of this kind looks like, to end the sentence "it must be …"."""
+def table_of(kind: Any) -> type[Struct] | None:
+    """Return what each element of a list of tables is; None: the kind is no such list."""
+    if get_origin(kind) is not tuple or kind == Addresses:
+        return None
+    element: type[Struct] = get_args(kind)[0]
+    return element
+
+
+def described(field: Field) -> str:
+    """Say what a value looks like, to end the sentence "it must be …"."""
+    kind, meta = field.kind, field.meta
+    tables = f"tables, each begun by [[{field.name}]]"
     if kind is bool:
         return "true or false"
-    if kind == Listeners:
-        return 'a list of addresses, as in ["tcp://127.0.0.1:1883"]'
+    if kind == Addresses:
+        return f"a list of {ADDRESSES}"
+    if table_of(kind) is MqttListenerSettings:
+        return f"a list of {ADDRESSES}, or of {tables}"
+    if table_of(kind) is not None:
+        return f"a list of {tables}"
+    if kind is Address:
+        return 'an address, as in "tcp://127.0.0.1:1883"'
     if get_origin(kind) is Literal:
         return " or ".join(f'"{choice}"' for choice in get_args(kind))
     if kind is str:
@@ -146,7 +176,7 @@ def unknown(name: str, origin: str) -> ConfigError:
 # --- the file ---------------------------------------------------------------------------------
 
 
-def from_file(file: Path) -> dict[str, Value]:
+def from_file(file: FilePath) -> dict[str, Value]:
     """Read a TOML file into values that know their line."""
     try:
         text = file.read_text("utf-8")
@@ -161,21 +191,19 @@ def from_file(file: Path) -> dict[str, Value]:
     places = {path: f"{file}:{line}" for path, line in lines.items()}
     values: dict[str, Value] = {}
     for name, raw in document.items():
-        if name == "routes":
-            inside = {path[1:]: place for path, place in places.items() if path[0] == "routes"}
-            values[name] = Value(raw, places[name,], inside)
-        else:
-            values.update(flatten((name,), raw, places))
+        values.update(flatten((name,), raw, places))
     return values
 
 
 def flatten(
-    path: tuple[str, ...], raw: Any, places: Mapping[tuple[str | int, ...], str]
+    path: tuple[str, ...], raw: Any, places: Mapping[Path, str]
 ) -> Iterator[tuple[str, Value]]:
     """Turn tables into dotted names, refusing those that are no setting."""
     name = ".".join(path)
     if name in FIELDS:
-        yield name, Value(raw, places[path])
+        depth = len(path)
+        inside = {part[depth:]: place for part, place in places.items() if part[:depth] == path}
+        yield name, Value(raw, inside.pop(()), inside)
     elif not isinstance(raw, dict):
         if name in SECTIONS:
             raise ConfigError(
@@ -189,15 +217,15 @@ def flatten(
             yield from flatten((*path, key), value, places)
 
 
-def lines_of(text: str) -> dict[tuple[str | int, ...], int]:
+def lines_of(text: str) -> dict[Path, int]:
     """Find the line of each table and key of a valid TOML document.
 
     A statement that is not finished does not parse, so lines are gathered until one does; what
     they hold is then known from tomllib itself, and TOML's grammar need not be repeated here.
     """
-    places: dict[tuple[str | int, ...], int] = {}
-    table: tuple[str | int, ...] = ()
-    counts: dict[str, int] = {}
+    places: dict[Path, int] = {}
+    table: Path = ()
+    counts: dict[Path, int] = {}  # of the tables that each [[list]] has so far
     statement: list[str] = []
     begin = 1
     for number, line in enumerate(text.splitlines(), 1):
@@ -212,17 +240,31 @@ def lines_of(text: str) -> dict[tuple[str | int, ...], int]:
         statement = []
         paths = list(paths_of(parsed))
         if header:
-            table = paths[-1]
-            if "routes" in parsed and table == ("routes", 0):
-                table = ("routes", counts.setdefault("routes", 0))
-                counts["routes"] += 1
+            table = header_path(paths[-1], counts)
             paths = [table[: length + 1] for length in range(len(table))]
         for path in paths:
             places.setdefault(path if header else (*table, *path), begin)
     return places
 
 
-def paths_of(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+def header_path(path: Path, counts: dict[Path, int]) -> Path:
+    """Return the path of the table that a header begins, counting those of [[lists]].
+
+    A header that leads through a list, as `[[mqtt.listeners.certificates]]` does, means the
+    last table that the list has.
+    """
+    found: Path = ()
+    for key in path:
+        if isinstance(key, int):  # the header is that of a list
+            counts[found] = counts.get(found, 0) + 1
+            key = counts[found] - 1
+        elif found in counts:
+            found = (*found, counts[found] - 1)
+        found = (*found, key)
+    return found
+
+
+def paths_of(value: Any, path: Path = ()) -> Iterator[Path]:
     """List the paths of everything inside a parsed TOML value, outer ones first."""
     if path:
         yield path
@@ -245,7 +287,7 @@ def from_environment(environ: Mapping[str, str]) -> dict[str, Value]:
         if not variable.startswith(ENVIRONMENT_PREFIX):
             continue
         name = variable.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
-        if name in FIELDS or name == "routes":
+        if name in FIELDS:
             values[name] = Value(from_text(name, text), variable)
         elif "." in name or name.partition("_")[0] in SECTIONS:
             known = {variable_of(each): each for each in FIELDS}
@@ -270,7 +312,7 @@ def from_assignments(assignments: Sequence[str]) -> dict[str, Value]:
             raise ConfigError(
                 f"--set {assignment} needs a value, as in --set mqtt.packet_size_max=65536"
             )
-        if name not in FIELDS and name != "routes":
+        if name not in FIELDS:
             raise unknown(name, "--set")
         values[name] = Value(from_text(name, text.strip()), "--set")
     return values
@@ -285,7 +327,10 @@ def from_text(name: str, text: str) -> Any:
     field = FIELDS.get(name)
     if field is not None and (field.kind is str or get_origin(field.kind) is Literal):
         return text
-    if field is not None and field.kind == Listeners and not text.startswith("["):
+    listed = field is not None and (
+        field.kind == Addresses or table_of(field.kind) is MqttListenerSettings
+    )
+    if listed and not text.startswith("["):
         return [part.strip() for part in text.split(",") if part.strip()]
     try:
         return msgspec.json.decode(text)
@@ -302,92 +347,129 @@ def from_text(name: str, text: str) -> Any:
 
 def assemble(values: Mapping[str, Value]) -> Configuration:
     """Check each value, fill in the defaults, check what belongs together."""
+    name = "mqtt.listeners"
+    usual = Value([str(listener.address) for listener in FIELDS[name].default], DEFAULT)
+    values = {name: usual, **values}  # so that these, too, are as their section has it
     origins = {name: values[name].origin if name in values else DEFAULT for name in FIELDS}
-    origins["routes"] = values["routes"].origin if "routes" in values else DEFAULT
-    settings = build(Settings, "", values)
+    inherited: Inherited = {
+        MqttListenerSettings: asdict(build(MqttLimits, "mqtt.", values, {}))
+    }
+    settings = build(Settings, "", values, inherited)
     everything = []
-    for section, part in (
-        ("mqtt", settings.mqtt),
-        ("kafka", settings.kafka),
-        ("http", settings.http),
+    for section, listened in (
+        ("mqtt", [(each.address, each.allow_anonymous) for each in settings.mqtt.listeners]),
+        ("kafka", [(at, settings.kafka.allow_anonymous) for at in settings.kafka.listeners]),
+        ("http", [(at, settings.http.allow_anonymous) for at in settings.http.listeners]),
     ):
         try:
-            check_open(section, part.listeners, allow_anonymous=part.allow_anonymous)
+            for address, allow_anonymous in listened:
+                check_open(section, address, allow_anonymous=allow_anonymous)
+                everything.append(address)
         except ConfigError as error:
             raise ConfigError(f"{origins[f'{section}.listeners']}: {error}") from None
-        everything += part.listeners
     check_distinct(tuple(everything))
+    check_names(settings.mqtt.listeners)
     return Configuration(settings, origins)
 
 
-def build(kind: type[Any], prefix: str, values: Mapping[str, Value]) -> Any:
-    """Make one section, and the sections inside it."""
+def build(
+    kind: type[Any],
+    prefix: str,
+    values: Mapping[str, Value],
+    inherited: Inherited,
+) -> Any:
+    """Make one section, and the sections inside it.
+
+    `inherited` has what the tables of a list take from elsewhere where they say nothing.
+    """
     arguments: dict[str, Any] = {}
     for info, hint in zip(
         msgspec.structs.fields(kind), get_type_hints(kind).values(), strict=True
     ):
         name = f"{prefix}{info.name}"
-        if name == "routes":
-            arguments["routes"] = routes_from(values.get(name))
-        elif name in values:
-            value = values[name]
-            arguments[info.name] = convert(FIELDS[name], value.raw, f"{value.origin}: {name}")
+        if name in values:
+            arguments[info.name] = convert(name, FIELDS[name], values[name], inherited)
         elif name not in FIELDS:
-            arguments[info.name] = build(hint, f"{name}.", values)
+            arguments[info.name] = build(hint, f"{name}.", values, inherited)
     return kind(**arguments)
 
 
-def convert(field: Field, raw: Any, where: str) -> Any:
-    """Check one value against its declaration."""
+def convert(
+    name: str,
+    field: Field,
+    value: Value,
+    inherited: Inherited,
+) -> Any:
+    """Check one value against its declaration; `name` is how an error calls it."""
+    where = f"{value.origin}: {name}"
+    kind = table_of(field.kind)
+    elements = (dict, str) if kind is MqttListenerSettings else dict
     try:
-        if field.kind == Listeners:
-            return tuple(map(parse_listener, msgspec.convert(raw, tuple[str, ...])))
-        return msgspec.convert(raw, Annotated[field.kind, field.meta])
+        if kind is not None:
+            raws = msgspec.convert(value.raw, list[Any])
+            if not all(isinstance(raw, elements) for raw in raws):
+                raise msgspec.ValidationError
+        elif field.kind == Addresses:
+            return tuple(map(parse_address, msgspec.convert(value.raw, tuple[str, ...])))
+        elif field.kind is Address:
+            return parse_address(msgspec.convert(value.raw, str), MQTT_SCHEMES)
+        else:
+            return msgspec.convert(value.raw, Annotated[field.kind, field.meta])
     except msgspec.ValidationError:
-        wanted = described(field.kind, field.meta)
-        raise ConfigError(f"{where} must be {wanted}, not {shown(raw)}") from None
+        wanted = described(field)
+        raise ConfigError(f"{where} must be {wanted}, not {shown(value.raw)}") from None
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
+    return tuple(
+        table_from(f"{name}[{index}]", field.name, kind, value.part(index), inherited)
+        for index in range(len(raws))
+    )
 
 
-def routes_from(value: Value | None) -> tuple[Route, ...]:
-    """Check the list of routes, each as a small section of its own."""
-    if value is None:
-        return ()
-    if not isinstance(value.raw, list) or not all(isinstance(raw, dict) for raw in value.raw):
-        raise ConfigError(
-            f"{value.origin}: routes must be a list of tables, each begun by [[routes]]"
-        )
-    return tuple(route_from(index, raw, value) for index, raw in enumerate(value.raw))
-
-
-def route_from(index: int, raw: dict[str, Any], value: Value) -> Route:
-    """Check one route."""
-    name = f"routes[{index}]"
-    place = value.places.get((index,), value.origin)
-    arguments: dict[str, Any] = {}
-    for key, inner in raw.items():
-        where = value.places.get((index, key), place)
-        if key not in ROUTE_FIELDS:
-            near = difflib.get_close_matches(key, ROUTE_FIELDS, 1, 0.5) or list(ROUTE_FIELDS)
+def table_from(
+    name: str,
+    section: str,
+    kind: type[Struct],
+    value: Value,
+    inherited: Inherited,
+) -> Struct:
+    """Make one table of a list, `mqtt.listeners[1]` say; a listener may be its address only."""
+    if isinstance(value.raw, str):
+        value = Value({"address": value.raw}, value.origin)
+    declared = {
+        field.name.rpartition(".")[2]: field for field in fields_of(kind, f"{section}.")
+    }
+    arguments = dict(inherited.get(kind, {}))
+    for key in value.raw:
+        inner = value.part(key)
+        if key not in declared:
+            near = difflib.get_close_matches(key, declared, 1, 0.5) or list(declared)
             raise ConfigError(
-                f"{where}: {name}.{key} is not a setting; the nearest valid name is {near[0]}"
+                f"{inner.origin}: {name}.{key} is not a setting;"
+                f" the nearest valid name is {near[0]}"
             )
-        arguments[key] = convert(ROUTE_FIELDS[key], inner, f"{where}: {name}.{key}")
-    missing = [field.name for field in ROUTE_FIELDS.values() if field.default is NODEFAULT]
+        arguments[key] = convert(f"{name}.{key}", declared[key], inner, inherited)
+    missing = [key for key, field in declared.items() if field.default is NODEFAULT]
     missing = [key for key in missing if key not in arguments]
     if missing:
-        raise ConfigError(f"{place}: {name} needs {' and '.join(missing)}")
-    route = Route(**arguments)
+        raise ConfigError(f"{value.origin}: {name} needs {' and '.join(missing)}")
+    table = kind(**arguments)
     try:
-        check_route(route)
+        if isinstance(table, Route):
+            check_route(table)
     except ConfigError as error:
-        raise ConfigError(f"{place}: {name}: {error}") from None
-    return route
+        raise ConfigError(f"{value.origin}: {name}: {error}") from None
+    return table
 
 
 def shown(value: Any) -> str:
-    """Show a raw value in an error or a listing the way TOML writes it."""
-    if isinstance(value, tuple):  # only listeners are
-        value = [str(listener) for listener in value]
+    """Show a value in an error or a listing the way TOML writes it."""
+    if isinstance(value, Address):
+        value = str(value)
+    if isinstance(value, Struct):
+        value = asdict(value)
+    if isinstance(value, tuple | list):
+        return f"[{','.join(map(shown, value))}]"
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {shown(part)}" for key, part in value.items()) + " }"
     return msgspec.json.encode(value, enc_hook=str).decode()

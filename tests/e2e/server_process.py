@@ -23,9 +23,7 @@ from tests.e2e.patience import TIMEOUT_S
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-READY: Final = re.compile(
-    r"^ready mqtt=([\d.]+):(\d+) kafka=([\d.]+):(\d+) http=([\d.]+):(\d+)$"
-)
+READY: Final = re.compile(r"^ready( (mqtt|kafka|http)=\S+)*$")
 ANY_PORT: Final = "127.0.0.1:0"
 
 Address = tuple[str, int]
@@ -34,6 +32,12 @@ Address = tuple[str, int]
 def text_of(address: Address) -> str:
     """Return `host:port`."""
     return f"{address[0]}:{address[1]}"
+
+
+def address_of(text: str) -> Address:
+    """Return the host and port of `host:port`, of which IPv6 has its host in brackets."""
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 def isthmus_command(*arguments: str) -> list[str]:
@@ -83,6 +87,8 @@ class ServerProcess:
     mqtt: Address = ("127.0.0.1", 0)
     kafka: Address = ("127.0.0.1", 0)
     http: Address = ("127.0.0.1", 0)
+    mqtt_listeners: list[str] = field(default_factory=list)
+    """Where MQTT is served, in the order of the settings, as the ready line says it."""
     ready_after_s: float = 0.0
     _process: subprocess.Popen[str] | None = None
 
@@ -103,7 +109,8 @@ class ServerProcess:
         """Return the command line of the next start."""
         arguments = ["serve", "--data", str(self.data)]
         for shore, address in (("mqtt", self.mqtt), ("kafka", self.kafka), ("http", self.http)):
-            arguments += [f"--{shore}", text_of(address)]
+            if f"{shore}.listeners" not in self.settings:
+                arguments += [f"--{shore}", text_of(address)]
         if self.config:
             path = self.directory / "isthmus.toml"
             path.write_text(self.config)
@@ -134,10 +141,12 @@ class ServerProcess:
             self.kill()
             log_tail = "\n".join(self.log_lines()[-30:])
             raise AssertionError(f"no ready line but {line!r}; the log ends with:\n{log_tail}")
-        groups = match.groups()
-        self.mqtt, self.kafka, self.http = (
-            (groups[at], int(groups[at + 1])) for at in (0, 2, 4)
-        )
+        said: dict[str, list[str]] = {"mqtt": [], "kafka": [], "http": []}
+        for word in line.split()[1:]:
+            shore, _, address = word.partition("=")
+            said[shore].append(address)
+        self.mqtt_listeners = said["mqtt"]
+        self.mqtt, self.kafka, self.http = (address_of(each[0]) for each in said.values())
 
     def _first_line(self) -> str:
         assert self._process is not None

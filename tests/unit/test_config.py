@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from isthmus.cli.settings import listing
-from isthmus.config import Listener, Route, Settings, check_route, parse_listener
+from isthmus.config import Route, Settings, check_route
+from isthmus.config_listeners import Address, parse_address
 from isthmus.config_sources import DEFAULT, FIELDS, Sources, lines_of, variable_of
 from isthmus.errors import ConfigError
 
@@ -34,7 +35,9 @@ def test_without_sources_everything_has_its_default() -> None:
     configuration = Sources().read()
     assert configuration.settings == Settings()
     assert set(configuration.origins.values()) == {DEFAULT}
-    assert all(listener.is_loopback for listener in configuration.settings.mqtt.listeners)
+    assert all(
+        listener.address.is_loopback for listener in configuration.settings.mqtt.listeners
+    )
 
 
 def test_file_then_environment_then_set_then_flags(tmp_path: Path) -> None:
@@ -84,10 +87,10 @@ def test_file_then_environment_then_set_then_flags(tmp_path: Path) -> None:
 )
 def test_a_list_in_the_environment_has_commas_json_or_toml(text: str) -> None:
     settings = Sources(environ={"ISTHMUS_MQTT__LISTENERS": text}).read().settings
-    assert settings.mqtt.listeners == (
-        Listener("tcp", "127.0.0.1", 1),
-        Listener("tcp", "::1", 0),
-    )
+    assert [listener.address for listener in settings.mqtt.listeners] == [
+        Address("tcp", "127.0.0.1", 1),
+        Address("tcp", "::1", 0),
+    ]
 
 
 def test_an_empty_list_turns_a_protocol_off() -> None:
@@ -194,16 +197,16 @@ def test_an_assignment_with_a_slip() -> None:
     ],
 )
 def test_an_address_is_read(text: str, host: str, port: int) -> None:
-    listener = parse_listener(text)
+    listener = parse_address(text)
     assert (listener.scheme, listener.host, listener.port) == ("tcp", host, port)
-    assert parse_listener(str(listener)) == listener
+    assert parse_address(str(listener)) == listener
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
         ("127.0.0.1:1883", "needs a scheme"),
-        ("tls://127.0.0.1:8883", "listens on tcp:// only"),
+        ("tls://127.0.0.1:8883", "listen on tcp:// only"),
         ("tcp://127.0.0.1", "needs a host and a port"),
         ("tcp://:1883", "needs a host and a port"),
         ("tcp://::1:1883", "needs brackets"),
@@ -215,7 +218,7 @@ def test_an_address_is_read(text: str, host: str, port: int) -> None:
 )
 def test_an_address_is_refused(text: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        parse_listener(text)
+        parse_address(text)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "192.0.2.1", "broker.example"])
@@ -225,7 +228,8 @@ def test_nothing_is_open_to_others_unless_that_is_written(section: str, host: st
     text = mistake(assignments=[listener])
     assert f"write {section}.allow_anonymous = true" in text
     opened = Sources(assignments=[listener, f"{section}.allow_anonymous=true"]).read()
-    assert getattr(opened.settings, section).listeners[0].port == 7
+    (listener,) = getattr(opened.settings, section).listeners
+    assert getattr(listener, "address", listener).port == 7
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "[::1]", "localhost"])
@@ -237,6 +241,79 @@ def test_one_port_is_listened_on_once() -> None:
     assert "listened on twice" in mistake(assignments=["mqtt.listeners=tcp://127.0.0.1:9092"])
     free = [f"{section}.listeners=tcp://127.0.0.1:0" for section in ("mqtt", "kafka", "http")]
     Sources(assignments=free).read()
+
+
+# --- listeners as tables ----------------------------------------------------------------------
+
+
+def test_a_listener_has_its_own_and_else_what_its_section_says(tmp_path: Path) -> None:
+    file = written(
+        tmp_path,
+        """
+        [mqtt]
+        receive_maximum = 7
+        connections_max = 50
+        [[mqtt.listeners]]
+        address = "tcp://127.0.0.1:1"
+        [[mqtt.listeners]]
+        address = "tcp://0.0.0.0:2"
+        name = "field"
+        connections_max = 3
+        allow_anonymous = true
+        """,
+    )
+    configuration = Sources(file=file).read()
+    inner, field = configuration.settings.mqtt.listeners
+    assert (inner.name, inner.receive_maximum, inner.connections_max) == (
+        "tcp://127.0.0.1:1",
+        7,
+        50,
+    )
+    assert (field.name, field.receive_maximum, field.connections_max) == ("field", 7, 3)
+    assert not inner.allow_anonymous and field.allow_anonymous
+    again = written(tmp_path, listing(configuration))
+    assert Sources(file=again).read().settings == configuration.settings
+
+
+def test_addresses_and_tables_may_stand_side_by_side() -> None:
+    text = '["tcp://127.0.0.1:1", {address = "tcp://127.0.0.1:2", name = "two"}]'
+    settings = Sources(environ={"ISTHMUS_MQTT__LISTENERS": text}).read().settings
+    assert [listener.name for listener in settings.mqtt.listeners] == [
+        "tcp://127.0.0.1:1",
+        "two",
+    ]
+
+
+def test_the_default_listener_is_as_its_section_says() -> None:
+    settings = Sources(assignments=["mqtt.keep_alive_max_s=9"]).read().settings
+    assert [listener.keep_alive_max_s for listener in settings.mqtt.listeners] == [9]
+
+
+LISTENER = "[[mqtt.listeners]]\naddress = 'tcp://127.0.0.1:1'\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "says"),
+    [
+        (f"{LISTENER}[[mqtt.listeners]]\nname = 'x'", 3, "mqtt.listeners[1] needs address"),
+        (f"{LISTENER}nmae = 'x'", 3, "mqtt.listeners[0].nmae is not a setting; the nearest"),
+        (f"{LISTENER}connections_max = 0", 3, "listeners[0].connections_max must be a whole"),
+        ("[[mqtt.listeners]]\naddress = 'x://a:1'", 2, "listeners[0].address: 'x://a:1' asks"),
+        ("[mqtt]\nlisteners = ['tcp://a']", 2, "listeners[0].address: 'tcp://a' needs a host"),
+        ("[[mqtt.listeners]]\naddress = 1", 2, "must be an address, as in"),
+    ],
+)
+def test_an_error_in_a_listener_names_its_line(
+    tmp_path: Path, text: str, line: int, says: str
+) -> None:
+    file = written(tmp_path, text)
+    text = mistake(file=file)
+    assert text.startswith(f"{file}:{line}: ") and says in text
+
+
+def test_two_listeners_have_two_names() -> None:
+    text = ",".join(f'{{address="tcp://127.0.0.1:{port}", name="x"}}' for port in (1, 2))
+    assert "two listeners are called 'x'" in mistake(assignments=[f"mqtt.listeners=[{text}]"])
 
 
 # --- routes -----------------------------------------------------------------------------------
@@ -312,6 +389,16 @@ e = 1"""
 x = {y = 1}
 [[routes]]
 x = 1
+[[m.list]]
+x = 1
+[m.list.deep]
+x = 1
+[[m.list.deeper]]
+x = 1
+[[m.list]]
+[[m.list.deeper]]
+[[m.list.deeper]]
+x = 1
 '''
     assert tomllib.loads(text)
     lines = lines_of(text)
@@ -321,3 +408,7 @@ x = 1
     assert (lines["f",], lines["f", "g"]) == (5, 6)
     assert (lines["routes", 0], lines["routes", 0, "x"]) == (9, 10)
     assert (lines["routes", 1], lines["routes", 1, "x"]) == (11, 12)
+    assert (lines["m", "list", 0], lines["m", "list", 0, "x"]) == (13, 14)
+    assert lines["m", "list", 0, "deep", "x"] == 16
+    assert lines["m", "list", 0, "deeper", 0, "x"] == 18
+    assert (lines["m", "list", 1], lines["m", "list", 1, "deeper", 1, "x"]) == (19, 22)

@@ -15,7 +15,7 @@ from isthmus.broker.session_recovery import recover
 from isthmus.broker.sessions import SessionTable
 from isthmus.broker.subscriptions import Subscription, encode_identifier
 from isthmus.errors import TopicInvalid, UnexpectedPacket
-from isthmus.mqtt.handshake import Offer, Terms, agree
+from isthmus.mqtt.handshake import Terms, agree
 from isthmus.mqtt.packets import (
     DISCONNECT,
     PINGREQ,
@@ -53,7 +53,6 @@ class Clients:
     def __init__(
         self,
         broker: Broker,
-        offer: Offer,
         *,
         queue_length_max: int,
         output_bytes_max: int,
@@ -62,7 +61,6 @@ class Clients:
         self._broker = broker
         self.runtime = broker.runtime
         self.congested = broker.congested
-        self._offer = offer
         self._subscriptions_max = subscriptions_max
         # the new topic filters of each session whose retained messages are still to be sent
         self._ungreeted: OrderedDict[Session, OrderedDict[str, None]] = OrderedDict()
@@ -86,7 +84,7 @@ class Clients:
     ) -> tuple[SessionEntry, Terms] | Connack:
         """Accept a CONNECT, sending CONNACK and what the session owes; or return a refusal."""
         spare_client_id = "auto-" + self._broker.runtime.random_bytes(8).hex()
-        terms = agree(connect, self._offer, spare_client_id)
+        terms = agree(connect, connection.offer, spare_client_id)
         if isinstance(terms, Connack):
             return terms
         entry, present = self.sessions.connect(terms, connection)
@@ -146,7 +144,7 @@ class Clients:
                 raise UnexpectedPacket(  # [MQTT-3.14.2.2.2]
                     "DISCONNECT sets a session expiry where CONNECT had none"
                 )
-            entry.expiry_s = min(expiry_s, self._offer.session_expiry_max_s)
+            entry.expiry_s = min(expiry_s, connection.offer.session_expiry_max_s)
         with_will = (
             packet.reason == ReasonCode.DISCONNECT_WITH_WILL
             or packet.reason >= ReasonCode.UNSPECIFIED_ERROR

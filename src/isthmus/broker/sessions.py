@@ -17,8 +17,9 @@ from isthmus.mqtt.session import Session
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from isthmus.broker.identity import Identity
     from isthmus.errors import IsthmusError
-    from isthmus.mqtt.handshake import Terms
+    from isthmus.mqtt.handshake import Offer, Terms
     from isthmus.mqtt.packets import Publish, Will
     from isthmus.runtime import Runtime
 
@@ -27,6 +28,12 @@ EXPIRY_NEVER: Final = 0xFFFF_FFFF  # [MQTT-3.1.2.11.2]
 
 class Connection(Protocol):
     """What the broker needs of the connection of a client."""
+
+    identity: Identity  # where it comes from
+
+    @property
+    def offer(self) -> Offer:
+        """What its listener allows."""
 
     def transmit(self, data: bytes) -> None:
         """Send bytes to the client."""

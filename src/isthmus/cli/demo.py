@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
-from isthmus.config import Listener, parse_listener
+from isthmus.config_listeners import Address, parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -67,12 +67,12 @@ def interrupt(*_: Any) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def addresses_of(words: Sequence[str]) -> dict[str, Listener]:
+def addresses_of(words: Sequence[str]) -> dict[str, Address]:
     """Read `mqtt=HOST:PORT` and the like, as the ready line has them."""
     found = {}
     for word in words:
         name, _, address = word.partition("=")
-        found[name.strip()] = parse_listener(f"tcp://{address.strip()}")
+        found[name.strip()] = parse_address(f"tcp://{address.strip()}")
     if not {"mqtt", "kafka"} <= set(found):
         raise click.UsageError("--connect needs both, as in mqtt=HOST:PORT,kafka=HOST:PORT")
     return found
@@ -82,7 +82,7 @@ def addresses_of(words: Sequence[str]) -> dict[str, Listener]:
 
 
 @contextlib.contextmanager
-def running_server(serve: dict[str, str | None]) -> Iterator[dict[str, Listener]]:
+def running_server(serve: dict[str, str | None]) -> Iterator[dict[str, Address]]:
     """Run `isthmus serve` in a process of its own; give its addresses; stop it afterwards."""
     with tempfile.TemporaryDirectory(prefix="isthmus-demo-") as name:
         directory = Path(name)
@@ -126,7 +126,7 @@ def ready_line(server: subprocess.Popen[str]) -> str:
         alarm.cancel()
 
 
-def create_route_topic(kafka: Listener) -> None:
+def create_route_topic(kafka: Address) -> None:
     """Create the route's log topic beforehand, so that the office reads it from the start."""
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported, not said so
@@ -136,7 +136,7 @@ def create_route_topic(kafka: Listener) -> None:
 
     from isthmus.cli.demo_factory import ANSWER_S_MAX, ROUTE_LOG_TOPIC
 
-    admin = AdminClient({"bootstrap.servers": kafka.address, "log_level": 0})
+    admin = AdminClient({"bootstrap.servers": kafka.authority, "log_level": 0})
     with contextlib.suppress(KafkaException):  # it is there, from the last time
         admin.create_topics([NewTopic(ROUTE_LOG_TOPIC, 1)])[ROUTE_LOG_TOPIC].result(
             ANSWER_S_MAX
@@ -146,7 +146,7 @@ def create_route_topic(kafka: Listener) -> None:
 # --- the factory ------------------------------------------------------------------------------
 
 
-def run_factory(addresses: dict[str, Listener], count: int, seconds: float | None) -> None:
+def run_factory(addresses: dict[str, Address], count: int, seconds: float | None) -> None:
     """Let the lines and the office work until the time is over or Ctrl-C is pressed."""
     from isthmus.cli.demo_factory import Figures, Line, Office
 

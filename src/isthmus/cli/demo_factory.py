@@ -25,7 +25,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 if TYPE_CHECKING:
-    from isthmus.config import Listener
+    from isthmus.config_listeners import Address
 
 ROUTE_LOG_TOPIC: Final = "temperatures"  # where the route of the demo's own server leads
 DEFAULT_LOG_TOPIC: Final = "mqtt"  # where everything else is; its key is the topic name
@@ -69,17 +69,17 @@ class Line:
         self._client.on_subscribe = self._on_subscribe
         self._client.on_message = self._on_command
 
-    def start(self, address: Listener) -> None:
+    def start(self, address: Address) -> None:
         """Connect and subscribe to the line's commands."""
         try:
             self._client.connect(address.host, address.port)
         except OSError as error:
             raise click.ClickException(
-                f"no MQTT server answers at {address.address}: {error.strerror or error}"
+                f"no MQTT server answers at {address.authority}: {error.strerror or error}"
             ) from None
         self._client.loop_start()
         if not self._ready.wait(ANSWER_S_MAX):
-            raise click.ClickException(f"no MQTT server answers at {address.address}")
+            raise click.ClickException(f"no MQTT server answers at {address.authority}")
 
     def measure(self, seconds: float) -> None:
         """Publish what the sensors show `seconds` after the start."""
@@ -130,7 +130,7 @@ class Line:
 class Office:
     """The back end: a stock Kafka consumer and a stock Kafka producer."""
 
-    def __init__(self, address: Listener, figures: dict[str, Figures]) -> None:
+    def __init__(self, address: Address, figures: dict[str, Figures]) -> None:
         self._figures = figures
         self._commands: dict[bytes, float] = {}  # correlation data -> when it was sent, ms
         self._sent = 0
@@ -140,7 +140,7 @@ class Office:
             maxlen=LATENCIES_KEPT
         )  # MQTT publish -> Kafka consumer
         self.round_ms: deque[float] = deque(maxlen=LATENCIES_KEPT)  # command -> answer
-        shared = {"bootstrap.servers": address.address, "log_level": 0}
+        shared = {"bootstrap.servers": address.authority, "log_level": 0}
         self._producer = Producer(shared | {"linger.ms": 0, "acks": "all"})
         self._consumer = Consumer(
             shared

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
-    from isthmus.config import Listener
+    from isthmus.config_listeners import Address
 
 BEGINNING: Final = -2  # librdkafka's OFFSET_BEGINNING and OFFSET_END
 END: Final = -1
@@ -30,7 +30,7 @@ END: Final = -1
 @click.option("-H", "--header", "headers", multiple=True, metavar="NAME=VALUE")
 @click.option("-p", "--partition", type=click.IntRange(0), help="Where to, whatever the key.")
 def produce(
-    kafka: Listener,
+    kafka: Address,
     log_topic: str,
     texts: tuple[str, ...],
     key: str | None,
@@ -68,7 +68,7 @@ def produce(
 @click.option("-v", "--verbose", is_flag=True, help="Print place and key before the value.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each.")
 def consume(
-    kafka: Listener,
+    kafka: Address,
     log_topics: tuple[str, ...],
     partition: int | None,
     offset: int | None,

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         TopicMetadata,
     )
 
-    from isthmus.config import Listener
+    from isthmus.config_listeners import Address
 
 ANSWER_S_MAX: Final = 10.0
 REFUSED_S_MAX: Final = 1.0
@@ -45,8 +45,8 @@ UNREACHABLE: Final = frozenset(
 class KafkaShore:
     """What all clients share: where the server is, and what becomes of errors."""
 
-    def __init__(self, address: Listener) -> None:
-        self.address = address.address
+    def __init__(self, address: Address) -> None:
+        self.address = address.authority
         self._failure: KafkaError | None = None
 
     def settings(self, **more: Any) -> dict[str, Any]:

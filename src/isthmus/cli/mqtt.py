@@ -13,7 +13,7 @@ from isthmus.cli.options import mqtt_option, pairs_of, read_lines
 if TYPE_CHECKING:
     from paho.mqtt.client import MQTTMessage
 
-    from isthmus.config import Listener
+    from isthmus.config_listeners import Address
 
 QOS = click.IntRange(0, 2)
 
@@ -30,7 +30,7 @@ QOS = click.IntRange(0, 2)
 @click.option("--expiry", type=click.IntRange(0, 0xFFFF_FFFF), help="Seconds it is worth.")
 @click.option("--v311", is_flag=True, help="Speak MQTT 3.1.1 instead of 5.")
 def pub(
-    mqtt: Listener,
+    mqtt: Address,
     topic_name: str,
     texts: tuple[str, ...],
     qos: int,
@@ -80,7 +80,7 @@ def pub(
 )  # fmt: skip
 @click.option("--v311", is_flag=True, help="Speak MQTT 3.1.1 instead of 5.")
 def sub(
-    mqtt: Listener,
+    mqtt: Address,
     filters: tuple[str, ...],
     qos: int,
     count: int | None,

@@ -29,7 +29,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from isthmus.config import Listener
+    from isthmus.config_listeners import Address
 
 ANSWER_S_MAX: Final = 10.0
 KEEP_ALIVE_S: Final = 30
@@ -41,10 +41,10 @@ class MqttConnection:
     """One connection to a server; raises ClickException with one sentence."""
 
     def __init__(
-        self, address: Listener, *, client_id: str = "", v311: bool = False, expiry_s: int = 0
+        self, address: Address, *, client_id: str = "", v311: bool = False, expiry_s: int = 0
     ) -> None:
         """Connect and wait for the CONNACK; with `expiry_s` the session is kept for so long."""
-        self._address = address.address
+        self._address = address.authority
         self._v311 = v311
         self._answered = threading.Event()
         self._refusal = ""
@@ -130,7 +130,7 @@ class MqttConnection:
         self._client.disconnect()
         self._client.loop_stop()
 
-    def _connect(self, address: Listener, expiry_s: int) -> None:
+    def _connect(self, address: Address, expiry_s: int) -> None:
         wanted: Any = None
         if not self._v311:
             wanted = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from isthmus.config import Listener, parse_listener
+from isthmus.config_listeners import Address, parse_address
 from isthmus.config_sources import Sources
 
 if TYPE_CHECKING:
@@ -68,9 +68,9 @@ def sources_from(
 # --- for commands that are clients ------------------------------------------------------------
 
 
-def read_address(_: click.Context, __: click.Parameter, address: str) -> Listener:
+def read_address(_: click.Context, __: click.Parameter, address: str) -> Address:
     """Read HOST:PORT, as an option's callback. Raises ConfigError."""
-    return parse_listener(f"tcp://{address}")
+    return parse_address(f"tcp://{address}")
 
 
 mqtt_option = click.option(

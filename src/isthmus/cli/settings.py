@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec.structs import asdict
 
 from isthmus import __version__
 from isthmus.cli.options import source_options, sources_from
+from isthmus.config_listeners import own_of
 from isthmus.config_sources import DEFAULT, FIELDS, Configuration, shown
+
+if TYPE_CHECKING:
+    from isthmus.config import Settings
 
 
 @click.group()
@@ -34,22 +39,45 @@ def version() -> None:
 
 def listing(configuration: Configuration) -> str:
     """Return the configuration as a TOML file whose comments name the origins."""
+    settings = configuration.settings
     lines: list[tuple[str, str]] = []
+    tables: list[tuple[str, str]] = []  # they come after the other keys of their section
     section = ""
     for name in FIELDS:
         here, _, key = name.rpartition(".")
         if here != section:
-            lines += [("", ""), (f"[{here}]", "")] if section else [(f"[{here}]", "")]
-            section = here
-        value: Any = configuration.settings
+            lines += [*tables, ("", ""), (f"[{here}]", "")] if here else tables
+            section, tables = here, []
+        value: Any = settings
         for part in name.split("."):
             value = getattr(value, part)
-        lines.append((f"{key} = {shown(value)}", configuration.origins[name]))
-    for route in configuration.settings.routes:
-        lines += [("", ""), ("[[routes]]", configuration.origins["routes"])]
-        parts = [(key, getattr(route, key)) for key in route.__struct_fields__]
-        lines += [(f"{key} = {shown(part)}", "") for key, part in parts if part is not None]
+        origin = configuration.origins[name]
+        rows = tables_of(settings, name)
+        if any(len(row) > 1 for row in rows) or name == "routes":
+            for row in rows:
+                tables += [("", ""), (f"[[{name}]]", origin)]
+                tables += [(f"{key} = {shown(part)}", "") for key, part in row.items()]
+        elif rows:
+            lines.append((f"{key} = {shown([row['address'] for row in rows])}", origin))
+        else:
+            lines.append((f"{key} = {shown(value)}", origin))
+    lines = [*lines, *tables][1:]
     width = max(len(left) for left, origin in lines if origin == DEFAULT or len(left) < 60)
     return "\n".join(
         f"{left:<{width}}  # {origin}" if origin else left for left, origin in lines
     )
+
+
+def tables_of(settings: Settings, name: str) -> list[dict[str, Any]]:
+    """Return what the tables of a list say, each without what it has from its section."""
+    if name == "mqtt.listeners":
+        return [
+            {"address": listener.address, **own_of(listener, settings.mqtt)}
+            for listener in settings.mqtt.listeners
+        ]
+    if name == "routes":
+        return [
+            {key: part for key, part in asdict(route).items() if part is not None}
+            for route in settings.routes
+        ]
+    return []

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from isthmus.cli.kafka_client import PartitionView
-    from isthmus.config import Listener
+    from isthmus.config_listeners import Address
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -44,7 +44,7 @@ def topics(context: click.Context, /, **options: Any) -> None:
 @kafka_option
 @json_option
 @all_option
-def list_topics(kafka: Listener, **flags: bool) -> None:
+def list_topics(kafka: Address, **flags: bool) -> None:
     """List the log topics: records, offsets, bytes, times of records, what is kept how long."""
     from isthmus.cli.kafka_client import KafkaShore, LogView
 
@@ -139,7 +139,7 @@ def number_of(text: str | None) -> int | None:
 @kafka_option
 @json_option
 @click.argument("log_topic")
-def describe(kafka: Listener, log_topic: str, as_json: bool) -> None:
+def describe(kafka: Address, log_topic: str, as_json: bool) -> None:
     """Show a log topic's partitions with offsets and sizes, and the settings it was given."""
     from isthmus.cli.kafka_client import KafkaShore, LogView
 
@@ -181,7 +181,7 @@ topics.add_command(describe, "show")
 @click.option("-c", "--config", "configs", multiple=True, metavar="NAME=VALUE")
 @click.argument("log_topics", nargs=-1, required=True)
 def create(
-    kafka: Listener,
+    kafka: Address,
     partitions: int | None,
     configs: tuple[str, ...],
     log_topics: tuple[str, ...],
@@ -199,7 +199,7 @@ def create(
 @topics.command()
 @kafka_option
 @click.argument("log_topics", nargs=-1, required=True)
-def delete(kafka: Listener, log_topics: tuple[str, ...]) -> None:
+def delete(kafka: Address, log_topics: tuple[str, ...]) -> None:
     """Delete log topics with all their records."""
     from isthmus.cli.kafka_client import KafkaShore, LogView
 

@@ -15,6 +15,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, cast
 
+from isthmus.broker.identity import Identity
 from isthmus.errors import IsthmusError, KeepAliveTimeout, ProtocolError, UnexpectedPacket
 from isthmus.mqtt.codec import Decoder, encode
 from isthmus.mqtt.handshake import fits
@@ -26,7 +27,7 @@ from isthmus.wire.buffer import WriteBuffer
 if TYPE_CHECKING:
     from isthmus.broker.clients import Clients
     from isthmus.broker.sessions import SessionEntry
-    from isthmus.mqtt.handshake import Terms
+    from isthmus.mqtt.handshake import Offer, Terms
 
 logger = logging.getLogger(__name__)
 
@@ -38,31 +39,51 @@ WRITE_HIGH_BYTES = 1 << 20  # the transport holds this much before deliveries qu
 class MqttShore:
     """What all MQTT connections of the server share."""
 
-    def __init__(
-        self,
-        clients: Clients,
-        *,
-        packet_size_max: int,
-        connections_max: int,
-        connect_timeout_s: int,
-    ) -> None:
+    def __init__(self, clients: Clients, *, connections_max: int) -> None:
         self.clients = clients
-        self.packet_size_max = packet_size_max
         self.connections_max = connections_max
-        self.connect_timeout_s = connect_timeout_s
         self.connections: set[MqttConnection] = set()
         self.receive_buffer = memoryview(bytearray(RECEIVE_BYTES))
         self.accepted = 0
         self.refused = 0
 
-    def connection(self) -> MqttConnection:
-        """Return the protocol of a new connection."""
-        return MqttConnection(self)
-
     def close(self, error: IsthmusError) -> None:
         """Tell every client why, and close all connections."""
         for connection in list(self.connections):
             connection.close(error)
+
+
+class MqttListener:
+    """One way in: what the connections that come through it are offered, and their number."""
+
+    def __init__(
+        self,
+        shore: MqttShore,
+        name: str,
+        offer: Offer,
+        *,
+        connections_max: int,
+        connect_timeout_s: int,
+    ) -> None:
+        self.shore = shore
+        self.name = name
+        self.offer = offer
+        self.connections_max = connections_max
+        self.connect_timeout_s = connect_timeout_s
+        self.connections = 0  # open now
+
+    def connection(self) -> MqttConnection:
+        """Return the protocol of a new connection."""
+        return MqttConnection(self)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether another connection would be one too many, here or on the shore."""
+        shore = self.shore
+        return (
+            self.connections >= self.connections_max
+            or len(shore.connections) >= shore.connections_max
+        )
 
 
 class MqttConnection(asyncio.BufferedProtocol):
@@ -74,22 +95,25 @@ class MqttConnection(asyncio.BufferedProtocol):
         "_entry",
         "_heard_ms",
         "_holds",
+        "_listener",
         "_number",
-        "_peer",
         "_shore",
         "_silence_max_ms",
         "_terms",
         "_transport",
         "_unsent",
+        "identity",
     )
 
-    def __init__(self, shore: MqttShore) -> None:
-        self._shore = shore
-        self._decoder = Decoder(shore.packet_size_max)
+    identity: Identity  # known once the connection is made
+
+    def __init__(self, listener: MqttListener) -> None:
+        self._listener = listener
+        self._shore = listener.shore
+        self._decoder = Decoder(listener.offer.packet_size_max)
         self._transport: asyncio.Transport | None = None
         self._entry: SessionEntry | None = None
         self._terms: Terms | None = None
-        self._peer = ""
         self._number = 0
         self._heard_ms = 0
         self._holds = 0  # reasons why nothing is read just now
@@ -104,19 +128,25 @@ class MqttConnection(asyncio.BufferedProtocol):
         self._transport = transport = cast("asyncio.Transport", transport)
         shore.accepted += 1
         self._number = shore.accepted
-        peer = transport.get_extra_info("peername")
-        self._peer = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else str(peer)
-        if len(shore.connections) >= shore.connections_max:
+        listener = self._listener
+        self.identity = identity_of(transport, listener.name)
+        if listener.is_full:
             shore.refused += 1
             logger.warning(
-                "connection refused peer=%s connections=%d", self._peer, shore.connections_max
+                "connection refused peer=%s listener=%s connections=%d of_listener=%d",
+                self.identity,
+                listener.name,
+                len(shore.connections),
+                listener.connections,
             )
+            self._transport = None
             transport.abort()
             return
         shore.connections.add(self)
+        listener.connections += 1
         transport.set_write_buffer_limits(WRITE_HIGH_BYTES)
         self._cancel_timer = shore.clients.runtime.later(
-            shore.connect_timeout_s * 1000, self._connect_timed_out
+            listener.connect_timeout_s * 1000, self._connect_timed_out
         )
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -131,7 +161,7 @@ class MqttConnection(asyncio.BufferedProtocol):
             self.close(error)
         except Exception:
             logger.exception(
-                "connection failed connection=%d peer=%s", self._number, self._peer
+                "connection failed connection=%d peer=%s", self._number, self.identity
             )
             self._drop()
 
@@ -163,6 +193,11 @@ class MqttConnection(asyncio.BufferedProtocol):
 
     # --- the broker calls these ---------------------------------------------------------------
 
+    @property
+    def offer(self) -> Offer:
+        """What the listener allows its clients."""
+        return self._listener.offer
+
     def transmit(self, data: bytes) -> None:
         """Send bytes to the client."""
         if self._transport is not None:
@@ -175,7 +210,7 @@ class MqttConnection(asyncio.BufferedProtocol):
         logger.warning(
             "connection closed connection=%d peer=%s client=%s error=%s reason=%s",
             self._number,
-            self._peer,
+            self.identity,
             self._entry.session.client_id if self._entry is not None else "-",
             type(error).__name__,
             error,
@@ -221,7 +256,7 @@ class MqttConnection(asyncio.BufferedProtocol):
             logger.warning(
                 "connection refused connection=%d peer=%s reason=0x%02x",
                 self._number,
-                self._peer,
+                self.identity,
                 opened.reason,
             )
             asked = connect.properties or {}
@@ -236,10 +271,11 @@ class MqttConnection(asyncio.BufferedProtocol):
             self._silence_max_ms = self._terms.keep_alive_s * 1500  # [MQTT-3.1.2-22]
             self._watch(self._silence_max_ms)
         logger.info(
-            "connected connection=%d client=%s peer=%s version=%d keep_alive_s=%d",
+            "connected connection=%d client=%s peer=%s listener=%s version=%d keep_alive_s=%d",
             self._number,
             self._terms.client_id,
-            self._peer,
+            self.identity,
+            self.identity.listener,
             self._terms.version,
             self._terms.keep_alive_s,
         )
@@ -304,7 +340,16 @@ class MqttConnection(asyncio.BufferedProtocol):
 
     def _forget(self) -> None:
         self._transport = None
-        self._shore.connections.discard(self)
+        if self in self._shore.connections:
+            self._shore.connections.remove(self)
+            self._listener.connections -= 1
         if self._cancel_timer is not None:
             self._cancel_timer()
             self._cancel_timer = None
+
+
+def identity_of(transport: asyncio.BaseTransport, listener: str) -> Identity:
+    """Return what a transport knows of the other end."""
+    peer = transport.get_extra_info("peername")
+    address, port = peer[:2] if isinstance(peer, tuple) else (str(peer), 0)
+    return Identity(address, port, listener)

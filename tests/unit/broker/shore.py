@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 from isthmus.broker.broker import Broker
 from isthmus.broker.clients import Clients
+from isthmus.broker.identity import Identity
 from isthmus.broker.routes import Route, RouteTable
 from isthmus.mqtt.codec import Decoder
 from isthmus.mqtt.handshake import Offer
@@ -38,8 +39,21 @@ class Ticket:
         self.told.append(type(error).__name__)
 
 
+OFFER = Offer(
+    session_expiry_max_s=1000,
+    receive_maximum=100,
+    inflight_max=100,
+    packet_size_max=1 << 20,
+    topic_alias_max=10,
+    keep_alive_max_s=65535,
+)
+
+
 class Client:
     """One MQTT client and its connection."""
+
+    offer = OFFER
+    identity = Identity("127.0.0.1", 5000, "tcp")
 
     def __init__(self, shore: Shore, client_id: str, version: int) -> None:
         self.shore = shore
@@ -133,14 +147,6 @@ class Shore:
         )
         self.clients = Clients(
             self.broker,
-            Offer(
-                session_expiry_max_s=1000,
-                receive_maximum=100,
-                inflight_max=100,
-                packet_size_max=1 << 20,
-                topic_alias_max=10,
-                keep_alive_max_s=65535,
-            ),
             queue_length_max=1000,
             output_bytes_max=output_max,
             subscriptions_max=10,

@@ -27,7 +27,7 @@ def test_flags_stand_above_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
     given = NONE | {"mqtt": "[::1]:3", "data": "/there", "assignments": ("log.level=debug",)}
     configuration = sources_from(**given).read()
     settings, origins = configuration.settings, configuration.origins
-    assert settings.mqtt.listeners[0].address == "[::1]:3"
+    assert settings.mqtt.listeners[0].address.authority == "[::1]:3"
     assert settings.kafka.listeners[0].port == 2
     assert settings.storage.local.directory == "/there"
     assert settings.log.level == "debug"

@@ -9,6 +9,7 @@ from tests.unit.broker.shore import Shore
 
 from isthmus.errors import ServerShuttingDown
 from isthmus.mqtt.codec import Decoder, encode
+from isthmus.mqtt.handshake import Offer
 from isthmus.mqtt.packets import (
     Connack,
     Connect,
@@ -20,8 +21,8 @@ from isthmus.mqtt.packets import (
     Subscribe,
     Will,
 )
-from isthmus.mqtt.properties import MAXIMUM_PACKET_SIZE, REQUEST_PROBLEM_INFO
-from isthmus.server.mqtt import MqttShore
+from isthmus.mqtt.properties import MAXIMUM_PACKET_SIZE, REQUEST_PROBLEM_INFO, SERVER_KEEP_ALIVE
+from isthmus.server.mqtt import MqttListener, MqttShore
 from isthmus.wire.buffer import WriteBuffer
 
 if TYPE_CHECKING:
@@ -69,11 +70,13 @@ class FakeTransport:
 class Wire:
     """A client's end of one connection."""
 
-    def __init__(self, shore: MqttShore, version: int = 5) -> None:
+    def __init__(
+        self, shore: MqttShore, version: int = 5, listener: MqttListener | None = None
+    ) -> None:
         self.version = version
         self.shore = shore
         self.transport = FakeTransport()
-        self.connection: MqttConnection = shore.connection()
+        self.connection: MqttConnection = (listener or listener_of(shore)).connection()
         self.connection.connection_made(self.transport)
 
     def send_bytes(self, data: bytes) -> None:
@@ -101,10 +104,30 @@ class Wire:
         return Decoder(1 << 20, self.version).feed(data)
 
 
+def listener_of(
+    shore: MqttShore,
+    *,
+    packet_size_max: int = 1 << 16,
+    keep_alive_max_s: int = 65535,
+    connections_max: int = 3,
+) -> MqttListener:
+    offer = Offer(
+        session_expiry_max_s=1000,
+        receive_maximum=100,
+        inflight_max=100,
+        packet_size_max=packet_size_max,
+        topic_alias_max=10,
+        keep_alive_max_s=keep_alive_max_s,
+    )
+    return MqttListener(
+        shore, "door", offer, connections_max=connections_max, connect_timeout_s=10
+    )
+
+
 @pytest.fixture
 def shore() -> MqttShore:
     clients = Shore().clients
-    return MqttShore(clients, packet_size_max=1 << 16, connections_max=3, connect_timeout_s=10)
+    return MqttShore(clients, connections_max=3)
 
 
 @pytest.mark.parametrize("version", [3, 4, 5])
@@ -129,10 +152,8 @@ def test_bytes_may_come_one_by_one(shore: MqttShore) -> None:
 
 
 def test_a_packet_larger_than_the_receive_buffer_arrives_whole() -> None:
-    shore = MqttShore(
-        Shore().clients, packet_size_max=1 << 22, connections_max=3, connect_timeout_s=10
-    )
-    wire = Wire(shore)
+    shore = MqttShore(Shore().clients, connections_max=3)
+    wire = Wire(shore, listener=listener_of(shore, packet_size_max=1 << 22))
     wire.connect()
     payload = bytes(range(256)) * 4096
     wire.send(Subscribe(1, [("a", 0)], None))
@@ -141,6 +162,26 @@ def test_a_packet_larger_than_the_receive_buffer_arrives_whole() -> None:
     data = bytes(wire.transport.sent)
     (publish,) = Decoder(1 << 22, 5).feed(data)
     assert publish.payload == payload
+
+
+def test_a_listener_has_limits_of_its_own_and_those_of_the_shore(shore: MqttShore) -> None:
+    small = listener_of(shore, connections_max=1, keep_alive_max_s=7)
+    first = Wire(shore, listener=small)
+    assert first.connect("a", 60).properties[SERVER_KEEP_ALIVE] == 7
+    assert Wire(shore, listener=small).transport.aborted
+    others = [Wire(shore), Wire(shore)]
+    assert SERVER_KEEP_ALIVE not in others[0].connect("b", 60).properties
+    assert Wire(shore).transport.aborted  # three are open
+    first.connection.close(ServerShuttingDown(""))
+    first.connection.connection_lost(None)
+    assert small.connections == 0
+    assert not Wire(shore, listener=small).transport.aborted
+
+
+def test_a_connection_knows_where_it_comes_from(shore: MqttShore) -> None:
+    identity = Wire(shore).connection.identity
+    assert (identity.address, identity.port, identity.listener) == ("127.0.0.1", 5000, "door")
+    assert str(identity) == "127.0.0.1:5000"
 
 
 @pytest.mark.parametrize(

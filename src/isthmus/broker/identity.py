@@ -1,0 +1,24 @@
+"""Who is at the other end of a connection, as far as its transport knows before any CONNECT."""
+
+from __future__ import annotations
+
+
+class Identity:
+    """Where a connection comes from, and through which listener.
+
+    `address` is the client's IP address, `port` its port (0 where it has none), `listener` the
+    name of the listener that took it.
+    """
+
+    __slots__ = ("address", "listener", "port")
+
+    def __init__(self, address: str, port: int, listener: str) -> None:
+        self.address = address
+        self.port = port
+        self.listener = listener
+
+    def __str__(self) -> str:
+        if not self.port:
+            return self.address
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{host}:{self.port}"

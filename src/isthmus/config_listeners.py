@@ -1,0 +1,165 @@
+"""Listeners: the addresses that are listened on, and what each may have of its own.
+
+A listener of MQTT is a text (`"tcp://127.0.0.1:1883"`) or a table (`[[mqtt.listeners]]`) with
+an address, a name and limits; what a table does not say is as the section `[mqtt]` has it, so
+whoever is given a listener finds everything in it. What must not be open to everybody is
+checked here. Opening the sockets is for `server/listener.py`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Annotated, Final, TypeAlias
+
+from msgspec import Meta, Struct
+from msgspec.structs import force_setattr
+
+from isthmus.errors import ConfigError
+
+MQTT_PACKET_BYTES_MAX: Final = 268_435_460  # fixed header and the longest rest [MQTT-1.5.5]
+MQTT_SCHEMES: Final = ("tcp",)
+
+
+class Address(Struct, frozen=True):
+    """Where to listen: `tcp://HOST:PORT`; port 0 lets the system choose."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def authority(self) -> str:
+        """Return `HOST:PORT`, with IPv6 in brackets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only programs on this machine can reach it."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.authority}"
+
+
+Addresses: TypeAlias = tuple[Address, ...]
+
+
+class MqttLimits(Struct, frozen=True, kw_only=True):
+    """What one MQTT listener may have otherwise than the others."""
+
+    allow_anonymous: bool = False
+    """Let clients in without credentials from other machines, too."""
+
+    packet_size_max: Annotated[int, Meta(ge=1024, le=MQTT_PACKET_BYTES_MAX)] = 16_777_216
+    """Bytes of the largest packet taken."""
+
+    connections_max: Annotated[int, Meta(ge=1)] = 100_000
+    """Connections open at one time, over all listeners; a listener's own counts its own."""
+
+    connect_timeout_s: Annotated[int, Meta(ge=1, le=3600)] = 10
+    """Seconds from a new connection to its CONNECT."""
+
+    session_expiry_max_s: Annotated[int, Meta(ge=0, le=0xFFFF_FFFF)] = 604_800
+    """Seconds that a session outlives its connection, at most; with 3.1.1, always."""
+
+    receive_maximum: Annotated[int, Meta(ge=1, le=65_535)] = 1024
+    """QoS 1 and 2 publishes that a client may have unacknowledged."""
+
+    inflight_max: Annotated[int, Meta(ge=1, le=65_535)] = 1024
+    """QoS 1 and 2 deliveries that a session has unacknowledged; a client may ask for fewer."""
+
+    topic_alias_max: Annotated[int, Meta(ge=0, le=65_535)] = 64
+    """Topic aliases that a client may use."""
+
+    keep_alive_max_s: Annotated[int, Meta(ge=1, le=65_535)] = 65_535
+    """The longest keep alive; an MQTT 5 client that asks for more, or none, is given this."""
+
+
+class MqttListenerSettings(MqttLimits, frozen=True, kw_only=True):
+    """One MQTT listener; what it does not say is as `[mqtt]` has it."""
+
+    address: Address
+    """Where to listen."""
+
+    name: str = ""
+    """What it is called in log lines; empty: its address."""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            force_setattr(self, "name", str(self.address))
+
+
+MqttListeners: TypeAlias = tuple[MqttListenerSettings, ...]
+
+
+def parse_address(text: str, schemes: tuple[str, ...] = ("tcp",)) -> Address:
+    """Read `tcp://HOST:PORT`; IPv6 stands in brackets. Raises ConfigError."""
+    scheme, separator, rest = text.strip().partition("://")
+    if not separator:
+        raise ConfigError(f"the address {text!r} needs a scheme in front, as in tcp://{text}")
+    if scheme not in schemes:
+        offered = " or ".join(f"{each}://" for each in schemes)
+        raise ConfigError(f"{text!r} asks for {scheme}, and this can listen on {offered} only")
+    host, separator, port = rest.rpartition(":")
+    if not separator or not host:
+        raise ConfigError(f"{text!r} needs a host and a port, as in tcp://127.0.0.1:1883")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+        try:
+            host = str(ipaddress.IPv6Address(host))
+        except ValueError:
+            raise ConfigError(f"{host!r} in {text!r} is no IPv6 address") from None
+    elif ":" in host:
+        raise ConfigError(f"an IPv6 address in {text!r} needs brackets, as in [::1]:1883")
+    elif not re.fullmatch(r"[A-Za-z0-9._-]+", host):
+        raise ConfigError(f"{host!r} in {text!r} is neither a host name nor an IP address")
+    if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65_535:
+        raise ConfigError(f"the port in {text!r} is not a number from 0 to 65535")
+    return Address(scheme, host, int(port))
+
+
+def check_open(section: str, address: Address, *, allow_anonymous: bool) -> None:
+    """Refuse to serve other machines without authentication, unless that is written down."""
+    if not address.is_loopback and not allow_anonymous:
+        raise ConfigError(
+            f"{address} can be reached from other machines and nobody has to log in there:"
+            f" listen on 127.0.0.1, or write {section}.allow_anonymous = true"
+        )
+
+
+def check_distinct(addresses: Addresses) -> None:
+    """Refuse the same address and port twice; port 0 is another one each time."""
+    seen: set[str] = set()
+    for address in addresses:
+        if address.port and address.authority in seen:
+            raise ConfigError(
+                f"{address.authority} is to be listened on twice; change one of them"
+            )
+        seen.add(address.authority)
+
+
+def check_names(listeners: MqttListeners) -> None:
+    """Refuse two listeners of one name; without a name the address is it."""
+    named = [listener.name for listener in listeners if listener.name != str(listener.address)]
+    for name in named:
+        if named.count(name) > 1:
+            raise ConfigError(f"two listeners are called {name!r}; change one of them")
+
+
+def own_of(listener: MqttListenerSettings, shared: Struct) -> dict[str, object]:
+    """Return, by name, what a listener has otherwise than `shared`: what its table says."""
+    every = {key: getattr(listener, key) for key in listener.__struct_fields__}
+    own = {
+        key: value
+        for key, value in every.items()
+        if key not in {"address", "name"} and value != getattr(shared, key)
+    }
+    if listener.name != str(listener.address):
+        own["name"] = listener.name
+    return own

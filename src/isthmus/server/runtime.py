@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from queue import SimpleQueue
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,14 +20,45 @@ READ_THREADS = 4  # a disk serves several reads better together than one after t
 Work = tuple["Callable[[], Any]", "Callable[[Any, BaseException | None], object]"]
 
 
+class WorkQueue:
+    """Pieces of work for some threads: a byte in a pipe for each wakes one thread.
+
+    Not queue.SimpleQueue: there a piece wakes threads that find nothing, each an interpreter
+    lock taken and given back; and the one that it is for waits for that lock until the loop
+    has nothing to do. Writing to a pipe lets go of it at once.
+    """
+
+    __slots__ = ("_pieces", "_reader", "_writer")
+
+    def __init__(self) -> None:
+        self._pieces: deque[Work | None] = deque()
+        self._reader, self._writer = os.pipe()
+
+    def put(self, piece: Work | None) -> None:
+        """Give a piece to the thread that waits longest; None ends a thread."""
+        self._pieces.append(piece)
+        os.write(self._writer, b"\0")
+
+    def get(self) -> Work | None:
+        """Wait for a piece and take it."""
+        os.read(self._reader, 1)
+        return self._pieces.popleft()
+
+    def close(self) -> None:
+        """Let go of the pipe; nobody waits any more."""
+        os.close(self._reader)
+        os.close(self._writer)
+        self._reader = self._writer = -1  # what comes now is an error, not in another file
+
+
 class LoopRuntime:
     """What the core takes from the world, given by an event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         # An executor would make a future for each piece of work, and nobody looks at it.
-        self._work: SimpleQueue[Work | None] = SimpleQueue()
-        self._reads: SimpleQueue[Work | None] = SimpleQueue()
+        self._work = WorkQueue()
+        self._reads = WorkQueue()
         self._threads = [
             *self._start(THREADS, "isthmus", self._work),
             *self._start(READ_THREADS, "isthmus-read", self._reads),
@@ -65,10 +96,10 @@ class LoopRuntime:
             self._reads.put(None)
         for thread in self._threads:
             thread.join()
+        self._work.close()
+        self._reads.close()
 
-    def _start(
-        self, count: int, name: str, pieces: SimpleQueue[Work | None]
-    ) -> list[threading.Thread]:
+    def _start(self, count: int, name: str, pieces: WorkQueue) -> list[threading.Thread]:
         threads = [
             threading.Thread(
                 target=self._run, args=(pieces,), name=f"{name}-{number}", daemon=True
@@ -79,7 +110,7 @@ class LoopRuntime:
             thread.start()
         return threads
 
-    def _run(self, pieces: SimpleQueue[Work | None]) -> None:
+    def _run(self, pieces: WorkQueue) -> None:
         while (piece := pieces.get()) is not None:
             work, done = piece
             result: Any = None

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 DIRECTORY: Final = "journal"
 SUFFIX: Final = ".wal"
-FILES_MAX: Final = 2  # so many segments are synced as quickly as one file of the journal
+FILES_MAX: Final = 1  # so many segments are synced about as quickly as a file of the journal
 RETRY_MS: Final = 60_000
 _ZEROS: Final = bytes(1024 * 1024)
 

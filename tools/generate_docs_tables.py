@@ -19,14 +19,22 @@ from typing import TYPE_CHECKING, Any
 from msgspec import NODEFAULT, Struct
 
 from isthmus import config, config_listeners, errors
-from isthmus.config_sources import FIELDS, described, fields_of, shown, table_of, variable_of
+from isthmus.config_sources import (
+    FIELDS,
+    described,
+    fields_in,
+    is_section,
+    shown,
+    table_of,
+    variable_of,
+)
 from isthmus.kafka.api import ApiKey, advertised
 from isthmus.kafka.errors import code_of
 from isthmus.mqtt.reasons import name_of, reason_of
 from isthmus.server.kafka_api.table import HANDLERS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from isthmus.config_sources import Field
 
@@ -37,14 +45,13 @@ SECTION_CLASSES: dict[str, type[Any]] = {
     "mqtt.listeners": config_listeners.MqttListenerSettings,
     "kafka": config.KafkaSettings,
     "http": config.HttpSettings,
+    "tls": config.TlsSettings,
+    "tls.certificates": config_listeners.ServerCertificate,
     "storage": config.StorageSettings,
     "storage.local": config.LocalStorageSettings,
     "log": config.LogSettings,
     "routes": config.Route,
 }
-
-INHERITED = dict.fromkeys(config_listeners.MqttLimits.__struct_fields__, "as `[mqtt]`")
-"""Where a listener takes from what its table does not say."""
 
 
 def field_lines(kind: type[Any]) -> dict[str, str]:
@@ -78,31 +85,33 @@ def settings_page() -> Iterator[str]:
         " flags.\n`isthmus config show` prints what is in force and where it comes from."
         " A size without a unit in its name is in bytes.\n"
     )
+    inherited = config_listeners.MqttLimits.__struct_fields__
     for section, kind in SECTION_CLASSES.items():
         listed = section in FIELDS  # each table of a list is one
         yield f"## {f'[[{section}]]' if listed else f'[{section}]'}\n"
         yield f"{inspect.getdoc(kind)}\n"
         lines = field_lines(kind)
-        fields = {field.name: field for field in fields_of(kind, f"{section}.")}
-        keys = [name.removeprefix(f"{section}.") for name in fields]
         rows = [
-            setting_row(field, key, lines, inherits=listed and key in INHERITED)
-            for key, field in zip(keys, fields.values(), strict=True)
-            if "." not in key
+            setting_row(field, lines, inherited=inherited if listed else ())
+            for field in fields_in(kind, f"{section}.")
+            if listed or not is_section(field.kind)
         ]
         yield table(("setting", "default", "what it is", "takes"), rows)
         if not listed:
-            first = next(name for name, key in zip(fields, keys, strict=True) if "." not in key)
+            first = next(name for name in FIELDS if name.rpartition(".")[0] == section)
             yield f"By environment: `{variable_of(first)}` and so on.\n"
 
 
 def setting_row(
-    field: Field, key: str, lines: dict[str, str], *, inherits: bool
+    field: Field, lines: dict[str, str], *, inherited: Collection[str]
 ) -> tuple[str, ...]:
     """Return one setting's row; a default that is None or missing shows as a dash."""
+    key = field.name.rpartition(".")[2]
     default = f"`{shown(field.default)}`" if field.default != "" else "-"
-    if inherits:
-        default = INHERITED[key]
+    if key in inherited:
+        default = "as `[mqtt]`"
+    elif is_section(field.kind):
+        default = f"as `[{key}]`"
     elif field.default is NODEFAULT or field.default is None:
         default = "-"
     elif table_of(field.kind) is not None and field.default:

@@ -20,12 +20,14 @@ from isthmus.admin.http import serve_http
 from isthmus.broker.broker import Broker
 from isthmus.broker.clients import Clients
 from isthmus.broker.routes import Route, RouteTable
+from isthmus.config_listeners import TLS_SCHEMES
 from isthmus.errors import ServerShuttingDown
 from isthmus.mqtt.handshake import Offer
 from isthmus.server.kafka import KafkaShore
-from isthmus.server.listener import address_of, open_socket
+from isthmus.server.listener import Listening, address_of, keep_renewed, open_socket
 from isthmus.server.mqtt import MqttListener, MqttShore
 from isthmus.server.runtime import LoopRuntime
+from isthmus.server.tls import Certificates
 from isthmus.storage.local.log import LocalLog
 from isthmus.storage.local.settings import LocalSettings
 
@@ -87,8 +89,10 @@ async def serve(settings: Settings) -> int:
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, _reload)
+    reload = asyncio.Event()
+    loop.add_signal_handler(signal.SIGHUP, _reload, reload)
     routes = route_table(settings)
+    certificates = [certificates_of(listener) for listener in settings.mqtt.listeners]
     sockets = _open_sockets(settings)
     runtime = LoopRuntime(loop)
     log = open_log(settings, runtime)
@@ -102,15 +106,16 @@ async def serve(settings: Settings) -> int:
     )
     mqtt = mqtt_shore(broker, settings.mqtt)
     kafka = kafka_shore(broker, settings.kafka, sockets["kafka"])
-    servers = [
-        *[
-            await loop.create_server(mqtt_listener(mqtt, listener).connection, sock=at)
-            for listener, at in zip(settings.mqtt.listeners, sockets["mqtt"], strict=True)
-        ],
-        *[await loop.create_server(kafka.connection, sock=at) for at in sockets["kafka"]],
+    listening = [
+        mqtt_listening(mqtt, *each)
+        for each in zip(settings.mqtt.listeners, sockets["mqtt"], certificates, strict=True)
     ]
+    listening += [Listening(at, kafka.connection) for at in sockets["kafka"]]
+    for each in listening:
+        await each.open()
     async with asyncio.TaskGroup() as group:
         group.create_task(serve_http(sockets["http"], lambda: _unready(log, stop), stop))
+        group.create_task(keep_renewed(listening, reload, stop, settings.tls.reload_check_s))
         addresses = " ".join(
             f"{section}={address_of(at)}" for section, ats in sockets.items() for at in ats
         )
@@ -119,8 +124,9 @@ async def serve(settings: Settings) -> int:
         gc.freeze()  # what is there now stays
         await stop.wait()
         logger.info("stopping")
-        for server in servers:
-            server.close()
+        reload.set()
+        for each in listening:
+            each.close()
         await drain(broker)
         mqtt.close(ServerShuttingDown("the server is shutting down"))
         kafka.close()
@@ -176,7 +182,19 @@ def mqtt_shore(broker: Broker, settings: MqttSettings) -> MqttShore:
     return MqttShore(clients, connections_max=settings.connections_max)
 
 
-def mqtt_listener(shore: MqttShore, settings: MqttListenerSettings) -> MqttListener:
+def certificates_of(settings: MqttListenerSettings) -> Certificates | None:
+    """Load the certificates of a listener that speaks TLS. Raises ConfigError."""
+    if settings.address.scheme not in TLS_SCHEMES:
+        return None
+    return Certificates(settings.tls, settings.name)
+
+
+def mqtt_listening(
+    shore: MqttShore,
+    settings: MqttListenerSettings,
+    bound: socket.socket,
+    certificates: Certificates | None,
+) -> Listening:
     """Wire one way into the MQTT side, with what its clients are offered."""
     offer = Offer(
         session_expiry_max_s=settings.session_expiry_max_s,
@@ -186,12 +204,19 @@ def mqtt_listener(shore: MqttShore, settings: MqttListenerSettings) -> MqttListe
         topic_alias_max=settings.topic_alias_max,
         keep_alive_max_s=settings.keep_alive_max_s,
     )
-    return MqttListener(
+    listener = MqttListener(
         shore,
         settings.name,
         offer,
         connections_max=settings.connections_max,
         connect_timeout_s=settings.connect_timeout_s,
+        user_from=settings.tls.user_from,
+    )
+    return Listening(
+        bound,
+        listener.connection,
+        certificates=certificates,
+        handshake_timeout_s=settings.connect_timeout_s,
     )
 
 
@@ -243,5 +268,6 @@ def _unready(log: LocalLog, stop: asyncio.Event) -> str | None:
     return None if log.trouble is None else f"the log accepts no records: {log.trouble}"
 
 
-def _reload() -> None:
-    logger.info("reload asked for: nothing in this configuration can change while running")
+def _reload(asked: asyncio.Event) -> None:
+    logger.info("reload asked for: certificates are read again, nothing else can change")
+    asked.set()

@@ -23,6 +23,7 @@ from isthmus.config_listeners import (
     MqttLimits,
     MqttListeners,
     MqttListenerSettings,
+    TlsSettings,
 )
 from isthmus.errors import ConfigError
 
@@ -176,6 +177,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     mqtt: MqttSettings = MqttSettings()
     kafka: KafkaSettings = KafkaSettings()
     http: HttpSettings = HttpSettings()
+    tls: TlsSettings = TlsSettings()
     storage: StorageSettings = StorageSettings()
     log: LogSettings = LogSettings()
     routes: tuple[Route, ...] = ()

@@ -1,24 +1,28 @@
 """Listeners: the addresses that are listened on, and what each may have of its own.
 
 A listener of MQTT is a text (`"tcp://127.0.0.1:1883"`) or a table (`[[mqtt.listeners]]`) with
-an address, a name and limits; what a table does not say is as the section `[mqtt]` has it, so
-whoever is given a listener finds everything in it. What must not be open to everybody is
-checked here. Opening the sockets is for `server/listener.py`.
+an address, a name, limits and TLS; what a table does not say is as the sections `[mqtt]` and
+`[tls]` have it, so whoever is given a listener finds everything in it. What must not be open
+to everybody is checked here. Opening the sockets is for `server/listener.py`.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Annotated, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 from msgspec.structs import force_setattr
 
 from isthmus.errors import ConfigError
 
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
 MQTT_PACKET_BYTES_MAX: Final = 268_435_460  # fixed header and the longest rest [MQTT-1.5.5]
-MQTT_SCHEMES: Final = ("tcp",)
+MQTT_SCHEMES: Final = ("tcp", "tls")
+TLS_SCHEMES: Final = ("tls",)
 
 
 class Address(Struct, frozen=True):
@@ -81,14 +85,73 @@ class MqttLimits(Struct, frozen=True, kw_only=True):
     """The longest keep alive; an MQTT 5 client that asks for more, or none, is given this."""
 
 
+class ServerCertificate(Struct, frozen=True, kw_only=True):
+    """One more certificate of a server, for clients that ask for one of its names (SNI)."""
+
+    names: tuple[str, ...]
+    """Host names to use it for, as in ["a.example", "*.b.example"]."""
+
+    certificate: Annotated[str, Meta(min_length=1)]
+    """File with the certificate and those between it and its CA's, in PEM."""
+
+    key: str = ""
+    """File with its private key, in PEM; empty: in the same file."""
+
+
+class TlsOptions(Struct, frozen=True, kw_only=True):
+    """What one listener with TLS may have otherwise than the others."""
+
+    certificate: str = ""
+    """File with the server's certificate and those between it and its CA's, in PEM."""
+
+    key: str = ""
+    """File with its private key, in PEM; empty: in the same file."""
+
+    certificates: tuple[ServerCertificate, ...] = ()
+    """More certificates, chosen by the name that a client asks for."""
+
+    client_ca: str = ""
+    """File with the CAs whose client certificates are believed, in PEM."""
+
+    client_certificates: Literal["none", "optional", "required"] = "none"
+    """Whether clients show a certificate: `optional` checks those that are shown."""
+
+    crl: str = ""
+    """File with the lists of revoked client certificates, in PEM: one for each CA."""
+
+    user_from: Literal["none", "cn", "san-dns", "san-email", "subject"] = "none"
+    """What in a client's certificate is the user's name; without it the client is refused."""
+
+    tls_min: Literal["1.2", "1.3"] = "1.2"
+    """The oldest version of TLS that is spoken."""
+
+    ciphers: str = ""
+    """Ciphers of TLS 1.2, as OpenSSL lists them; empty: those that Python thinks safe."""
+
+
+class TlsSettings(TlsOptions, frozen=True, kw_only=True):
+    """TLS of all listeners that do not say otherwise."""
+
+    reload_check_s: Annotated[int, Meta(ge=1, le=86_400)] = 10
+    """Seconds between two looks whether a file has changed; SIGHUP looks at once."""
+
+
 class MqttListenerSettings(MqttLimits, frozen=True, kw_only=True):
-    """One MQTT listener; what it does not say is as `[mqtt]` has it."""
+    """One MQTT listener; what it does not say is as `[mqtt]` and `[tls]` have it."""
 
     address: Address
     """Where to listen."""
 
     name: str = ""
     """What it is called in log lines; empty: its address."""
+
+    tls: TlsOptions = TlsOptions()
+    """What it has otherwise than `[tls]`, except for `reload_check_s`."""
+
+    @property
+    def is_authenticated(self) -> bool:
+        """Whether nobody comes in whom a CA does not vouch for."""
+        return self.address.scheme in TLS_SCHEMES and self.tls.client_certificates == "required"
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -124,6 +187,23 @@ def parse_address(text: str, schemes: tuple[str, ...] = ("tcp",)) -> Address:
     return Address(scheme, host, int(port))
 
 
+def check_tls(listener: MqttListenerSettings, own: Collection[str]) -> None:
+    """Refuse what would leave a listener less closed than it reads; `own` are its own keys."""
+    address, tls = listener.address, listener.tls
+    if address.scheme not in TLS_SCHEMES:
+        if "tls" in own:
+            raise ConfigError(f"tls has no effect on {address}: only tls:// is encrypted")
+        return
+    if not tls.certificate:
+        raise ConfigError(f"{address} needs tls.certificate, for itself or in [tls]")
+    asks = tls.client_certificates != "none"
+    if asks and not tls.client_ca:
+        raise ConfigError("tls.client_certificates needs tls.client_ca")
+    for key in ("client_ca", "crl", "user_from"):
+        if not asks and getattr(tls, key) not in {"", "none"}:
+            raise ConfigError(f'tls.{key} has no effect while client_certificates = "none"')
+
+
 def check_open(section: str, address: Address, *, allow_anonymous: bool) -> None:
     """Refuse to serve other machines without authentication, unless that is written down."""
     if not address.is_loopback and not allow_anonymous:
@@ -152,14 +232,16 @@ def check_names(listeners: MqttListeners) -> None:
             raise ConfigError(f"two listeners are called {name!r}; change one of them")
 
 
-def own_of(listener: MqttListenerSettings, shared: Struct) -> dict[str, object]:
-    """Return, by name, what a listener has otherwise than `shared`: what its table says."""
-    every = {key: getattr(listener, key) for key in listener.__struct_fields__}
-    own = {
-        key: value
-        for key, value in every.items()
-        if key not in {"address", "name"} and value != getattr(shared, key)
-    }
+def own_of(listener: MqttListenerSettings, mqtt: MqttLimits, tls: TlsOptions) -> dict[str, Any]:
+    """Return, by name, what a listener has otherwise than its sections: what its table says."""
+    own = different(listener, mqtt, MqttLimits)
     if listener.name != str(listener.address):
         own["name"] = listener.name
-    return own
+    own_tls = different(listener.tls, tls, TlsOptions)
+    return own | ({"tls": own_tls} if own_tls else {})
+
+
+def different(one: Struct, other: Struct, kind: type[Struct]) -> dict[str, Any]:
+    """Return the values of one that the other does not share, of the fields of `kind`."""
+    values = {key: getattr(one, key) for key in kind.__struct_fields__}
+    return {key: value for key, value in values.items() if value != getattr(other, key)}

@@ -35,9 +35,11 @@ from isthmus.config_listeners import (
     Addresses,
     MqttLimits,
     MqttListenerSettings,
+    TlsOptions,
     check_distinct,
     check_names,
     check_open,
+    check_tls,
     parse_address,
 )
 from isthmus.errors import ConfigError
@@ -108,18 +110,27 @@ class Sources(Struct, frozen=True, kw_only=True):
 
 def fields_of(kind: type[Struct], prefix: str = "") -> Iterator[Field]:
     """List the settings below one section, in the order in which they are declared."""
+    for field in fields_in(kind, prefix):
+        if is_section(field.kind):
+            yield from fields_of(field.kind, f"{field.name}.")
+        else:
+            yield field
+
+
+def fields_in(kind: type[Struct], prefix: str) -> Iterator[Field]:
+    """List what stands in one section, the sections inside it as they are."""
     hints = get_type_hints(kind, include_extras=True)
     for info in msgspec.structs.fields(kind):
         hint = hints[info.name]
         if get_origin(hint) is Union:  # with None, where a value is not needed
             hint = get_args(hint)[0]
-        if isinstance(hint, type) and issubclass(hint, Struct) and hint is not Address:
-            yield from fields_of(hint, f"{prefix}{info.name}.")
-        elif get_origin(hint) is Annotated:
-            plain, meta = get_args(hint)
-            yield Field(f"{prefix}{info.name}", plain, meta, info.default)
-        else:
-            yield Field(f"{prefix}{info.name}", hint, Meta(), info.default)
+        plain, meta = get_args(hint) if get_origin(hint) is Annotated else (hint, Meta())
+        yield Field(f"{prefix}{info.name}", plain, meta, info.default)
+
+
+def is_section(kind: Any) -> bool:
+    """Say whether a value of this kind is a table of settings."""
+    return isinstance(kind, type) and issubclass(kind, Struct) and kind is not Address
 
 
 FIELDS: Final = {field.name: field for field in fields_of(Settings)}
@@ -128,10 +139,8 @@ SECTIONS: Final = sorted({name.rpartition(".")[0] or name for name in FIELDS})
 
 def table_of(kind: Any) -> type[Struct] | None:
     """Return what each element of a list of tables is; None: the kind is no such list."""
-    if get_origin(kind) is not tuple or kind == Addresses:
-        return None
-    element: type[Struct] = get_args(kind)[0]
-    return element
+    element = get_args(kind)[0] if get_origin(kind) is tuple else None
+    return element if is_section(element) else None
 
 
 def described(field: Field) -> str:
@@ -146,6 +155,10 @@ def described(field: Field) -> str:
         return f"a list of {ADDRESSES}, or of {tables}"
     if table_of(kind) is not None:
         return f"a list of {tables}"
+    if is_section(kind):
+        return "a table of settings"
+    if kind == tuple[str, ...]:
+        return 'a list of texts, as in ["a", "b"]'
     if kind is Address:
         return 'an address, as in "tcp://127.0.0.1:1883"'
     if get_origin(kind) is Literal:
@@ -351,13 +364,21 @@ def assemble(values: Mapping[str, Value]) -> Configuration:
     usual = Value([str(listener.address) for listener in FIELDS[name].default], DEFAULT)
     values = {name: usual, **values}  # so that these, too, are as their section has it
     origins = {name: values[name].origin if name in values else DEFAULT for name in FIELDS}
+    limits, tls = build(MqttLimits, "mqtt.", values, {}), build(TlsOptions, "tls.", values, {})
     inherited: Inherited = {
-        MqttListenerSettings: asdict(build(MqttLimits, "mqtt.", values, {}))
+        MqttListenerSettings: {**asdict(limits), "tls": tls},
+        TlsOptions: asdict(tls),
     }
     settings = build(Settings, "", values, inherited)
     everything = []
     for section, listened in (
-        ("mqtt", [(each.address, each.allow_anonymous) for each in settings.mqtt.listeners]),
+        (
+            "mqtt",
+            [
+                (each.address, each.allow_anonymous or each.is_authenticated)
+                for each in settings.mqtt.listeners
+            ],
+        ),
         ("kafka", [(at, settings.kafka.allow_anonymous) for at in settings.kafka.listeners]),
         ("http", [(at, settings.http.allow_anonymous) for at in settings.http.listeners]),
     ):
@@ -409,6 +430,9 @@ def convert(
             raws = msgspec.convert(value.raw, list[Any])
             if not all(isinstance(raw, elements) for raw in raws):
                 raise msgspec.ValidationError
+        elif is_section(field.kind):
+            msgspec.convert(value.raw, dict[str, Any])
+            return table_from(name, field.name, field.kind, value, inherited)
         elif field.kind == Addresses:
             return tuple(map(parse_address, msgspec.convert(value.raw, tuple[str, ...])))
         elif field.kind is Address:
@@ -437,7 +461,7 @@ def table_from(
     if isinstance(value.raw, str):
         value = Value({"address": value.raw}, value.origin)
     declared = {
-        field.name.rpartition(".")[2]: field for field in fields_of(kind, f"{section}.")
+        field.name.rpartition(".")[2]: field for field in fields_in(kind, f"{section}.")
     }
     arguments = dict(inherited.get(kind, {}))
     for key in value.raw:
@@ -457,6 +481,8 @@ def table_from(
     try:
         if isinstance(table, Route):
             check_route(table)
+        elif isinstance(table, MqttListenerSettings):
+            check_tls(table, value.raw)
     except ConfigError as error:
         raise ConfigError(f"{value.origin}: {name}: {error}") from None
     return table

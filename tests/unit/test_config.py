@@ -311,6 +311,64 @@ def test_an_error_in_a_listener_names_its_line(
     assert text.startswith(f"{file}:{line}: ") and says in text
 
 
+def test_tls_of_a_listener_is_its_own_and_else_that_of_all(tmp_path: Path) -> None:
+    file = written(
+        tmp_path,
+        """
+        [tls]
+        certificate = "all.pem"
+        client_ca = "ca.pem"
+        client_certificates = "required"
+        [[tls.certificates]]
+        names = ["a.example"]
+        certificate = "a.pem"
+        [[mqtt.listeners]]
+        address = "tls://0.0.0.0:1"
+        [[mqtt.listeners]]
+        address = "tls://127.0.0.1:2"
+        tls = { certificate = "two.pem", client_certificates = "optional" }
+        """,
+    )
+    configuration = Sources(file=file).read()
+    first, second = configuration.settings.mqtt.listeners
+    assert first.tls.certificate == "all.pem" and first.is_authenticated
+    assert (second.tls.certificate, second.tls.client_ca) == ("two.pem", "ca.pem")
+    assert first.tls.certificates == second.tls.certificates
+    assert first.tls.certificates[0].names == ("a.example",)
+    again = written(tmp_path, listing(configuration))
+    assert Sources(file=again).read().settings == configuration.settings
+
+
+TLS = "mqtt.listeners=[{address='tls://127.0.0.1:1', tls={certificate='x', %s}}]"
+
+
+@pytest.mark.parametrize(
+    ("assignment", "says"),
+    [
+        ("mqtt.listeners=tls://127.0.0.1:1", "needs tls.certificate"),
+        (TLS % "client_certificates='required'", "needs tls.client_ca"),
+        (TLS % "user_from='cn'", "tls.user_from has no effect"),
+        (TLS % "crl='x'", "tls.crl has no effect"),
+        (TLS % "crt='x'", "mqtt.listeners[0].tls.crt is not a setting; the nearest"),
+        (TLS % "certificates=[{names=['x']}]", "tls.certificates[0] needs certificate"),
+        (TLS % "certificates=[{names='x'}]", "names must be a list of texts"),
+        ("mqtt.listeners=[{address='tls://127.0.0.1:1', tls=3}]", "tls must be a table"),
+        (
+            "mqtt.listeners=[{address='tcp://127.0.0.1:1', tls={client_ca='x'}}]",
+            "tls has no effect on tcp://127.0.0.1:1",
+        ),
+        ("kafka.listeners=tls://127.0.0.1:1", "this can listen on tcp:// only"),
+    ],
+)
+def test_tls_that_would_not_do_what_it_says_is_refused(assignment: str, says: str) -> None:
+    assert says in mistake(assignments=[assignment])
+
+
+def test_without_client_certificates_tls_is_not_open_to_others() -> None:
+    listener = ["mqtt.listeners=tls://0.0.0.0:1", "tls.certificate=x"]
+    assert "nobody has to log in there" in mistake(assignments=listener)
+
+
 def test_two_listeners_have_two_names() -> None:
     text = ",".join(f'{{address="tcp://127.0.0.1:{port}", name="x"}}' for port in (1, 2))
     assert "two listeners are called 'x'" in mistake(assignments=[f"mqtt.listeners=[{text}]"])

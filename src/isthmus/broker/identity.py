@@ -7,15 +7,17 @@ class Identity:
     """Where a connection comes from, and through which listener.
 
     `address` is the client's IP address, `port` its port (0 where it has none), `listener` the
-    name of the listener that took it.
+    name of the listener that took it. `user` is the name that a certificate vouches for; empty:
+    the transport knows none.
     """
 
-    __slots__ = ("address", "listener", "port")
+    __slots__ = ("address", "listener", "port", "user")
 
-    def __init__(self, address: str, port: int, listener: str) -> None:
+    def __init__(self, address: str, port: int, listener: str, user: str = "") -> None:
         self.address = address
         self.port = port
         self.listener = listener
+        self.user = user
 
     def __str__(self) -> str:
         if not self.port:

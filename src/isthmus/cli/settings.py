@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,7 +11,7 @@ from msgspec.structs import asdict
 from isthmus import __version__
 from isthmus.cli.options import source_options, sources_from
 from isthmus.config_listeners import own_of
-from isthmus.config_sources import DEFAULT, FIELDS, Configuration, shown
+from isthmus.config_sources import DEFAULT, FIELDS, Configuration, shown, table_of
 
 if TYPE_CHECKING:
     from isthmus.config import Settings
@@ -48,19 +49,16 @@ def listing(configuration: Configuration) -> str:
         if here != section:
             lines += [*tables, ("", ""), (f"[{here}]", "")] if here else tables
             section, tables = here, []
-        value: Any = settings
-        for part in name.split("."):
-            value = getattr(value, part)
         origin = configuration.origins[name]
         rows = tables_of(settings, name)
-        if any(len(row) > 1 for row in rows) or name == "routes":
+        if any(len(row) > 1 for row in rows) or not here:
             for row in rows:
                 tables += [("", ""), (f"[[{name}]]", origin)]
                 tables += [(f"{key} = {shown(part)}", "") for key, part in row.items()]
         elif rows:
             lines.append((f"{key} = {shown([row['address'] for row in rows])}", origin))
         else:
-            lines.append((f"{key} = {shown(value)}", origin))
+            lines.append((f"{key} = {shown(value_of(settings, name))}", origin))
     lines = [*lines, *tables][1:]
     width = max(len(left) for left, origin in lines if origin == DEFAULT or len(left) < 60)
     return "\n".join(
@@ -72,12 +70,17 @@ def tables_of(settings: Settings, name: str) -> list[dict[str, Any]]:
     """Return what the tables of a list say, each without what it has from its section."""
     if name == "mqtt.listeners":
         return [
-            {"address": listener.address, **own_of(listener, settings.mqtt)}
+            {"address": listener.address, **own_of(listener, settings.mqtt, settings.tls)}
             for listener in settings.mqtt.listeners
         ]
-    if name == "routes":
-        return [
-            {key: part for key, part in asdict(route).items() if part is not None}
-            for route in settings.routes
-        ]
-    return []
+    if table_of(FIELDS[name].kind) is None:
+        return []
+    return [
+        {key: part for key, part in asdict(each).items() if part is not None}
+        for each in value_of(settings, name)
+    ]
+
+
+def value_of(settings: Settings, name: str) -> Any:
+    """Return the value of a setting by its dotted name."""
+    return reduce(getattr, name.split("."), settings)

@@ -22,6 +22,7 @@ from isthmus.mqtt.handshake import fits
 from isthmus.mqtt.packets import CONNACK, CONNECT, DISCONNECT, Connack, Connect, Disconnect
 from isthmus.mqtt.properties import MAXIMUM_PACKET_SIZE, REASON_STRING
 from isthmus.mqtt.reasons import connack_code, reason_in
+from isthmus.server.tls import user_of
 from isthmus.wire.buffer import WriteBuffer
 
 if TYPE_CHECKING:
@@ -64,12 +65,14 @@ class MqttListener:
         *,
         connections_max: int,
         connect_timeout_s: int,
+        user_from: str = "none",
     ) -> None:
         self.shore = shore
         self.name = name
         self.offer = offer
         self.connections_max = connections_max
         self.connect_timeout_s = connect_timeout_s
+        self.user_from = user_from  # what in a client's certificate is its user, if anything
         self.connections = 0  # open now
 
     def connection(self) -> MqttConnection:
@@ -129,15 +132,16 @@ class MqttConnection(asyncio.BufferedProtocol):
         shore.accepted += 1
         self._number = shore.accepted
         listener = self._listener
-        self.identity = identity_of(transport, listener.name)
+        self.identity, reason = identity_of(transport, listener)
         if listener.is_full:
+            reason = "too many connections"
+        if reason:
             shore.refused += 1
             logger.warning(
-                "connection refused peer=%s listener=%s connections=%d of_listener=%d",
+                "connection refused peer=%s listener=%s reason=%s",
                 self.identity,
                 listener.name,
-                len(shore.connections),
-                listener.connections,
+                reason,
             )
             self._transport = None
             transport.abort()
@@ -271,11 +275,13 @@ class MqttConnection(asyncio.BufferedProtocol):
             self._silence_max_ms = self._terms.keep_alive_s * 1500  # [MQTT-3.1.2-22]
             self._watch(self._silence_max_ms)
         logger.info(
-            "connected connection=%d client=%s peer=%s listener=%s version=%d keep_alive_s=%d",
+            "connected connection=%d client=%s peer=%s listener=%s user=%s version=%d"
+            " keep_alive_s=%d",
             self._number,
             self._terms.client_id,
             self.identity,
             self.identity.listener,
+            self.identity.user or "-",
             self._terms.version,
             self._terms.keep_alive_s,
         )
@@ -348,8 +354,16 @@ class MqttConnection(asyncio.BufferedProtocol):
             self._cancel_timer = None
 
 
-def identity_of(transport: asyncio.BaseTransport, listener: str) -> Identity:
-    """Return what a transport knows of the other end."""
+def identity_of(
+    transport: asyncio.BaseTransport, listener: MqttListener
+) -> tuple[Identity, str]:
+    """Return what a transport knows of the other end, and why it is refused, if it is.
+
+    A certificate that was checked but names no user must not make its owner anonymous.
+    """
     peer = transport.get_extra_info("peername")
     address, port = peer[:2] if isinstance(peer, tuple) else (str(peer), 0)
-    return Identity(address, port, listener)
+    shown = transport.get_extra_info("peercert") if listener.user_from != "none" else None
+    user = user_of(shown, listener.user_from) if shown else ""
+    reason = "its certificate names no user" if shown and not user else ""
+    return Identity(address, port, listener.name, user), reason

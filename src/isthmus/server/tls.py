@@ -1,0 +1,211 @@
+"""TLS: contexts from certificate files, made anew when the files change; names of clients.
+
+For every listener that speaks TLS, whatever protocol it carries. `Certificates` holds the
+context for the connections that come next; whoever listens asks `reload` from time to time,
+and listens again with the new context when there is one (`server/listener.py`,
+docs/adr/0019). What is wrong with a file is one sentence that names setting and file: a
+ConfigError at the start, a log line later, and then the old certificates stay.
+
+Sessions of TLS are resumed within one context only, so no certificate that was revoked, and no
+CA that was taken away, lives on in a session of before.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from isthmus.errors import ConfigError
+
+if TYPE_CHECKING:
+    from isthmus.config_listeners import TlsOptions
+
+logger = logging.getLogger(__name__)
+
+Stamp = tuple[int, int, int]  # of a file: when it was changed, its size, which file it is
+
+VERIFY_MODES: Final = {
+    "none": ssl.CERT_NONE,
+    "optional": ssl.CERT_OPTIONAL,
+    "required": ssl.CERT_REQUIRED,
+}
+VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+ATTRIBUTES: Final = {  # [RFC 4514, 3]; others keep OpenSSL's long name
+    "commonName": "CN",
+    "localityName": "L",
+    "stateOrProvinceName": "ST",
+    "organizationName": "O",
+    "organizationalUnitName": "OU",
+    "countryName": "C",
+    "streetAddress": "STREET",
+    "domainComponent": "DC",
+    "userId": "UID",
+}
+
+
+class Certificates:
+    """The certificates of one listener, and the context made of them.
+
+    Raises ConfigError if a file cannot be read or does not hold what it should.
+    """
+
+    def __init__(self, options: TlsOptions, listener: str) -> None:
+        self._options = options
+        self._listener = listener
+        self._stamps = self._look()
+        self.context = self._load()
+
+    def reload(self, *, forced: bool) -> bool:
+        """Read the files again if one has changed, or anyway; say whether `context` is new.
+
+        Blocks; for another thread than the loop's.
+        """
+        stamps = self._look()
+        if stamps == self._stamps and not forced:
+            return False
+        self._stamps = stamps  # those that fail are not tried again until they change
+        try:
+            self.context = self._load()
+        except ConfigError as error:
+            logger.error("certificates kept listener=%s reason=%s", self._listener, error)
+            return False
+        logger.info("certificates reloaded listener=%s", self._listener)
+        return True
+
+    def _look(self) -> dict[str, Stamp | None]:
+        options = self._options
+        pairs = [(options.certificate, options.key)]
+        pairs += [(each.certificate, each.key) for each in options.certificates]
+        files = {file for pair in pairs for file in pair} | {options.client_ca, options.crl}
+        return {file: stamp_of(file) for file in files if file}
+
+    def _load(self) -> ssl.SSLContext:
+        """Return the context to listen with; it chooses a certificate by the name asked for."""
+        options = self._options
+        named: dict[str, ssl.SSLContext] = {}
+        for each in options.certificates:
+            context = self._context(each.certificate, each.key)
+            named |= dict.fromkeys((name.lower() for name in each.names), context)
+        context = self._context(options.certificate, options.key)
+        if named:
+
+            def choose(connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+                asked = (name or "").lower()
+                any_there = "*." + asked.partition(".")[2]
+                chosen = named.get(asked) or named.get(any_there)
+                if chosen is not None:
+                    connection.context = chosen
+
+            context.sni_callback = choose
+        return context
+
+    def _context(self, certificate: str, key: str) -> ssl.SSLContext:
+        options = self._options
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = VERSIONS[options.tls_min]
+        context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+        if options.ciphers:
+            try:
+                context.set_ciphers(options.ciphers)
+            except ssl.SSLError:
+                raise self._wrong("ciphers", options.ciphers, "names no cipher known") from None
+        self._load_pair(context, certificate, key)
+        if options.client_certificates != "none":
+            self._load_authorities(context)
+        context.verify_mode = VERIFY_MODES[options.client_certificates]
+        return context
+
+    def _load_pair(self, context: ssl.SSLContext, certificate: str, key: str) -> None:
+        self._check_readable("certificate", certificate)
+        if key:
+            self._check_readable("key", key)
+
+        def passphrase() -> bytes:  # or OpenSSL would ask for it at the terminal
+            raise self._wrong("key", key or certificate, "is encrypted with a passphrase")
+
+        try:
+            context.load_cert_chain(certificate, key or None, passphrase)
+        except ssl.SSLError as error:
+            if error.reason == "KEY_VALUES_MISMATCH":
+                name = key or certificate
+                raise self._wrong("key", name, f"does not belong to {certificate}") from None
+            text = Path(certificate).read_text("latin-1")
+            if "-----BEGIN CERTIFICATE-----" not in text:
+                raise self._wrong("certificate", certificate, "holds no certificate") from None
+            if "PRIVATE KEY-----" not in Path(key or certificate).read_text("latin-1"):
+                raise self._wrong("key", key or certificate, "holds no private key") from None
+            both = f"{certificate} and {key}" if key else certificate
+            raise self._wrong("certificate", both, f"is refused: {told(error)}") from None
+
+    def _load_authorities(self, context: ssl.SSLContext) -> None:
+        """Load whom to believe, and what they have taken back."""
+        options = self._options
+        self._load_trusted(context, "client_ca", options.client_ca)
+        if not context.get_ca_certs():
+            raise self._wrong("client_ca", options.client_ca, "holds no certificate of a CA")
+        if options.crl:
+            self._load_trusted(context, "crl", options.crl)
+            if not context.cert_store_stats()["crl"]:
+                raise self._wrong("crl", options.crl, "holds no list of revoked certificates")
+            context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+
+    def _load_trusted(self, context: ssl.SSLContext, setting: str, file: str) -> None:
+        self._check_readable(setting, file)
+        try:
+            context.load_verify_locations(cafile=file)
+        except ssl.SSLError as error:
+            raise self._wrong(setting, file, f"is refused: {told(error)}") from None
+
+    def _check_readable(self, setting: str, file: str) -> None:
+        try:
+            Path(file).read_bytes()
+        except OSError as error:
+            why = f"cannot be read: {error.strerror}"
+            raise self._wrong(setting, file, why) from None
+
+    def _wrong(self, setting: str, file: str, why: str) -> ConfigError:
+        return ConfigError(f"the listener {self._listener}: {setting} = {file!r} {why}")
+
+
+def stamp_of(file: str) -> Stamp | None:
+    """Return what changes when a file does, whatever link leads there; None: it is missing."""
+    try:
+        status = Path(file).stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def told(error: ssl.SSLError) -> str:
+    """Return OpenSSL's reason in lower case words."""
+    return (error.reason or str(error)).lower().replace("_", " ")
+
+
+def user_of(certificate: dict[str, Any], user_from: str) -> str:
+    """Return the user that a verified certificate names, as ssl's `getpeercert` decodes it.
+
+    `user_from` is that of the settings; of several names the first counts. The empty string:
+    the certificate has no such name.
+    """
+    subject = [pair for relative in certificate.get("subject", ()) for pair in relative]
+    if user_from == "subject":  # the most particular name first [RFC 4514, 2.1]
+        return ",".join(
+            f"{ATTRIBUTES.get(kind, kind)}={escaped(name)}" for kind, name in reversed(subject)
+        )
+    if user_from == "cn":
+        names = [name for kind, name in subject if kind == "commonName"]
+    else:
+        wanted = {"san-dns": "DNS", "san-email": "email"}[user_from]
+        alternatives = certificate.get("subjectAltName", ())
+        names = [name for kind, name in alternatives if kind == wanted]
+    return names[0] if names else ""
+
+
+def escaped(name: str) -> str:
+    """Return an attribute's value as it stands in a distinguished name [RFC 4514, 2.4]."""
+    text = "".join(f"\\{each}" if each in ',+"\\<>;' else each for each in name)
+    if text[:1] in {" ", "#"}:
+        text = f"\\{text}"
+    return f"{text[:-1]}\\ " if len(name) > 1 and name.endswith(" ") else text

@@ -24,7 +24,13 @@ from isthmus.config_listeners import TLS_SCHEMES
 from isthmus.errors import ServerShuttingDown
 from isthmus.mqtt.handshake import Offer
 from isthmus.server.kafka import KafkaShore
-from isthmus.server.listener import Listening, address_of, keep_renewed, open_socket
+from isthmus.server.listener import (
+    Listening,
+    address_of,
+    close_socket,
+    keep_renewed,
+    open_socket,
+)
 from isthmus.server.mqtt import MqttListener, MqttShore
 from isthmus.server.runtime import LoopRuntime
 from isthmus.server.tls import Certificates
@@ -33,10 +39,10 @@ from isthmus.storage.local.settings import LocalSettings
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from isthmus.config import KafkaSettings, MqttSettings, Settings
-    from isthmus.config_listeners import Address, MqttListenerSettings
+    from isthmus.config_listeners import MqttListenerSettings
 
 logger = logging.getLogger(__name__)
 
@@ -242,21 +248,21 @@ async def drain(broker: Broker) -> None:
 
 def _open_sockets(settings: Settings) -> dict[str, list[socket.socket]]:
     """Open every port, or none; the order is that of the `ready` line."""
-    opened: dict[str, list[socket.socket]] = {}
-    sections: dict[str, Iterable[Address]] = {
-        "mqtt": [listener.address for listener in settings.mqtt.listeners],
-        "kafka": settings.kafka.listeners,
-        "http": settings.http.listeners,
-    }
+    opened: dict[str, list[socket.socket]] = {"mqtt": [], "kafka": [], "http": []}
     try:
-        for section, addresses in sections.items():
-            opened[section] = []
+        for listener in settings.mqtt.listeners:
+            mode = int(listener.mode, 8)
+            opened["mqtt"].append(open_socket(listener.address, "mqtt", mode=mode))
+        for section, addresses in (
+            ("kafka", settings.kafka.listeners),
+            ("http", settings.http.listeners),
+        ):
             for address in addresses:
                 opened[section].append(open_socket(address, section))
     except BaseException:
         for sockets in opened.values():
             for at in sockets:
-                at.close()
+                close_socket(at)
         raise
     return opened
 

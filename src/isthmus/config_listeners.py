@@ -9,6 +9,7 @@ to everybody is checked here. Opening the sockets is for `server/listener.py`.
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
@@ -21,26 +22,30 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 MQTT_PACKET_BYTES_MAX: Final = 268_435_460  # fixed header and the longest rest [MQTT-1.5.5]
-MQTT_SCHEMES: Final = ("tcp", "tls")
+MQTT_SCHEMES: Final = ("tcp", "tls", "unix")
 TLS_SCHEMES: Final = ("tls",)
+UNIX_PATH_BYTES_MAX: Final = 107  # and a zero behind it [unix(7)]
 
 
 class Address(Struct, frozen=True):
-    """Where to listen: `tcp://HOST:PORT`; port 0 lets the system choose."""
+    """Where to listen: `tcp://HOST:PORT` or `unix://PATH`; port 0 lets the system choose."""
 
     scheme: str
     host: str
     port: int
+    path: str = ""  # of the socket's file
 
     @property
     def authority(self) -> str:
-        """Return `HOST:PORT`, with IPv6 in brackets."""
+        """Return `HOST:PORT`, with IPv6 in brackets; the path where there is only that."""
+        if self.scheme == "unix":
+            return self.path
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def is_loopback(self) -> bool:
         """Whether only programs on this machine can reach it."""
-        if self.host == "localhost":
+        if self.scheme == "unix" or self.host == "localhost":
             return True
         try:
             return ipaddress.ip_address(self.host).is_loopback
@@ -145,6 +150,9 @@ class MqttListenerSettings(MqttLimits, frozen=True, kw_only=True):
     name: str = ""
     """What it is called in log lines; empty: its address."""
 
+    mode: Annotated[str, Meta(pattern="^0?[0-7]{3}$")] = "0660"
+    """Who may connect through the file of a `unix://` socket, as chmod takes it."""
+
     tls: TlsOptions = TlsOptions()
     """What it has otherwise than `[tls]`, except for `reload_check_s`."""
 
@@ -162,13 +170,20 @@ MqttListeners: TypeAlias = tuple[MqttListenerSettings, ...]
 
 
 def parse_address(text: str, schemes: tuple[str, ...] = ("tcp",)) -> Address:
-    """Read `tcp://HOST:PORT`; IPv6 stands in brackets. Raises ConfigError."""
+    """Read `tcp://HOST:PORT`, with IPv6 in brackets, or `unix://PATH`. Raises ConfigError."""
     scheme, separator, rest = text.strip().partition("://")
     if not separator:
         raise ConfigError(f"the address {text!r} needs a scheme in front, as in tcp://{text}")
     if scheme not in schemes:
         offered = " or ".join(f"{each}://" for each in schemes)
         raise ConfigError(f"{text!r} asks for {scheme}, and this can listen on {offered} only")
+    if scheme == "unix":
+        if not 0 < len(os.fsencode(rest)) <= UNIX_PATH_BYTES_MAX:
+            raise ConfigError(
+                f"{text!r} needs a path of 1 to {UNIX_PATH_BYTES_MAX} bytes, as in"
+                " unix:///run/isthmus/mqtt.sock"
+            )
+        return Address(scheme, "", 0, rest)
     host, separator, port = rest.rpartition(":")
     if not separator or not host:
         raise ConfigError(f"{text!r} needs a host and a port, as in tcp://127.0.0.1:1883")
@@ -187,9 +202,11 @@ def parse_address(text: str, schemes: tuple[str, ...] = ("tcp",)) -> Address:
     return Address(scheme, host, int(port))
 
 
-def check_tls(listener: MqttListenerSettings, own: Collection[str]) -> None:
+def check_listener(listener: MqttListenerSettings, own: Collection[str]) -> None:
     """Refuse what would leave a listener less closed than it reads; `own` are its own keys."""
     address, tls = listener.address, listener.tls
+    if "mode" in own and address.scheme != "unix":
+        raise ConfigError(f"mode has no effect on {address}, which is no file")
     if address.scheme not in TLS_SCHEMES:
         if "tls" in own:
             raise ConfigError(f"tls has no effect on {address}: only tls:// is encrypted")
@@ -217,7 +234,7 @@ def check_distinct(addresses: Addresses) -> None:
     """Refuse the same address and port twice; port 0 is another one each time."""
     seen: set[str] = set()
     for address in addresses:
-        if address.port and address.authority in seen:
+        if (address.port or address.path) and address.authority in seen:
             raise ConfigError(
                 f"{address.authority} is to be listened on twice; change one of them"
             )
@@ -237,6 +254,8 @@ def own_of(listener: MqttListenerSettings, mqtt: MqttLimits, tls: TlsOptions) ->
     own = different(listener, mqtt, MqttLimits)
     if listener.name != str(listener.address):
         own["name"] = listener.name
+    if listener.address.scheme == "unix":
+        own["mode"] = listener.mode
     own_tls = different(listener.tls, tls, TlsOptions)
     return own | ({"tls": own_tls} if own_tls else {})
 

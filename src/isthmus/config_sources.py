@@ -37,9 +37,9 @@ from isthmus.config_listeners import (
     MqttListenerSettings,
     TlsOptions,
     check_distinct,
+    check_listener,
     check_names,
     check_open,
-    check_tls,
     parse_address,
 )
 from isthmus.errors import ConfigError
@@ -163,6 +163,8 @@ def described(field: Field) -> str:
         return 'an address, as in "tcp://127.0.0.1:1883"'
     if get_origin(kind) is Literal:
         return " or ".join(f'"{choice}"' for choice in get_args(kind))
+    if kind is str and meta.pattern:
+        return 'three digits from 0 to 7, as in "0660"'
     if kind is str:
         return "a text in quotes" if not meta.min_length else "a text that is not empty"
     if kind is int and meta.le is None:
@@ -482,7 +484,7 @@ def table_from(
         if isinstance(table, Route):
             check_route(table)
         elif isinstance(table, MqttListenerSettings):
-            check_tls(table, value.raw)
+            check_listener(table, value.raw)
     except ConfigError as error:
         raise ConfigError(f"{value.origin}: {name}: {error}") from None
     return table

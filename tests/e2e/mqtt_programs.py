@@ -17,7 +17,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 from uuid import uuid4
 
 from paho.mqtt.client import Client, MQTTMessage, MQTTv5, MQTTv311
@@ -122,11 +122,15 @@ def paho_client(
     *,
     version: int = MQTTv5,
     prepare: Callable[[Client], object] = lambda client: None,
+    transport: Literal["tcp", "websockets", "unix"] = "tcp",
     **connect: Any,
 ) -> Iterator[Client]:
     """Hold a connected paho client with its network thread; `prepare` runs before CONNECT."""
     client = Client(
-        CallbackAPIVersion.VERSION2, client_id or f"paho-{uuid4().hex}", protocol=version
+        CallbackAPIVersion.VERSION2,
+        client_id or f"paho-{uuid4().hex}",
+        protocol=version,
+        transport=transport,
     )
     client.max_inflight_messages_set(100)  # it looks through them at every PUBACK
     client.max_queued_messages_set(0)

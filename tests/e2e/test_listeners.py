@@ -1,15 +1,26 @@
-"""Several listeners of one server: each with a name and limits of its own, and IPv6."""
+"""Several listeners of one server: each with a name and limits of its own, IPv6, files."""
 
 from __future__ import annotations
 
+import socket
+import stat
+import subprocess
 from typing import TYPE_CHECKING
 
-from tests.e2e.mqtt_programs import Message, paho_client, paho_publish, paho_subscribe
+from tests.e2e.mqtt_programs import (
+    Message,
+    MosquittoPrograms,
+    paho_client,
+    paho_publish,
+    paho_subscribe,
+)
+from tests.e2e.patience import TIMEOUT_S
 from tests.e2e.raw_mqtt import raw_connection
-from tests.e2e.server_process import address_of
+from tests.e2e.server_process import address_of, run_isthmus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.e2e.server_process import ServerProcess
 
@@ -56,3 +67,48 @@ def test_ipv6_and_ipv4_have_the_same_port(
             assert len(inbox.wait(1)) == 1
         written = f"[{host}]" if ":" in host else host
         assert any(f"peer={written}:" in line for line in server.log_lines())
+
+
+def test_a_socket_that_is_a_file(
+    start_server: Callable[..., ServerProcess], tmp_path: Path, unique: str
+) -> None:
+    file = tmp_path / "mqtt.sock"
+    server = start_server(
+        settings=listeners(
+            'address = "tcp://127.0.0.1:0"', f'address = "unix://{file}", mode = "0600"'
+        )
+    )
+    assert server.mqtt_listeners[1] == str(file)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    with paho_client((str(file), 1), transport="unix") as client:
+        inbox = paho_subscribe(client, unique)
+        if not MosquittoPrograms().missing():
+            command = ["mosquitto_pub", "--unix", str(file), "-t", unique, "-m", "x", "-q", "1"]
+            subprocess.run(command, check=True, timeout=TIMEOUT_S, capture_output=True)
+        else:
+            paho_publish(client, [Message(unique, b"x")])
+        assert [message.payload for message in inbox.wait(1)] == [b"x"]
+    server.kill()  # leaves the file behind, which the next start takes for what it is
+    assert file.is_socket()
+    server.start()
+    with paho_client((str(file), 1), transport="unix"):
+        pass
+    assert server.terminate() == 0
+    assert not file.exists()
+
+
+def test_a_file_that_is_in_the_way(tmp_path: Path) -> None:
+    file = tmp_path / "mqtt.sock"
+    words = ["--set", f"mqtt.listeners=unix://{file}", "--set", "kafka.listeners="]
+    words += ["--set", "http.listeners=", "--data", str(tmp_path / "data")]
+    file.write_text("mine")
+    ended = run_isthmus("serve", *words, directory=tmp_path)
+    assert ended.returncode == 2 and f"cannot listen on unix://{file}" in ended.stderr
+    assert file.read_text() == "mine"
+    file.unlink()
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(file))
+        other.listen()
+        ended = run_isthmus("serve", *words, directory=tmp_path)
+        assert ended.returncode == 2 and "in use by another program" in ended.stderr
+        assert file.is_socket()

@@ -221,6 +221,23 @@ def test_an_address_is_refused(text: str, says: str) -> None:
         parse_address(text)
 
 
+@pytest.mark.parametrize("path", ["/run/mqtt.sock", "run/mqtt.sock"])
+def test_a_socket_may_be_a_file(path: str) -> None:
+    address = parse_address(f"unix://{path}", ("unix",))
+    assert (address.path, address.authority, str(address)) == (path, path, f"unix://{path}")
+    settings = Sources(assignments=[f"mqtt.listeners=unix://{path}"]).read().settings
+    (listener,) = settings.mqtt.listeners
+    assert (listener.address, listener.mode) == (address, "0660")
+    twice = f"mqtt.listeners=unix://{path},unix://{path}"
+    assert "listened on twice" in mistake(assignments=[twice])
+
+
+@pytest.mark.parametrize("path", ["", "x" * 108])
+def test_a_path_is_as_long_as_the_system_takes(path: str) -> None:
+    with pytest.raises(ConfigError, match="a path of 1 to 107 bytes"):
+        parse_address(f"unix://{path}", ("unix",))
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "192.0.2.1", "broker.example"])
 @pytest.mark.parametrize("section", ["mqtt", "kafka", "http"])
 def test_nothing_is_open_to_others_unless_that_is_written(section: str, host: str) -> None:
@@ -357,6 +374,8 @@ TLS = "mqtt.listeners=[{address='tls://127.0.0.1:1', tls={certificate='x', %s}}]
             "mqtt.listeners=[{address='tcp://127.0.0.1:1', tls={client_ca='x'}}]",
             "tls has no effect on tcp://127.0.0.1:1",
         ),
+        ("mqtt.listeners=[{address='tcp://127.0.0.1:1', mode='0600'}]", "mode has no effect"),
+        ("mqtt.listeners=[{address='unix://x', mode='rw'}]", "mode must be three digits"),
         ("kafka.listeners=tls://127.0.0.1:1", "this can listen on tcp:// only"),
     ],
 )

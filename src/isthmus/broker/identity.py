@@ -6,9 +6,9 @@ from __future__ import annotations
 class Identity:
     """Where a connection comes from, and through which listener.
 
-    `address` is the client's IP address, `port` its port (0 where it has none), `listener` the
-    name of the listener that took it. `user` is the name that a certificate vouches for; empty:
-    the transport knows none.
+    `address` is the client's IP address or `unix`, `port` its port (0: it has none), `listener`
+    the name of the listener that took it. `user` is the name that a certificate vouches for;
+    empty: the transport knows none.
     """
 
     __slots__ = ("address", "listener", "port", "user")

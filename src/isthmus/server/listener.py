@@ -6,7 +6,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from isthmus.errors import ConfigError
 
@@ -45,7 +46,10 @@ class Listening:
         """
         before = self._server
         certificates = self._certificates
-        self._server = await asyncio.get_running_loop().create_server(
+        loop = asyncio.get_running_loop()
+        is_file = self._bound.family == socket.AF_UNIX
+        create = loop.create_unix_server if is_file else loop.create_server
+        self._server = await create(
             self._protocol,
             sock=self._bound.dup(),
             ssl=certificates.context if certificates is not None else None,
@@ -67,7 +71,7 @@ class Listening:
         """Accept no more."""
         if self._server is not None:
             self._server.close()
-        self._bound.close()
+        close_socket(self._bound)
 
 
 async def keep_renewed(
@@ -90,38 +94,84 @@ async def keep_renewed(
                 await each.renew(forced=forced)
 
 
-def open_socket(where: Address, section: str) -> socket.socket:
-    """Return a listening socket. Raises ConfigError if the address is taken or not ours."""
-    family = socket.AF_INET6 if ":" in where.host else socket.AF_INET
+def open_socket(where: Address, section: str, *, mode: int = 0o660) -> socket.socket:
+    """Return a listening socket. Raises ConfigError if the address is taken or not ours.
+
+    `mode` is who may connect to one that is a file.
+    """
+    listening = None
     try:
-        address = socket.getaddrinfo(
-            where.host, where.port, family, socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0][4]
+        if where.scheme == "unix":
+            remove_stale(where.path)
+            family, address = socket.AF_UNIX, where.path
+        else:
+            family, address = resolved(where)
         listening = socket.socket(family, socket.SOCK_STREAM)
-    except OSError as error:
-        raise ConfigError(f"{section}: {where} is no address here: {error.strerror}") from None
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family != socket.AF_UNIX:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:  # so that [::] and 0.0.0.0 may have the same port
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listening.bind(address)
+        if family == socket.AF_UNIX:
+            Path(where.path).chmod(mode)  # nobody can connect before it listens
         listening.listen(BACKLOG)
     except OSError as error:
-        listening.close()
-        why = (
-            "is in use by another program"
-            if error.errno == errno.EADDRINUSE
-            else error.strerror
-        )
+        if listening is not None:
+            listening.close()
         raise ConfigError(
-            f"{section}: cannot listen on {where}: the address {why};"
-            f" choose another one with --{section} HOST:PORT, or port 0 for any free port"
+            f"{section}: cannot listen on {where}: {told(error, section)}"
         ) from None
     listening.setblocking(False)
     return listening
 
 
+def resolved(where: Address) -> tuple[socket.AddressFamily, Any]:
+    """Return the family and address to bind to."""
+    family = socket.AF_INET6 if ":" in where.host else socket.AF_INET
+    found = socket.getaddrinfo(
+        where.host, where.port, family, socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    return family, found[0][4]
+
+
+def remove_stale(path: str) -> None:
+    """Remove the file of a socket on which nobody listens any more."""
+    file = Path(path)
+    if not file.is_socket():  # bind says what is wrong with any other file
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # a full backlog is somebody, too
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            file.unlink()
+        except OSError as error:
+            if error.errno != errno.EAGAIN:
+                raise
+
+
+def told(error: OSError, section: str) -> str:
+    """Return what an error means for an address, and what to do."""
+    if isinstance(error, socket.gaierror):
+        return f"it is no address here: {error.strerror}"
+    if error.errno != errno.EADDRINUSE:
+        return str(error.strerror)
+    return (
+        "the address is in use by another program;"
+        f" choose another one with --{section} HOST:PORT, or port 0 for any free port"
+    )
+
+
+def close_socket(bound: socket.socket) -> None:
+    """Close a listening socket, and remove its file if it has one."""
+    if bound.family == socket.AF_UNIX:
+        Path(bound.getsockname()).unlink(missing_ok=True)
+    bound.close()
+
+
 def address_of(listening: socket.socket) -> str:
-    """Return HOST:PORT as clients would write it."""
+    """Return HOST:PORT as clients would write it, or the path of a file."""
+    if listening.family == socket.AF_UNIX:
+        return str(listening.getsockname())
     host, port = listening.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

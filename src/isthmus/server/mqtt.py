@@ -362,7 +362,7 @@ def identity_of(
     A certificate that was checked but names no user must not make its owner anonymous.
     """
     peer = transport.get_extra_info("peername")
-    address, port = peer[:2] if isinstance(peer, tuple) else (str(peer), 0)
+    address, port = peer[:2] if isinstance(peer, tuple) else ("unix", 0)
     shown = transport.get_extra_info("peercert") if listener.user_from != "none" else None
     user = user_of(shown, listener.user_from) if shown else ""
     reason = "its certificate names no user" if shown and not user else ""

@@ -24,7 +24,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.storage.batches import batch_of
 from tests.storage.disk import SimDisk
 
-from isthmus.storage.local.segment import OpenSegments, Segment
+from isthmus.storage.local.open_segments import OpenSegments
+from isthmus.storage.local.segment import Segment
+from isthmus.storage.local.segment_times import first_timestamp, newest_timestamp
 
 if TYPE_CHECKING:
     from isthmus.record.batch import RecordBatch
@@ -130,7 +132,7 @@ class LivesOfASegment(RuleBasedStateMachine):
     @rule(complete=st.booleans())
     def save(self, complete: bool) -> None:
         if complete and not self.is_unsure:
-            self.segment.newest_timestamp()
+            newest_timestamp(self.segment)
         self.segment.save_indexes(complete=complete)
         self.cut = self.cut and not complete
         if not self.damaged and not self.cut:
@@ -236,7 +238,7 @@ class LivesOfASegment(RuleBasedStateMachine):
             return
         twin = self.segment.twin()
         rows = list(self.rows)
-        assert self.is_unsure or twin.newest_timestamp() == max(row.newest for row in rows)
+        assert self.is_unsure or newest_timestamp(twin) == max(row.newest for row in rows)
         found = [bytes(batch.data) for _, batch in twin.scan_from(rows[-1].last_offset)]
         assert found[-1] == rows[-1].raw
         if meanwhile and not self.sealed:
@@ -283,8 +285,8 @@ class LivesOfASegment(RuleBasedStateMachine):
     @rule()
     def times(self) -> None:
         if self.rows:
-            assert self.segment.first_timestamp() == self.rows[0].newest
-            assert self.is_unsure or self.segment.newest_timestamp() == self.newest
+            assert first_timestamp(self.segment) == self.rows[0].newest
+            assert self.is_unsure or newest_timestamp(self.segment) == self.newest
 
     # --- what always holds --------------------------------------------------------------------
 

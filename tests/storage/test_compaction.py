@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from tests.sim import SimRuntime
 from tests.storage.batches import (
@@ -12,6 +14,7 @@ from tests.storage.batches import (
     read,
     read_batches,
 )
+from tests.storage.disk import SimDisk
 
 from isthmus.record.batch import split_batches
 from isthmus.record.markers import EndMarker, build_marker
@@ -32,10 +35,10 @@ COMPACTED = {
 class Server:
     """A log in a directory with one compacted log topic."""
 
-    def __init__(self, path, configs=None, settings=NO_TAIL, files=None):
+    def __init__(self, path, configs=None, settings=NO_TAIL, files=None, runtime=None):
         self.path = path
         self.settings = settings
-        self.runtime = SimRuntime()
+        self.runtime = runtime or SimRuntime()
         self.start(files)
         self.log.create("t", 1, COMPACTED | (configs or {}))
 
@@ -404,3 +407,49 @@ def test_a_segment_that_retention_takes_meanwhile_is_not_brought_back(tmp_path, 
     server.log.close()
     server.start()
     assert all(row[0] >= before for row in server.records())
+
+
+READING = {"pread", "read_file", "read_last", "open", "size", "modified_ms"}
+
+
+class WatchedRuntime(SimRuntime):
+    """Knows whether it is on the loop."""
+
+    is_on_loop = True
+
+    def offload(self, work, done):
+        def watched():
+            self.is_on_loop = False
+            try:
+                return work()
+            finally:
+                self.is_on_loop = True
+
+        super().offload(watched, done)
+
+
+@pytest.mark.parametrize(
+    "lags",
+    [{}, {"min.compaction.lag.ms": "1", "max.compaction.lag.ms": "3600000"}],
+    ids=["any age", "by age"],
+)
+def test_the_loop_reads_nothing_for_it(lags):
+    disk, runtime = SimDisk(), WatchedRuntime()
+    server = Server(Path("/disk/data"), lags, files=disk, runtime=runtime)
+    for number in range(40):
+        producer = {"producer_id": 7, "epoch": 0, "sequence": number, "transactional": True}
+        server.put((b"k%d" % (number % 4), bytes(100)), **producer)
+        marker = build_marker(7, 0, EndMarker(number % 3 > 0, 0), runtime.now_ms())
+        server.partition.append(marker, None, trusted=True)
+    server.fill()
+    server.log.close()
+    server.start(disk)
+    runtime.advance(1000)
+    on_loop = []
+    disk.before_call = lambda: on_loop.append(len(disk.log)) if runtime.is_on_loop else None
+    stored = server.partition.size_bytes
+    server.compact()
+    disk.before_call = None
+    assert server.partition.size_bytes < stored
+    names = {disk.log[place].split()[0] for place in on_loop if place < len(disk.log)}
+    assert not names & READING, names

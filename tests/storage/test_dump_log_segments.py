@@ -139,7 +139,7 @@ def transactions(tmp_path_factory):
         partition.append(batch, None, trusted=True)
         log.flush()
         runtime.settle()
-    aborted = [row[:2] for row in partition.segments.aborted_transactions()]
+    aborted = [row[:2] for segment in partition.segments for row in segment.aborted() or ()]
     log.close()
     return path / "t-0", aborted, partition.last_stable_offset
 

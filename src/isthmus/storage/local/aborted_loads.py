@@ -103,7 +103,7 @@ class AbortedLookup(Lookup):
         while segment is not None:
             index = segment.known_aborted
             if segment.has_aborts and index is None:
-                index = yield from self._load(files, segment)
+                index = yield from load_aborted(files, self._segments, segment)
                 if index is None:  # deleted or replaced meanwhile
                     found.clear()
                     segment = self._segments.at(offset)
@@ -113,28 +113,32 @@ class AbortedLookup(Lookup):
             segment = self._segments.after(segment)
         return found
 
-    def _load(
-        self, files: Files, segment: Segment
-    ) -> Generator[Step, Any, AbortedIndex | None]:
-        """Return the index of a segment, as it is in its file or built again."""
-        result = yield [segment], lambda twins: [twins[0].aborted()]
-        if result is None:
-            return None
-        loaded: AbortedIndex | None = result[0]
-        if loaded is not None:
-            return loaded
-        logger.warning("%s is wrong and is built again", segment.index_paths[2])
-        base, end, segments = segment.base_offset, segment.next_offset, self._segments
-        directory, first = segments.directory, segments.first_offset
-        builder = AbortedBuilder(base)
-        begin = yield [segment], lambda _: builder.begin(files, directory, first)
-        if begin is None:
-            return None
-        group = [each for each in segments.since(begin) if each.base_offset <= base]
-        if (yield group, lambda twins: _walk(twins, begin, end, builder)) is None:
-            return None
-        segment.take_aborted(builder.index)
-        return builder.index
+
+def load_aborted(
+    files: Files, segments: SegmentList, segment: Segment
+) -> Generator[Step, Any, AbortedIndex | None]:
+    """Return the index of a segment, as it is in its file or built again, by steps.
+
+    None where the segment was deleted or replaced meanwhile.
+    """
+    result = yield [segment], lambda twins: [twins[0].aborted()]
+    if result is None:
+        return None
+    loaded: AbortedIndex | None = result[0]
+    if loaded is not None:
+        return loaded
+    logger.warning("%s is wrong and is built again", segment.index_paths[2])
+    base, end = segment.base_offset, segment.next_offset
+    directory, first = segments.directory, segments.first_offset
+    builder = AbortedBuilder(base)
+    begin = yield [segment], lambda _: builder.begin(files, directory, first)
+    if begin is None:
+        return None
+    group = [each for each in segments.since(begin) if each.base_offset <= base]
+    if (yield group, lambda twins: _walk(twins, begin, end, builder)) is None:
+        return None
+    segment.take_aborted(builder.index)
+    return builder.index
 
 
 def _walk(twins: list[Segment], begin: int, end: int, builder: AbortedBuilder) -> bool:

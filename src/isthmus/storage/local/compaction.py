@@ -32,22 +32,23 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from isthmus.errors import CorruptBatch
 from isthmus.record.rebuild import stored_records
+from isthmus.storage.local.aborted_loads import load_aborted
 from isthmus.storage.local.checkpoints import COMPACTION_FILE, format_compaction
 from isthmus.storage.local.cleaner import Cleaner, Transactions
+from isthmus.storage.local.compaction_plan import Plan, group_segments, plan_compaction
+from isthmus.storage.local.lookup import as_job
 from isthmus.storage.local.offset_map import OffsetMap
 from isthmus.storage.local.open_segments import OpenSegments
 from isthmus.storage.local.segment import Segment
-from isthmus.storage.local.segments import RELATIVE_OFFSET_MAX
 from isthmus.storage.local.swap import CLEANED_SUFFIX, Swap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from isthmus.record.batch import RecordBatch
-    from isthmus.storage.aborted import AbortedIndex
-    from isthmus.storage.local.housekeeping import Steps
+    from isthmus.storage.aborted import AbortedIndex, AbortedTransaction
+    from isthmus.storage.local.housekeeping import Step, Steps
     from isthmus.storage.local.partition import LocalPartition
-    from isthmus.storage.local.scan import Scan
     from isthmus.storage.local.segments import SegmentList
     from isthmus.storage.local.shared import Shared
 
@@ -68,75 +69,6 @@ logger = logging.getLogger(__name__)
 
 class Overtaken(Exception):
     """What was to be compacted is not there any more."""
-
-
-class Plan(NamedTuple):
-    """What may be compacted of one partition."""
-
-    partition: LocalPartition
-    segments: list[Segment]  # from the oldest to the last that may be touched
-    dirty_offset: int  # what comes before is clean
-    dirty_ratio: float
-    is_overdue: bool
-
-    @property
-    def is_due(self) -> bool:
-        """Whether it is worth the work."""
-        return self.is_overdue or self.dirty_ratio > self.partition.config.dirty_ratio_min
-
-
-def plan_compaction(partition: LocalPartition, now_ms: int) -> Plan | None:
-    """Return what may be compacted, None where that is nothing. Raises OSError."""
-    config, segments = partition.config, partition.segments
-    limit = min(partition.last_stable_offset, partition.durable_recovery_point)
-    dirty_offset = segments.clean_offset
-    if not partition.start_offset <= dirty_offset <= partition.end_offset:
-        dirty_offset = partition.start_offset
-    chosen: list[Segment] = []
-    clean_bytes = dirty_bytes = 0
-    oldest_ms = now_ms
-    for segment in list(segments)[:-1]:
-        is_dirty = segment.next_offset > dirty_offset
-        if segment.next_offset > limit or (
-            is_dirty
-            and config.compaction_lag_ms_min > 0
-            and segment.newest_timestamp() > now_ms - config.compaction_lag_ms_min
-        ):
-            break
-        chosen.append(segment)
-        if not is_dirty:
-            clean_bytes += segment.size
-            continue
-        dirty_bytes += segment.size
-        if segment.size and config.compaction_lag_ms_max < now_ms:
-            oldest_ms = min(oldest_ms, segment.first_timestamp())
-    if not dirty_bytes:
-        return None
-    return Plan(
-        partition,
-        chosen,
-        dirty_offset,
-        dirty_bytes / (clean_bytes + dirty_bytes),
-        oldest_ms < now_ms - config.compaction_lag_ms_max,
-    )
-
-
-def group_segments(segments: Sequence[Segment], bytes_max: int) -> list[list[Segment]]:
-    """Part segments into neighbours that fit into one of `bytes_max` bytes and its index."""
-    groups: list[list[Segment]] = []
-    group_bytes = 0
-    for segment in segments:
-        if (
-            groups
-            and group_bytes + segment.size <= bytes_max
-            and segment.next_offset - 1 - groups[-1][0].base_offset <= RELATIVE_OFFSET_MAX
-        ):
-            groups[-1].append(segment)
-            group_bytes += segment.size
-        else:
-            groups.append([segment])
-            group_bytes = segment.size
-    return groups
 
 
 class Unfinished(NamedTuple):
@@ -231,7 +163,7 @@ class Compactor:
         for partition in list(self._unfinished):
             yield from self._finish(partition)
         seen: set[LocalPartition] = set()
-        while (plan := self._choose(seen)) is not None:
+        while (plan := (yield from self._choose(seen))) is not None:
             seen.add(plan.partition)
             where = plan.partition.segments.directory
             self._current = plan.partition
@@ -269,14 +201,14 @@ class Compactor:
     def _put_off(self, partition: LocalPartition, delay_ms: float) -> None:
         self._not_before_ms[partition] = self._shared.runtime.monotonic_ms() + delay_ms
 
-    def _choose(self, seen: set[LocalPartition]) -> Plan | None:
+    def _choose(self, seen: set[LocalPartition]) -> Generator[Step, Any, Plan | None]:
         """Return the plan for the partition that needs it most."""
         now_ms = self._shared.runtime.now_ms()
         monotonic_ms = self._shared.runtime.monotonic_ms()
         best: Plan | None = None
         if self._shared.error is not None:
             return None
-        for partition in self._shared.partitions:
+        for partition in list(self._shared.partitions):
             if (
                 not partition.config.compacts
                 or partition in seen
@@ -285,7 +217,7 @@ class Compactor:
             ):
                 continue
             try:
-                plan = plan_compaction(partition, now_ms)
+                plan = yield from as_job(partition.segments, plan_compaction(partition, now_ms))
             except OSError as error:
                 self._put_off(partition, RETRY_MS)
                 logger.warning("%s: %s", partition.segments.directory, error)
@@ -303,7 +235,7 @@ class Compactor:
     def _compact(self, plan: Plan) -> Steps:
         segments = plan.partition.segments
         before = sum(segment.size for segment in plan.segments)
-        aborted = segments.aborted_transactions()
+        aborted = yield from self._aborted(segments)
         end_offset = plan.segments[-1].next_offset
         newest = OffsetMap(
             self._shared.settings.compaction_bytes_max, end_offset - plan.dirty_offset
@@ -340,6 +272,18 @@ class Compactor:
             before,
             sum(each.size for each in segments if each.base_offset < end_offset),
         )
+
+    def _aborted(self, segments: SegmentList) -> Generator[Step, Any, list[AbortedTransaction]]:
+        """Return all aborted transactions that the log knows of. Raises OSError, Overtaken."""
+        found: list[AbortedTransaction] = []
+        for segment in list(segments):
+            if segment.has_aborts:
+                steps = load_aborted(self._shared.files, segments, segment)
+                index = yield from as_job(segments, steps, self._piece)
+                if index is None:
+                    raise Overtaken
+                found += index
+        return found
 
     def _note(self, partition: LocalPartition, clean_offset: int, gap_end: int) -> None:
         """Write what a start must know of the partition. Raises OSError."""
@@ -421,14 +365,13 @@ class Compactor:
     def _walk(self, partition: LocalPartition, segment: Segment, walk: Walk) -> Steps:
         """Walk over a segment in slices."""
         self._check(partition, [segment])
-        scan = segment.scan_from(segment.base_offset)
-        segment.pins += 1
+        twin = segment.twin()
         try:
-            work = walk(_sound(scan, segment))
+            work = walk(_sound(twin))
             while not (yield partial(self._slice, self._piece(_spend, work))):
                 pass
         finally:
-            segment.unpin()
+            partition.segments.give_back(segment, twin)
 
     def _slice(self, work: Callable[[], int]) -> bool:
         """Do some of the work, then rest; True when all is done."""
@@ -459,8 +402,9 @@ def _spend(work: Iterator[int]) -> int:
     return spent
 
 
-def _sound(scan: Scan, segment: Segment) -> Iterator[RecordBatch]:
+def _sound(segment: Segment) -> Iterator[RecordBatch]:
     """Yield the batches of a whole segment. Raises CorruptBatch where it is damaged."""
+    scan = segment.scan_from(segment.base_offset)
     for _, batch in scan:
         if scan.damage:
             break

@@ -2,11 +2,13 @@
 
 A lookup is a generator on the loop. It yields segments and the work to be done with their twins
 on another thread, and gets the result back, or None where a segment was deleted or replaced
-meanwhile: then it looks again.
+meanwhile: then it looks again. `Lookup` answers a question with it; `as_job` makes it a part of
+a job of housekeeping.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from isthmus.storage.local.files import known_error
@@ -16,11 +18,13 @@ if TYPE_CHECKING:
 
     from isthmus.errors import IsthmusError
     from isthmus.runtime import Runtime
+    from isthmus.storage.local import housekeeping
     from isthmus.storage.local.segment import Segment
     from isthmus.storage.local.segments import SegmentList
 
 Step: TypeAlias = "tuple[list[Segment], Callable[[list[Segment]], Any]]"
 Steps: TypeAlias = "Generator[Step, Any, Any]"
+Piece: TypeAlias = "Callable[..., Callable[[], Any]]"
 
 
 class Lookup:
@@ -68,14 +72,8 @@ class Lookup:
         result: Any,
         error: BaseException | None,
     ) -> None:
+        is_current = _give_back(self._segments, segments, twins)
         closed = self._closed()
-        is_current = True
-        for segment, twin in zip(segments, twins, strict=True):
-            if closed is None and self._segments.has(segment):
-                segment.adopt(twin)
-            else:
-                is_current = False
-                segment.release(twin)
         if closed is not None:
             self._answer(None, closed)
         elif not is_current:
@@ -87,3 +85,34 @@ class Lookup:
 
     def _not_read(self, error: BaseException) -> IsthmusError:
         return known_error(error, f"{self._segments.directory} was not read")
+
+
+def as_job(
+    segments: SegmentList, steps: Steps, piece: Piece = partial
+) -> Generator[housekeeping.Step, Any, Any]:
+    """Take the steps of a lookup, each as a step of a job; return what it finds.
+
+    `piece` makes of each work, given with its twins, what is done on the other thread. Raises
+    OSError.
+    """
+    result: Any = None
+    while True:
+        try:
+            wanted, work = steps.send(result)
+        except StopIteration as end:
+            return end.value
+        twins = [segment.twin() for segment in wanted]
+        is_current = True
+        try:
+            result = yield piece(work, twins)
+        finally:
+            is_current = _give_back(segments, wanted, twins)
+        if not is_current:
+            result = None
+
+
+def _give_back(segments: SegmentList, wanted: list[Segment], twins: list[Segment]) -> bool:
+    """Let go of all twins; whether all their segments are still of the log."""
+    pairs = zip(wanted, twins, strict=True)
+    given_back = [segments.give_back(segment, twin) for segment, twin in pairs]
+    return all(given_back)

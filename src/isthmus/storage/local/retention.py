@@ -26,6 +26,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from isthmus.errors import NoSpace
+from isthmus.storage.local.segment_times import newest_timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -115,10 +116,7 @@ class Retention:
             try:
                 written_ms = yield partial(_look_at, self._shared.files, twin)
             finally:
-                if partition.segments.has(segment):
-                    segment.adopt(twin)
-                else:
-                    segment.release(twin)
+                partition.segments.give_back(segment, twin)
             if is_sealed:
                 segment.written_ms = written_ms
         newest = segment.max_timestamp
@@ -136,7 +134,7 @@ class Retention:
 def _look_at(files: Files, twin: Segment) -> int:
     """Find out a segment's newest timestamp, and return when it was last written to."""
     written_ms = files.modified_ms(twin.path)
-    twin.newest_timestamp()
+    newest_timestamp(twin)
     if not twin.pins:
         twin.let_go()  # many segments: learn from each, open none
     return written_ms

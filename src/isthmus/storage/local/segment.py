@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     Visit = Callable[[RecordBatch], None]
 
 PROBE_BYTES: Final = 4096
-_NEVER: Final = -1  # a timestamp older than all
+NEVER: Final = -1  # a timestamp older than all
 ABORTED_SUFFIX: Final = ".txnindex"
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,6 @@ class Segment:
         "_closing",
         "_descriptor",
         "_files",
-        "_first_timestamp",
         "_index_interval",
         "_offset_index",
         "_open",
@@ -60,6 +59,7 @@ class Segment:
         "_time_index",
         "base_offset",
         "changed",
+        "first_timestamp",
         "gap_end",
         "has_aborts",
         "max_timestamp",
@@ -94,8 +94,9 @@ class Segment:
         self.gap_end = gap_end  # compaction may have taken offsets below it
         self.size = 0
         self.synced_size = 0  # bytes that an fdatasync of this very file has covered
-        self.max_timestamp = _NEVER
+        self.max_timestamp = NEVER
         self.max_timestamp_offset = base_offset
+        self.first_timestamp: int | None = None  # see segment_times.py
         self.newest_known = True  # that `max_timestamp` is the largest, see newest_timestamp
         self.has_aborts = False  # markers that abort a transaction lie here
         self.changed: dict[Segment, None] = {}  # its list's: whose indexes are to be saved
@@ -108,7 +109,6 @@ class Segment:
         self._index_interval = index_interval
         self._descriptor = -1
         self._closing = False
-        self._first_timestamp: int | None = None
         self._since_entry = 0
         self._offset_index: OffsetIndex | None = None
         self._time_index: TimeIndex | None = None
@@ -218,7 +218,7 @@ class Segment:
         self._files.write(descriptor, views, self.size)
         position = self.size
         if position == 0:
-            self._first_timestamp = batches[0].max_timestamp
+            self.first_timestamp = batches[0].max_timestamp
         for batch in batches:
             self._note_time(batch)
             if self._since_entry > self._index_interval:
@@ -343,7 +343,7 @@ class Segment:
         """Make both indexes from the file. Raises OSError."""
         self._offset_index = OffsetIndex(self.base_offset)
         self._time_index = TimeIndex(self.base_offset)
-        self.max_timestamp = _NEVER
+        self.max_timestamp = NEVER
         if self._walk(0, verify=False).position:
             self._time_index.append(self.max_timestamp, self.max_timestamp_offset)
         self.changed[self] = None
@@ -356,7 +356,7 @@ class Segment:
         """
         offset_index, time_index = self._indexes()
         entry = offset_index.entry_before(offset - 1)
-        if entry is not None and not self._holds(entry, verify=verify):
+        if entry is not None and not self.holds(entry, verify=verify):
             entry = None  # only behind a good batch is it known which offset comes next
         start = 0
         if entry is not None:
@@ -369,7 +369,7 @@ class Segment:
         if entry is None:
             time_index.cut(self.base_offset)
         self.max_timestamp, self.max_timestamp_offset = time_index.last() or (
-            _NEVER,
+            NEVER,
             self.base_offset,
         )
         return self._walk(start, verify=verify, visit=visit)
@@ -392,7 +392,7 @@ class Segment:
         self.synced_size = self.size
 
     def _walk(self, start: int, *, verify: bool, visit: Visit | None = None) -> Scan:
-        scan = self._scan(start, self.base_offset, verify=verify)
+        scan = self.scan(start, verify=verify)
         offset_index, _ = self._indexes()
         self._since_entry = 0
         for position, batch in scan:
@@ -405,10 +405,10 @@ class Segment:
         self.newest_known = True
         return scan
 
-    def _holds(self, entry: tuple[int, int], *, verify: bool = False) -> bool:
+    def holds(self, entry: tuple[int, int], *, verify: bool = False) -> bool:
         """Whether the file has at the entry's position what the entry says."""
         last_offset, position = entry
-        probe = self._scan(position, self.base_offset, verify=verify, chunk_bytes=PROBE_BYTES)
+        probe = self.scan(position, verify=verify, chunk_bytes=PROBE_BYTES)
         found = next(iter(probe), None)
         return (
             found is not None and found[0] == position and found[1].last_offset == last_offset
@@ -416,45 +416,7 @@ class Segment:
 
     # --- reading ------------------------------------------------------------------------------
 
-    def first_timestamp(self) -> int:
-        """Return the timestamp that the age of the segment counts from. Raises OSError."""
-        if self._first_timestamp is None:
-            for _, batch in self._scan(
-                0, self.base_offset, verify=False, chunk_bytes=PROBE_BYTES
-            ):
-                self._first_timestamp = batch.max_timestamp
-                break
-        return _NEVER if self._first_timestamp is None else self._first_timestamp
-
-    def newest_timestamp(self) -> int:
-        """Return the largest timestamp in the segment. Raises OSError.
-
-        What no server remembers is read from the ends of the indexes, and compared with the
-        end of the segment.
-        """
-        if not self.newest_known:
-            entry, newest = self._last_entries()
-            if newest is not None and self._bears_out(entry, newest):
-                self.max_timestamp, self.max_timestamp_offset = newest
-                self.newest_known = True
-            else:
-                self.rebuild_indexes()
-        return self.max_timestamp
-
-    def _bears_out(self, entry: tuple[int, int] | None, newest: tuple[int, int]) -> bool:
-        """Whether what the last entry of the offset index leads to agrees with `newest`."""
-        if entry is not None and not self._holds(entry):
-            return False
-        begin = 0 if entry is None else entry[1]
-        for _, batch in self._scan(
-            begin, self.base_offset, verify=False, chunk_bytes=PROBE_BYTES
-        ):
-            time = batch.max_timestamp if batch.count else _NEVER
-            if time > newest[0] or (batch.last_offset == newest[1] and time != newest[0]):
-                return False
-        return True
-
-    def _last_entries(self) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
+    def last_entries(self) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
         """Return the last entries of both indexes, without loading what is not loaded."""
         offset_index, time_index = self._offset_index, self._time_index
         if offset_index is None or time_index is None:
@@ -502,17 +464,32 @@ class Segment:
                 return (batch.last_offset, batch.max_timestamp) == (last_offset, timestamp)
         return False
 
+    def scan(
+        self, start: int = 0, *, verify: bool = True, chunk_bytes: int = CHUNK_BYTES
+    ) -> Scan:
+        """Return a scan from the batch at the position `start` on. Raises OSError."""
+        return Scan(
+            self._files,
+            self.descriptor(),
+            start,
+            self.size,
+            self.base_offset,
+            verify=verify,
+            chunk_bytes=chunk_bytes,
+            gap_end=self.gap_end,
+        )
+
     def scan_from(
         self, offset: int, chunk_bytes: int = CHUNK_BYTES, *, verify: bool = True
     ) -> Scan:
         """Return a scan that begins at or shortly before `offset`. Raises OSError."""
         entry = self._indexes()[0].entry_before(offset)
-        if entry is not None and not self._holds(entry):
+        if entry is not None and not self.holds(entry):
             logger.warning("the index of %s is wrong and is built again", self.path)
             self.rebuild_indexes()
             entry = self._indexes()[0].entry_before(offset)
         start = 0 if entry is None else entry[1]
-        return self._scan(start, self.base_offset, verify=verify, chunk_bytes=chunk_bytes)
+        return self.scan(start, verify=verify, chunk_bytes=chunk_bytes)
 
     # --- another thread -----------------------------------------------------------------------
 
@@ -555,6 +532,8 @@ class Segment:
             self._open.use(self)
         if is_same and twin.newest_known and not self.newest_known:
             self._take_newest(twin)
+        if self.first_timestamp is None:
+            self.first_timestamp = twin.first_timestamp
         self.release(twin)
 
     def _take_newest(self, other: Segment) -> None:
@@ -575,22 +554,3 @@ class Segment:
         self._offset_index = self._time_index = self._aborted = None
         if descriptor >= 0:
             self._files.close(descriptor)
-
-    def _scan(
-        self,
-        start: int,
-        next_offset: int,
-        *,
-        verify: bool,
-        chunk_bytes: int = CHUNK_BYTES,
-    ) -> Scan:
-        return Scan(
-            self._files,
-            self.descriptor(),
-            start,
-            self.size,
-            next_offset,
-            verify=verify,
-            chunk_bytes=chunk_bytes,
-            gap_end=self.gap_end,
-        )

@@ -18,6 +18,7 @@ from isthmus.storage.local.chunks import Chunk
 from isthmus.storage.local.index import OFFSET_ENTRY_BYTES
 from isthmus.storage.local.reading import walk_segments
 from isthmus.storage.local.segment import Segment
+from isthmus.storage.local.segment_times import first_timestamp
 from isthmus.storage.local.swap import DELETED_SUFFIX
 from isthmus.wire.crc32c import crc32c
 
@@ -46,6 +47,7 @@ class SegmentList:
         "_budget",
         "_config",
         "_files",
+        "_is_closed",
         "_open",
         "_reported",
         "_segments",
@@ -85,6 +87,7 @@ class SegmentList:
         self._config = config
         self._segments: list[Segment] = []
         self._bases: list[int] = []
+        self._is_closed = False
         self._reported: set[tuple[int, int]] = set()
 
     def __len__(self) -> int:
@@ -265,7 +268,7 @@ class SegmentList:
         if jitter:
             # By chance, and the same one however often it is asked for.
             age_max -= crc32c(f"{self.directory.name} {segment.base_offset}".encode()) % jitter
-        return timestamp - segment.first_timestamp() > age_max
+        return timestamp - first_timestamp(segment) > age_max
 
     def save_indexes(self) -> list[tuple[Segment, Path]]:
         """Write what index files lack; hand over those to be synced. Raises OSError."""
@@ -318,8 +321,16 @@ class SegmentList:
         return self._segments[slot] if slot < len(self._segments) else None
 
     def has(self, segment: Segment) -> bool:
-        """Whether this very segment is part of the log."""
-        return self.at(segment.base_offset) is segment
+        """Whether this very segment is part of the log, and the log is open."""
+        return not self._is_closed and self.at(segment.base_offset) is segment
+
+    def give_back(self, segment: Segment, twin: Segment) -> bool:
+        """Let a segment learn from its twin; False where it is not of the log any more."""
+        if self.has(segment):
+            segment.adopt(twin)
+            return True
+        segment.release(twin)
+        return False
 
     def aborted(self, offset: int, end: int) -> list[tuple[int, int]] | None:
         """Return the aborted transactions that have records from `offset` to before `end`.
@@ -335,15 +346,6 @@ class SegmentList:
                 if index.collect(offset, end, found):
                     break
         return found
-
-    def aborted_transactions(self) -> list[AbortedTransaction]:
-        """Return all aborted transactions that the log knows of. Raises OSError."""
-        return [
-            row
-            for segment in self._segments
-            if segment.has_aborts
-            for row in self._aborted_in(segment)
-        ]
 
     def _aborted_in(self, segment: Segment) -> AbortedIndex:
         index = segment.aborted()
@@ -397,7 +399,8 @@ class SegmentList:
             self.sealed_bytes -= self._segments[-1].size
 
     def close(self) -> None:
-        """Close all files."""
+        """Close all files; they are opened no more."""
+        self._is_closed = True
         for chunk in self.take_chunks():
             chunk.drop()
         for segment in self._segments:

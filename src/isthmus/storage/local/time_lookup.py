@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from isthmus.storage.local.lookup import Lookup
 from isthmus.storage.local.reading import find_time, newest_since
+from isthmus.storage.local.segment_times import newest_timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -117,7 +118,7 @@ def _newest(start_offset: int, twins: list[Segment]) -> int:
 
 def _measure(twins: list[Segment]) -> bool:
     for twin in twins:
-        twin.newest_timestamp()
+        newest_timestamp(twin)
         if not twin.pins:
             twin.let_go()  # many segments: learn from each, open none
     return True

@@ -13,6 +13,8 @@ import gc
 import logging
 import resource
 import signal
+from functools import partial
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +34,7 @@ from isthmus.server.listener import (
     open_socket,
 )
 from isthmus.server.mqtt import MqttListener, MqttShore
+from isthmus.server.proxy import ProxyHeader
 from isthmus.server.runtime import LoopRuntime
 from isthmus.server.tls import Certificates
 from isthmus.storage.local.log import LocalLog
@@ -218,9 +221,17 @@ def mqtt_listening(
         connect_timeout_s=settings.connect_timeout_s,
         user_from=settings.tls.user_from,
     )
+    protocol: Callable[[], asyncio.BaseProtocol] = listener.connection
+    if settings.proxy_protocol:
+        protocol = partial(
+            ProxyHeader,
+            listener.connection,
+            trusted=[ip_network(each) for each in settings.proxy_from],
+            timeout_s=settings.connect_timeout_s,
+        )
     return Listening(
         bound,
-        listener.connection,
+        protocol,
         certificates=certificates,
         handshake_timeout_s=settings.connect_timeout_s,
     )

@@ -153,6 +153,12 @@ class MqttListenerSettings(MqttLimits, frozen=True, kw_only=True):
     mode: Annotated[str, Meta(pattern="^0?[0-7]{3}$")] = "0660"
     """Who may connect through the file of a `unix://` socket, as chmod takes it."""
 
+    proxy_protocol: bool = False
+    """Whether a proxy stands before it and says for whom it connects (PROXY, 1 and 2)."""
+
+    proxy_from: tuple[str, ...] = ()
+    """Addresses or networks of these proxies; empty: whoever connects is believed."""
+
     tls: TlsOptions = TlsOptions()
     """What it has otherwise than `[tls]`, except for `reload_check_s`."""
 
@@ -207,6 +213,15 @@ def check_listener(listener: MqttListenerSettings, own: Collection[str]) -> None
     address, tls = listener.address, listener.tls
     if "mode" in own and address.scheme != "unix":
         raise ConfigError(f"mode has no effect on {address}, which is no file")
+    if listener.proxy_from and (not listener.proxy_protocol or address.scheme == "unix"):
+        raise ConfigError("proxy_from has no effect without proxy_protocol, nor on a file")
+    if listener.proxy_protocol and address.scheme in TLS_SCHEMES:
+        raise ConfigError(f"proxy_protocol is for listeners without TLS, and {address} has it")
+    for network in listener.proxy_from:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            raise ConfigError(f"proxy_from: {error}") from None
     if address.scheme not in TLS_SCHEMES:
         if "tls" in own:
             raise ConfigError(f"tls has no effect on {address}: only tls:// is encrypted")
@@ -254,8 +269,12 @@ def own_of(listener: MqttListenerSettings, mqtt: MqttLimits, tls: TlsOptions) ->
     own = different(listener, mqtt, MqttLimits)
     if listener.name != str(listener.address):
         own["name"] = listener.name
-    if listener.address.scheme == "unix":
-        own["mode"] = listener.mode
+    plain = MqttListenerSettings(address=listener.address)
+    own |= {
+        key: getattr(listener, key)
+        for key in ("mode", "proxy_protocol", "proxy_from")
+        if getattr(listener, key) != getattr(plain, key)
+    }
     own_tls = different(listener.tls, tls, TlsOptions)
     return own | ({"tls": own_tls} if own_tls else {})
 

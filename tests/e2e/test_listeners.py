@@ -1,10 +1,11 @@
-"""Several listeners of one server: each with a name and limits of its own, IPv6, files."""
+"""Several listeners, each with a name and limits of its own; IPv6, files, proxies."""
 
 from __future__ import annotations
 
 import socket
 import stat
 import subprocess
+from ipaddress import IPv6Address
 from typing import TYPE_CHECKING
 
 from tests.e2e.mqtt_programs import (
@@ -15,7 +16,7 @@ from tests.e2e.mqtt_programs import (
     paho_subscribe,
 )
 from tests.e2e.patience import TIMEOUT_S
-from tests.e2e.raw_mqtt import raw_connection
+from tests.e2e.raw_mqtt import CONNACK, connect, raw_connection
 from tests.e2e.server_process import address_of, run_isthmus
 
 if TYPE_CHECKING:
@@ -112,3 +113,36 @@ def test_a_file_that_is_in_the_way(tmp_path: Path) -> None:
         ended = run_isthmus("serve", *words, directory=tmp_path)
         assert ended.returncode == 2 and "in use by another program" in ended.stderr
         assert file.is_socket()
+
+
+def test_a_proxy_says_for_whom_it_connects(
+    start_server: Callable[..., ServerProcess], unique: str
+) -> None:
+    proxied = 'address = "tcp://127.0.0.1:0", proxy_protocol = true'
+    server = start_server(
+        settings=listeners(
+            f'{proxied}, proxy_from = ["127.0.0.0/8"]', f'{proxied}, proxy_from = ["192.0.2.1"]'
+        )
+    )
+    line = b"PROXY TCP4 203.0.113.9 10.0.0.1 51000 1883\r\n"
+    fields = b"\r\n\r\n\0\r\nQUIT\n\x21\x21\0\x24"
+    fields += IPv6Address("2001:db8::9").packed + bytes(16) + b"\xc7\x38\0\0"
+    for header, peer in ((line, "203.0.113.9:51000"), (fields, "[2001:db8::9]:51000")):
+        for size in (1, len(header) + 5, 1000):
+            with raw_connection(server.mqtt) as client:
+                data = header + connect(f"{unique}-{size}")
+                for start in range(0, len(data), size):
+                    client.send(data[start : start + size])
+                assert client.expect(CONNACK).body[1] == 0
+        assert sum(f"peer={peer}" in line for line in server.log_lines()) >= 3
+    for address, data in (
+        (server.mqtt, connect(unique)),
+        (server.mqtt, b"PROXY TCP4 x y 1 2\r\n" + connect(unique)),
+        (address_of(server.mqtt_listeners[1]), line + connect(unique)),
+    ):
+        with raw_connection(address) as client:
+            client.send(data)
+            assert client.receive() is None
+    log = "\n".join(server.log_lines())
+    for reason in ("does not begin with", "not as it should be", "not one of the proxies"):
+        assert reason in log

@@ -344,10 +344,17 @@ def test_tls_of_a_listener_is_its_own_and_else_that_of_all(tmp_path: Path) -> No
         [[mqtt.listeners]]
         address = "tls://127.0.0.1:2"
         tls = { certificate = "two.pem", client_certificates = "optional" }
+        [[mqtt.listeners]]
+        address = "unix://run/x"
+        mode = "0600"
+        [[mqtt.listeners]]
+        address = "tcp://127.0.0.1:3"
+        proxy_protocol = true
+        proxy_from = ["10.0.0.0/8"]
         """,
     )
     configuration = Sources(file=file).read()
-    first, second = configuration.settings.mqtt.listeners
+    first, second, *_ = configuration.settings.mqtt.listeners
     assert first.tls.certificate == "all.pem" and first.is_authenticated
     assert (second.tls.certificate, second.tls.client_ca) == ("two.pem", "ca.pem")
     assert first.tls.certificates == second.tls.certificates
@@ -375,6 +382,18 @@ TLS = "mqtt.listeners=[{address='tls://127.0.0.1:1', tls={certificate='x', %s}}]
             "tls has no effect on tcp://127.0.0.1:1",
         ),
         ("mqtt.listeners=[{address='tcp://127.0.0.1:1', mode='0600'}]", "mode has no effect"),
+        (
+            "mqtt.listeners=[{address='tcp://127.0.0.1:1', proxy_from=['::1']}]",
+            "proxy_from has no effect without proxy_protocol",
+        ),
+        (
+            "mqtt.listeners=[{address='tcp://[::1]:1', proxy_protocol=true, proxy_from=['x']}]",
+            "proxy_from: 'x' does not appear to be",
+        ),
+        (
+            TLS.replace(" tls=", " proxy_protocol=true, tls=") % "key='x'",
+            "is for listeners without TLS",
+        ),
         ("mqtt.listeners=[{address='unix://x', mode='rw'}]", "mode must be three digits"),
         ("kafka.listeners=tls://127.0.0.1:1", "this can listen on tcp:// only"),
     ],

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from isthmus.broker.clients import Clients
     from isthmus.broker.sessions import SessionEntry
     from isthmus.mqtt.handshake import Offer, Terms
+    from isthmus.server.proxy import Origin
 
 logger = logging.getLogger(__name__)
 
@@ -75,9 +76,9 @@ class MqttListener:
         self.user_from = user_from  # what in a client's certificate is its user, if anything
         self.connections = 0  # open now
 
-    def connection(self) -> MqttConnection:
-        """Return the protocol of a new connection."""
-        return MqttConnection(self)
+    def connection(self, origin: Origin | None = None) -> MqttConnection:
+        """Return the protocol of a new connection; `origin` is whom a proxy connects."""
+        return MqttConnection(self, origin)
 
     @property
     def is_full(self) -> bool:
@@ -100,6 +101,7 @@ class MqttConnection(asyncio.BufferedProtocol):
         "_holds",
         "_listener",
         "_number",
+        "_origin",
         "_shore",
         "_silence_max_ms",
         "_terms",
@@ -110,8 +112,9 @@ class MqttConnection(asyncio.BufferedProtocol):
 
     identity: Identity  # known once the connection is made
 
-    def __init__(self, listener: MqttListener) -> None:
+    def __init__(self, listener: MqttListener, origin: Origin | None = None) -> None:
         self._listener = listener
+        self._origin = origin
         self._shore = listener.shore
         self._decoder = Decoder(listener.offer.packet_size_max)
         self._transport: asyncio.Transport | None = None
@@ -132,7 +135,7 @@ class MqttConnection(asyncio.BufferedProtocol):
         shore.accepted += 1
         self._number = shore.accepted
         listener = self._listener
-        self.identity, reason = identity_of(transport, listener)
+        self.identity, reason = identity_of(transport, listener, self._origin)
         if listener.is_full:
             reason = "too many connections"
         if reason:
@@ -355,13 +358,13 @@ class MqttConnection(asyncio.BufferedProtocol):
 
 
 def identity_of(
-    transport: asyncio.BaseTransport, listener: MqttListener
+    transport: asyncio.BaseTransport, listener: MqttListener, origin: Origin | None
 ) -> tuple[Identity, str]:
-    """Return what a transport knows of the other end, and why it is refused, if it is.
+    """Return who is at the other end, of a proxy if need be, and why it is refused, if it is.
 
     A certificate that was checked but names no user must not make its owner anonymous.
     """
-    peer = transport.get_extra_info("peername")
+    peer = origin or transport.get_extra_info("peername")
     address, port = peer[:2] if isinstance(peer, tuple) else ("unix", 0)
     shown = transport.get_extra_info("peercert") if listener.user_from != "none" else None
     user = user_of(shown, listener.user_from) if shown else ""

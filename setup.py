@@ -25,6 +25,7 @@ TYPED = [
     "isthmus.mqtt.properties",
     "isthmus.mqtt.codec",
     "isthmus.mqtt.delivery",
+    "isthmus.mqtt.incoming",
     "isthmus.mqtt.session",
     "isthmus.kafka.codec",
     "isthmus.broker.subscriptions",

@@ -254,7 +254,7 @@ class SessionLog:
             self._number += 1
         for session in due:
             self._add_state(session, rows)
-            if session.released:
+            if session.incoming.released:
                 ticket.released.append((session, session.attachment, session.take_released()))
         now_ms = self._broker.runtime.now_ms()
         builder = self._builder
@@ -289,7 +289,7 @@ class SessionLog:
         ]
         unreleased = [
             (packet_id, numbers.number(partition), offset)
-            for packet_id, (partition, offset) in session.places.items()
+            for packet_id, (partition, offset) in session.incoming.places.items()
         ]
         state = SessionState(
             FORM,

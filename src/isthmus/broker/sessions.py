@@ -113,14 +113,7 @@ class SessionTable:
         entry.detached_at_ms = 0
         entry.expiry_s = terms.session_expiry_s
         entry.will = terms.will
-        entry.session.attach(
-            terms.version,
-            connection.transmit,
-            terms.window,
-            terms.packet_size_max,
-            terms.receive_maximum,
-            terms.topic_alias_max,
-        )
+        entry.session.attach(terms, connection.transmit)
         entry.session.persistent = entry.expiry_s > 0
         self._changed(entry)
         return entry, present

@@ -2,6 +2,7 @@
 cimport cython
 
 from isthmus.mqtt.delivery cimport Delivery, DeliveryQueue, Run
+from isthmus.mqtt.incoming cimport Incoming
 from isthmus.mqtt.packets cimport Ack, Publish
 from isthmus.wire.buffer cimport WriteBuffer
 
@@ -19,6 +20,7 @@ cdef class Session:
     cdef readonly WriteBuffer output
     cdef readonly dict inflight
     cdef readonly DeliveryQueue queue
+    cdef readonly Incoming incoming
     cdef public long long dropped
     cdef object _owed
     cdef object _recall
@@ -26,27 +28,20 @@ cdef class Session:
     cdef Py_ssize_t _output_max
     cdef Py_ssize_t _window
     cdef Py_ssize_t _packet_size_max
-    cdef dict _received
-    cdef long _unacknowledged
-    cdef long _receive_max
-    cdef dict _aliases
-    cdef int _aliases_max
     cdef public bint recalling
     cdef public bint persistent
     cdef public bint changed
     cdef public int step
     cdef readonly int next_packet_id
-    cdef readonly dict places
-    cdef readonly list released
 
+    @cython.locals(found=int)
     cpdef bint receive_publish(self, Publish publish) except -1
     @cython.locals(asked=long)
     cpdef acknowledge(self, long attachment, int packet_id, int qos, int reason)
-    cpdef forget(self, int packet_id)
-    cdef void _acknowledged(self) noexcept
+    cpdef bint forget(self, int packet_id) except -1
     cdef void _stepped(self) noexcept
     cpdef stored(self, int packet_id, object partition, long long offset)
-    @cython.locals(delivery=Delivery, known=bint, placed=bint)
+    @cython.locals(delivery=Delivery, known=bint)
     cpdef receive_ack(self, Ack ack)
     cpdef deliver(self, Publish publish, int qos, bint retain, bytes identifiers,
                   object partition, long long offset)

@@ -5,10 +5,10 @@ client is to get gathers in `output`, which the owner takes once per turn of the
 session outlives connections: `attach` gives it one, `detach` takes it away, and what was not
 acknowledged is sent again at the next `attach` [MQTT-4.4.0-1].
 
-The session owns the QoS 1 and 2 state of both directions, the outgoing window, topic aliases of
-the client, and the queue of what waits. It does not know the broker, the log or subscriptions:
-a message is recalled from wherever it is kept through the `recall` function given at
-construction.
+The session owns the QoS 1 and 2 state of both directions (that of what comes in is next door,
+`incoming.py`), the outgoing window and the queue of what waits. It does not know the broker,
+the log or subscriptions: a message is recalled from wherever it is kept through the `recall`
+function given at construction.
 
 A session that is to outlive the server (`persistent`) tells the owner what to write down:
 `step` says that a QoS 2 handshake went on, which must be written before `output` is sent,
@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from isthmus.errors import ReceiveMaximumExceeded, TopicAliasInvalid, UnexpectedPacket
+from isthmus.errors import UnexpectedPacket
 from isthmus.mqtt.codec import encode, encode_ack, encode_properties, encode_publish
 from isthmus.mqtt.delivery import (
     AWAIT_PUBACK,
@@ -28,6 +28,7 @@ from isthmus.mqtt.delivery import (
     Delivery,
     DeliveryQueue,
 )
+from isthmus.mqtt.incoming import ANSWERED, NEW, Incoming
 from isthmus.mqtt.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Publish
 from isthmus.mqtt.properties import TOPIC_ALIAS
 from isthmus.mqtt.reasons import ReasonCode
@@ -36,6 +37,7 @@ from isthmus.wire.buffer import WriteBuffer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from isthmus.mqtt.handshake import Terms
     from isthmus.mqtt.packets import Ack, AnyPacket
 
 REFUSED_FROM = 0x80  # reason codes from here on are failures [MQTT 5.0, 2.4]
@@ -51,32 +53,26 @@ class Session:
     """The state that the client and the server share, as the server sees it."""
 
     __slots__ = (
-        "_aliases",
-        "_aliases_max",
         "_output_max",
         "_owed",
         "_packet_size_max",
         "_queue_max",
         "_recall",
-        "_receive_max",
-        "_received",
-        "_unacknowledged",
         "_window",
         "attachment",
         "changed",
         "client_id",
         "connected",
         "dropped",
+        "incoming",
         "inflight",
         "next_packet_id",
         "output",
         "owner",
         "paused",
         "persistent",
-        "places",
         "queue",
         "recalling",
-        "released",
         "step",
         "touched",
         "transmit",
@@ -117,57 +113,33 @@ class Session:
         self._window = 65535
         self._packet_size_max = 0
         self.next_packet_id = 1
-        # QoS 2 packet ids of the client that it has not released, and the number of the
-        # connection whose PUBREC is to come; 0 once the message is safe
-        self._received: dict[int, int] = {}
-        self._unacknowledged = 0
-        self._receive_max = 65535
-        self._aliases: dict[int, bytes] = {}
-        self._aliases_max = 0
+        self.incoming = Incoming()
         self.recalling = False  # what goes next is on its way from the disk
         self.persistent = False
         self.changed = False
         self.step = 0
-        # of a persistent session: where the messages of the ids in _received are in the log
-        self.places: dict[int, tuple[object, int]] = {}
-        self.released: list[int] = []  # ids whose PUBCOMP is due once that is durable
 
     # --- connections --------------------------------------------------------------------------
 
-    def attach(
-        self,
-        version: int,
-        transmit: Callable[[bytes], None],
-        window: int,
-        packet_size_max: int,
-        receive_max: int,
-        aliases_max: int,
-    ) -> None:
-        """Bind the session to a new connection; `resume` sends what is owed, after CONNACK.
-
-        `window` is the client's Receive Maximum, `packet_size_max` its Maximum Packet Size (0:
-        no limit); `receive_max` and `aliases_max` are what the server announced.
-        """
-        self.version = version
+    def attach(self, terms: Terms, transmit: Callable[[bytes], None]) -> None:
+        """Bind the session to a new connection; `resume` sends what is owed, after CONNACK."""
+        self.version = terms.version
         self.transmit = transmit
         self.attachment += 1
         self.connected = True
         self.paused = False
         self.output.clear()
-        self._window = window
-        self._packet_size_max = packet_size_max
-        self._receive_max = receive_max
-        self._aliases_max = aliases_max
-        self._aliases = {}
-        self._unacknowledged = 0  # QoS 2 ids survive a connection, its quota does not
-        self.released = []
+        self._window = terms.window
+        self._packet_size_max = terms.packet_size_max
+        self.incoming.begin(
+            terms.receive_maximum if terms.version == 5 else 0, terms.topic_alias_max
+        )
 
     def detach(self) -> None:
         """The connection is gone; what needs no connection stays."""
         self.connected = False
         self.transmit = None
         self.output.clear()
-        self._aliases = {}
         self.dropped += self.queue.drop_qos_0()
 
     def resume(self) -> None:
@@ -193,38 +165,25 @@ class Session:
         """Become what the session was when it was written down, except for the queue."""
         self.next_packet_id = next_packet_id
         self.inflight.update(inflight)
-        self.places.update(places)
-        self._received = dict.fromkeys(places, 0)
+        self.incoming.restore(places)
 
     # --- the client publishes -----------------------------------------------------------------
 
     def receive_publish(self, publish: Publish) -> bool:
         """Take a PUBLISH; True if it is new and must be stored, False if it is a repetition.
 
-        Resolves the topic alias [MQTT-3.3.2-8] and counts against the Receive Maximum
-        [MQTT-3.3.4-7]. A QoS 2 packet whose id is not yet released is a repetition
-        [MQTT-4.3.3-10]; the DUP flag is never asked [MQTT-3.3.1-3].
+        The DUP flag is never asked [MQTT-3.3.1-3].
         """
         if publish.properties is not None and TOPIC_ALIAS in publish.properties:
-            self._resolve_alias(publish)
+            self.incoming.resolve_alias(publish)
         elif not publish.topic:
             raise UnexpectedPacket("a PUBLISH without topic name and without topic alias")
         if publish.qos == 0:
             return True
-        if publish.qos == 2 and publish.packet_id in self._received:
-            if self._received[publish.packet_id]:
-                self._received[publish.packet_id] = self.attachment
-            else:
-                encode_ack(self.output, self.version, PUBREC, publish.packet_id, 0)
-            return False
-        if self._unacknowledged >= self._receive_max and self.version == 5:
-            raise ReceiveMaximumExceeded(
-                f"more than {self._receive_max} publishes without acknowledgement"
-            )
-        self._unacknowledged += 1
-        if publish.qos == 2:
-            self._received[publish.packet_id] = self.attachment
-        return True
+        found = self.incoming.take(publish.packet_id, publish.qos, self.attachment)
+        if found == ANSWERED:
+            encode_ack(self.output, self.version, PUBREC, publish.packet_id, 0)
+        return found == NEW
 
     def acknowledge(self, attachment: int, packet_id: int, qos: int, reason: int) -> None:
         """Answer a publish that came on connection number `attachment`: it is as safe as asked.
@@ -235,36 +194,37 @@ class Session:
         """
         if qos == 1:
             if attachment == self.attachment and self.connected:
-                self._acknowledged()
+                self.incoming.count_down()
                 encode_ack(self.output, self.version, PUBACK, packet_id, reason)
             return
-        asked = self._received.get(packet_id, 0)
+        asked = self.incoming.asked_by(packet_id)
         if reason >= REFUSED_FROM:
             self.forget(packet_id)
         elif asked:
-            self._received[packet_id] = 0
+            self.incoming.answered(packet_id)
         if asked == self.attachment and self.connected:
             encode_ack(self.output, self.version, PUBREC, packet_id, reason)
 
-    def forget(self, packet_id: int) -> None:
+    def forget(self, packet_id: int) -> bool:
         """Take the next QoS 2 publish with this id as new [MQTT-4.3.3-9, MQTT-4.3.3-12].
 
-        Either the client released the id, or the message could not be stored.
+        Either the client released the id, or the message could not be stored. True if that
+        must become durable.
         """
-        if self._received.pop(packet_id, None) is not None:
-            self._acknowledged()
-            if self.places.pop(packet_id, None) is not None:
-                self.step |= STEP_IN
+        placed = self.incoming.forget(packet_id)
+        if placed:
+            self.step |= STEP_IN
+        return placed
 
     def stored(self, packet_id: int, partition: object, offset: int) -> None:
         """Remember where the message of a QoS 2 publish is going to be in the log."""
-        if self.persistent and packet_id in self._received:
-            self.places[packet_id] = (partition, offset)
+        if self.persistent and self.incoming.is_taken(packet_id):
+            self.incoming.places[packet_id] = (partition, offset)
             self.step |= STEP_IN
 
     def take_released(self) -> list[int]:
         """Return the ids that were released since the last time; see `complete`."""
-        released, self.released = self.released, []
+        released, self.incoming.released = self.incoming.released, []
         return released
 
     def complete(self, attachment: int, packet_ids: list[int]) -> None:
@@ -272,23 +232,6 @@ class Session:
         if attachment == self.attachment and self.connected:
             for packet_id in packet_ids:
                 encode_ack(self.output, self.version, PUBCOMP, packet_id, 0)
-
-    def _acknowledged(self) -> None:
-        """Count one publish less; those of earlier connections never counted on this one."""
-        if self._unacknowledged:
-            self._unacknowledged -= 1
-
-    def _resolve_alias(self, publish: Publish) -> None:
-        assert publish.properties is not None
-        alias: int = publish.properties.pop(TOPIC_ALIAS)
-        if alias > self._aliases_max:
-            raise TopicAliasInvalid(f"topic alias {alias} is above {self._aliases_max}")
-        if publish.topic:
-            self._aliases[alias] = publish.topic
-        elif alias in self._aliases:
-            publish.topic = self._aliases[alias]
-        else:
-            raise UnexpectedPacket(f"topic alias {alias} was never assigned")
 
     def answer(self, packet: AnyPacket) -> None:
         """Send what is no PUBLISH, unless it is more than the client takes [MQTT-3.1.2-25].
@@ -305,11 +248,9 @@ class Session:
     def receive_ack(self, ack: Ack) -> None:
         """Take PUBACK, PUBREC, PUBREL or PUBCOMP; an id that is not in flight is answered."""
         if ack.type == PUBREL:
-            known = ack.packet_id in self._received
-            placed = ack.packet_id in self.places
-            self.forget(ack.packet_id)
-            if placed:
-                self.released.append(ack.packet_id)
+            known = self.incoming.is_taken(ack.packet_id)
+            if self.forget(ack.packet_id):
+                self.incoming.released.append(ack.packet_id)
                 return
             reason = 0 if known else ReasonCode.PACKET_IDENTIFIER_NOT_FOUND
             encode_ack(self.output, self.version, PUBCOMP, ack.packet_id, reason)

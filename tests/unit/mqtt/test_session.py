@@ -6,7 +6,17 @@ import pytest
 
 from isthmus.errors import ReceiveMaximumExceeded, TopicAliasInvalid, UnexpectedPacket
 from isthmus.mqtt.codec import Decoder
-from isthmus.mqtt.packets import PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, Ack, Publish
+from isthmus.mqtt.handshake import Terms
+from isthmus.mqtt.packets import (
+    PUBACK,
+    PUBCOMP,
+    PUBLISH,
+    PUBREC,
+    PUBREL,
+    Ack,
+    Connect,
+    Publish,
+)
 from isthmus.mqtt.properties import TOPIC_ALIAS
 from isthmus.mqtt.session import NOT_YET, Session
 
@@ -37,9 +47,12 @@ class Client:
     def attach(
         self, window: int = 65535, packet_size_max: int = 0, receive_max: int = 65535
     ) -> None:
-        self.session.attach(
-            self.version, self.transmit, window, packet_size_max, receive_max, 10
-        )
+        terms = Terms(Connect(self.version, "c", True, 0, None, None, None, None), "c")
+        terms.window = window
+        terms.packet_size_max = packet_size_max
+        terms.receive_maximum = receive_max
+        terms.topic_alias_max = 10
+        self.session.attach(terms, self.transmit)
         self.session.resume()
 
     def transmit(self, data: bytes) -> None:

@@ -23,7 +23,7 @@ from isthmus.broker.broker import Broker
 from isthmus.broker.clients import Clients
 from isthmus.broker.routes import Route, RouteTable
 from isthmus.config_listeners import TLS_SCHEMES
-from isthmus.errors import ServerShuttingDown
+from isthmus.errors import ServerMoved, ServerShuttingDown, UseAnotherServer
 from isthmus.mqtt.handshake import Offer
 from isthmus.server.kafka import KafkaShore
 from isthmus.server.listener import (
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from isthmus.config import KafkaSettings, MqttSettings, Settings
     from isthmus.config_listeners import MqttListenerSettings
+    from isthmus.errors import IsthmusError
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ async def serve(settings: Settings) -> int:
         for each in listening:
             each.close()
         await drain(broker)
-        mqtt.close(ServerShuttingDown("the server is shutting down"))
+        mqtt.close(farewell(settings.mqtt))
         kafka.close()
         await asyncio.sleep(0)  # the loop writes out what the connections were told
     broker.close()
@@ -182,11 +183,13 @@ def packet_size_max(settings: MqttSettings) -> int:
 
 def mqtt_shore(broker: Broker, settings: MqttSettings) -> MqttShore:
     """Wire the MQTT side."""
+    kind = {"use-another": UseAnotherServer, "moved": ServerMoved}.get(settings.redirect)
     clients = Clients(
         broker,
         queue_length_max=settings.queue_length_max,
         output_bytes_max=settings.output_bytes_max,
         subscriptions_max=settings.subscriptions_per_session_max,
+        redirected=kind and kind("clients are sent elsewhere", settings.server_reference),
     )
     return MqttShore(clients, connections_max=settings.connections_max)
 
@@ -211,7 +214,13 @@ def mqtt_listening(
         inflight_max=settings.inflight_max,
         packet_size_max=settings.packet_size_max,
         topic_alias_max=settings.topic_alias_max,
+        topic_alias_out_max=settings.topic_alias_out_max,
         keep_alive_max_s=settings.keep_alive_max_s,
+        maximum_qos=settings.maximum_qos,
+        retain_available=settings.retain_available,
+        wildcard_available=settings.wildcard_available,
+        identifiers_available=settings.identifiers_available,
+        response_information=settings.response_information,
     )
     listener = MqttListener(
         shore,
@@ -235,6 +244,14 @@ def mqtt_listening(
         certificates=certificates,
         handshake_timeout_s=settings.connect_timeout_s,
     )
+
+
+def farewell(settings: MqttSettings) -> IsthmusError:
+    """Return what MQTT clients are told when the server ends."""
+    text = "the server is shutting down"
+    if settings.server_reference:
+        return UseAnotherServer(text, settings.server_reference)
+    return ServerShuttingDown(text)
 
 
 def kafka_shore(

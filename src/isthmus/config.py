@@ -45,6 +45,12 @@ class MqttSettings(MqttLimits, frozen=True, kw_only=True):
     output_bytes_max: Annotated[int, Meta(ge=65_536)] = 4_194_304
     """Bytes kept in memory for one slow connection; above it deliveries wait in the log."""
 
+    server_reference: str = ""
+    """Servers to use instead, as MQTT 5 clients are told when this one shuts down."""
+
+    redirect: Literal["at-shutdown", "use-another", "moved"] = "at-shutdown"
+    """`use-another`, `moved`: refuse every client at once, for now or for good."""
+
     retained_max: Annotated[int, Meta(ge=0)] = 1_000_000
     """Retained messages kept, over all topic names."""
 

@@ -89,6 +89,24 @@ class MqttLimits(Struct, frozen=True, kw_only=True):
     keep_alive_max_s: Annotated[int, Meta(ge=1, le=65_535)] = 65_535
     """The longest keep alive; an MQTT 5 client that asks for more, or none, is given this."""
 
+    topic_alias_out_max: Annotated[int, Meta(ge=0, le=65_535)] = 16
+    """Topic aliases that the server uses towards a client which takes some."""
+
+    maximum_qos: Annotated[int, Meta(ge=0, le=2)] = 2
+    """The highest QoS that clients may publish with, and that subscriptions are granted."""
+
+    retain_available: bool = True
+    """Take messages and wills that are to be retained."""
+
+    wildcard_available: bool = True
+    """Take topic filters with `+` and `#`."""
+
+    identifiers_available: bool = True
+    """Take subscription identifiers."""
+
+    response_information: str = ""
+    """What MQTT 5 clients that ask for it are told; `%c`: client id, `%u`: user name."""
+
 
 class ServerCertificate(Struct, frozen=True, kw_only=True):
     """One more certificate of a server, for clients that ask for one of its names (SNI)."""

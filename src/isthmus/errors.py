@@ -50,6 +50,30 @@ class TopicNameInvalid(ProtocolError):
     """A topic name with a wildcard in a PUBLISH or a will; no name can be that."""
 
 
+class ClientIdInvalid(ProtocolError):
+    """A client id that the server does not take."""
+
+
+class QosNotSupported(ProtocolError):
+    """A PUBLISH or a will of a QoS above the server's Maximum QoS."""
+
+
+class RetainNotSupported(ProtocolError):
+    """A PUBLISH or a will that is to be retained by a server that retains nothing."""
+
+
+class WildcardsNotSupported(ProtocolError):
+    """A wildcard in a topic filter, where the server has announced that it takes none."""
+
+
+class IdentifiersNotSupported(ProtocolError):
+    """A subscription identifier, where the server has announced that it takes none."""
+
+
+class SharedNotSupported(ProtocolError):
+    """A shared subscription, where the server has announced that it takes none."""
+
+
 class ReceiveMaximumExceeded(ProtocolError):
     """More unacknowledged QoS 1 and 2 publishes than the receiver announced."""
 
@@ -75,6 +99,30 @@ class Refused(IsthmusError):
 
 class NotAuthorized(Refused):
     """The principal may not do this."""
+
+
+class AuthenticationMethodUnknown(Refused):
+    """The authentication method of a CONNECT is not one of the server's."""
+
+
+class ServerBusy(Refused):
+    """More clients than the server takes at one time; the client may try again later."""
+
+
+class Redirected(Refused):
+    """Another server is to be used; `reference` names it, if known [MQTT 5.0, 4.11]."""
+
+    def __init__(self, text: str, reference: str = "") -> None:
+        super().__init__(text)
+        self.reference = reference
+
+
+class UseAnotherServer(Redirected):
+    """Another server is to be used for now."""
+
+
+class ServerMoved(Redirected):
+    """Another server is to be used from now on."""
 
 
 class TopicUnknown(Refused):

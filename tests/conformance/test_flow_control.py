@@ -16,6 +16,7 @@ from tests.conformance.raw_client import (
     prop,
     publish,
     subscribe,
+    unsubscribe,
 )
 from tests.e2e.raw_mqtt import (
     CONNACK,
@@ -26,6 +27,8 @@ from tests.e2e.raw_mqtt import (
     PUBREC,
     PUBREL,
     SUBACK,
+    SUBSCRIBE,
+    UNSUBSCRIBE,
     varint,
 )
 
@@ -260,15 +263,29 @@ def test_a_message_of_just_the_clients_limit_is_sent(
 def test_no_answer_is_larger_than_the_client_takes(join: Join, unique: str) -> None:
     """[MQTT-3.1.2-24, MQTT-3.1.2-25, MQTT-3.14.2-3]"""
     client = join(properties=prop(MAXIMUM_PACKET_SIZE, 30))
-    client.send(subscribe(1, *[(unique, 0)] * 50))
     client.send(subscribe(2, *[(unique, 0)] * 20))
     assert client.expect(SUBACK).packet_id == 2
+    assert client.subscribe("a/#/b", packet_id=3).properties == {}  # no room
     client.send(connect(unique))
     last = client.rest()[-1]
     assert isinstance(last, Answer)
     assert (last.kind, last.reason) == (DISCONNECT, 0x82)
     assert last.size <= 30
     assert REASON_STRING not in last.properties
+
+
+@pytest.mark.parametrize("kind", [SUBSCRIBE, UNSUBSCRIBE])
+def test_an_answer_that_the_client_does_not_take_ends_the_connection(
+    kind: int, join: Join, unique: str
+) -> None:
+    """[MQTT-3.1.2-24]"""
+    client = join(properties=prop(MAXIMUM_PACKET_SIZE, 30))
+    filters = [f"{unique}/{number}" for number in range(50)]
+    if kind == SUBSCRIBE:
+        client.send(subscribe(1, *[(one, 0) for one in filters]))
+    else:
+        client.send(unsubscribe(1, *filters))
+    assert client.rest()[-1:] == [Answer(DISCONNECT, 0, (0x95,), {}, size=3)]
 
 
 @pytest.mark.parametrize(

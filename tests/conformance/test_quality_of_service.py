@@ -126,7 +126,7 @@ def test_a_clean_start_forgets_unreleased_ids(join: Join, unique: str) -> None:
 def test_an_expired_qos_2_publish_is_acknowledged_to_its_end(join: Join, unique: str) -> None:
     """[MQTT-4.3.3-13]"""
     client = join()
-    assert client.publish(unique, b"x", 2, properties=prop(MESSAGE_EXPIRY, 0)).reason == 0
+    assert client.publish(unique, b"x", 2, properties=prop(MESSAGE_EXPIRY, 0)).reason == 0x10
 
 
 def test_a_refused_qos_2_id_is_free_again(join: Join, unique: str) -> None:

@@ -104,8 +104,10 @@ def test_each_filter_is_answered_in_its_order(version: int, join: Join, unique: 
 
 
 def test_a_shared_subscription_is_refused_as_announced(join: Join) -> None:
-    """[MQTT 5.0, 3.9.3]"""
-    assert join().subscribe("$share/g/t", 1).reason == 0x9E
+    """[MQTT 5.0, 3.2.2.3.13]"""
+    client = join()
+    client.send(subscribe(1, ("$share/g/t", 1)))
+    assert client.ended() == 0x9E
     assert join().subscribe("$share//t", 1).reason == 0x8F
     assert join().subscribe("$share/g", 1).reason == 0x8F
     assert join(version=4).subscribe("$share/g/t", 1).reason == 0x80

@@ -43,6 +43,8 @@ def test_a_full_listener_leaves_the_others_open(
     narrow, wide = map(address_of, server.mqtt_listeners)
     with paho_client(narrow) as first, paho_client(wide) as second:
         with raw_connection(narrow) as refused:
+            refused.send(connect("refused"))
+            assert refused.expect(CONNACK).body[1] == 0x89
             assert refused.receive() is None
         inbox = paho_subscribe(second, unique)
         paho_publish(first, [Message(unique, b"through another door")])

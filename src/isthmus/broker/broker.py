@@ -44,7 +44,7 @@ from isthmus.mqtt.packets import (
     PUBREL,
     Publish,
 )
-from isthmus.mqtt.reasons import reason_in
+from isthmus.mqtt.reasons import ReasonCode, reason_in, text_of
 from isthmus.mqtt.session import NOT_YET
 from isthmus.record.partitioner import partition_for
 from isthmus.topics.filter import check_topic_name
@@ -165,8 +165,11 @@ class Broker:
         ticket.destinations.append(destination)
         ticket.publishers.append(session)
         if publish.packet_id and session is not None:  # a will has no packet id
+            if destination.generation != self._tree.generation:
+                self._refresh(destination)
+            reason = 0 if destination.receivers else ReasonCode.NO_MATCHING_SUBSCRIBERS
             ticket.acknowledgements.append(
-                Acknowledgement(session, publish.packet_id, publish.qos)
+                Acknowledgement(session, publish.packet_id, publish.qos, reason)
             )
             if publish.qos == 2 and session.persistent:
                 ticket.exactly_once = True
@@ -318,7 +321,8 @@ class Broker:
             self.relays.durable(ticket.partition, ticket.base_offset)
         for waiting in ticket.acknowledgements:
             session = waiting.session
-            session.acknowledge(waiting.attachment, waiting.packet_id, waiting.qos, 0)
+            packet_id, reason = waiting.packet_id, waiting.reason
+            session.acknowledge(waiting.attachment, packet_id, waiting.qos, reason)
             if session.output.size and not session.touched:
                 self.touch(session)
         for retained in ticket.retained:
@@ -353,14 +357,17 @@ class Broker:
         if error is not None:
             self._answer_failure(waiting, error)
             return
-        waiting.session.acknowledge(waiting.attachment, waiting.packet_id, waiting.qos, 0)
-        self.touch(waiting.session)
+        session = waiting.session
+        session.acknowledge(waiting.attachment, waiting.packet_id, waiting.qos, waiting.reason)
+        self.touch(session)
 
     def _answer_failure(self, waiting: Acknowledgement, error: IsthmusError) -> None:
         session = waiting.session
         if session.version == 5 and isinstance(error, (Refused, NoSpace)):
             reason = reason_in(PUBACK, error)
-            session.acknowledge(waiting.attachment, waiting.packet_id, waiting.qos, reason)
+            session.acknowledge(
+                waiting.attachment, waiting.packet_id, waiting.qos, reason, text_of(error)
+            )
             self.touch(session)
             return
         if waiting.qos == 2:
@@ -555,7 +562,7 @@ class Broker:
         if session is None or publish.packet_id == 0:
             self.lost += 1
             return
-        waiting = Acknowledgement(session, publish.packet_id, publish.qos)
+        waiting = Acknowledgement(session, publish.packet_id, publish.qos, 0)
         if session.version < 5 and isinstance(error, NotAuthorized):
             session.acknowledge(waiting.attachment, publish.packet_id, publish.qos, 0)
         else:

@@ -14,14 +14,20 @@ from typing import TYPE_CHECKING, Any, cast
 from isthmus.broker.session_recovery import recover
 from isthmus.broker.sessions import SessionTable
 from isthmus.broker.subscriptions import Subscription, encode_identifier
-from isthmus.errors import TopicInvalid, UnexpectedPacket
-from isthmus.mqtt.handshake import Terms, agree
+from isthmus.errors import (
+    IdentifiersNotSupported,
+    SharedNotSupported,
+    TopicInvalid,
+    UnexpectedPacket,
+    WildcardsNotSupported,
+)
+from isthmus.mqtt.control import NO_LOCAL
+from isthmus.mqtt.handshake import Offer, Terms, agree
 from isthmus.mqtt.packets import (
     DISCONNECT,
     PINGREQ,
     SUBSCRIBE,
     UNSUBSCRIBE,
-    Connack,
     Connect,
     Pingresp,
     Publish,
@@ -29,20 +35,24 @@ from isthmus.mqtt.packets import (
     Unsuback,
 )
 from isthmus.mqtt.properties import SESSION_EXPIRY, SUBSCRIPTION_ID, WILL_DELAY
-from isthmus.mqtt.reasons import SUBACK_FAILURE, ReasonCode
-from isthmus.topics.filter import check_topic_filter
+from isthmus.mqtt.reasons import SUBACK_FAILURE, ReasonCode, name_of
+from isthmus.topics.filter import SHARED_PREFIX, check_topic_filter, has_wildcard
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from isthmus.broker.broker import Broker
     from isthmus.broker.sessions import Connection, SessionEntry
+    from isthmus.errors import Redirected
     from isthmus.mqtt.packets import Disconnect, Subscribe, Unsubscribe, Will
     from isthmus.mqtt.session import Session
 
 logger = logging.getLogger(__name__)
 
 GREET_MS_MAX = 10  # at a time, for sending retained messages
+FILTER_SHOWN_MAX = 100  # characters of a filter in a Reason String
+_QOS = 0x03  # bits of the subscription options [MQTT 5.0, 3.8.3.1]
+_RETAIN_AS_PUBLISHED = 0x08
 _RETAIN_ONLY_IF_NEW = 1
 _RETAIN_NEVER = 2
 
@@ -57,10 +67,16 @@ class Clients:
         queue_length_max: int,
         output_bytes_max: int,
         subscriptions_max: int,
+        redirected: Redirected | None = None,
     ) -> None:
+        """Take up the sessions of the last run.
+
+        `redirected`: what every client is told instead of being let in.
+        """
         self._broker = broker
         self.runtime = broker.runtime
         self.congested = broker.congested
+        self._redirected = redirected
         self._subscriptions_max = subscriptions_max
         # the new topic filters of each session whose retained messages are still to be sent
         self._ungreeted: OrderedDict[Session, OrderedDict[str, None]] = OrderedDict()
@@ -79,14 +95,15 @@ class Clients:
 
     # --- connections --------------------------------------------------------------------------
 
-    def connect(
-        self, connect: Connect, connection: Connection
-    ) -> tuple[SessionEntry, Terms] | Connack:
-        """Accept a CONNECT, sending CONNACK and what the session owes; or return a refusal."""
+    def connect(self, connect: Connect, connection: Connection) -> tuple[SessionEntry, Terms]:
+        """Accept a CONNECT, sending CONNACK and what the session owes.
+
+        Raises the IsthmusError that refuses it.
+        """
+        if self._redirected is not None:
+            raise self._redirected
         spare_client_id = "auto-" + self._broker.runtime.random_bytes(8).hex()
         terms = agree(connect, connection.offer, spare_client_id)
-        if isinstance(terms, Connack):
-            return terms
         entry, present = self.sessions.connect(terms, connection)
         session = entry.session
         session.answer(terms.connack(present))
@@ -115,7 +132,7 @@ class Clients:
         elif kind == SUBSCRIBE:
             self._broker.commit()  # a message published before is retained by now
             if session.connected:
-                self._subscribe(session, packet)
+                self._subscribe(entry, connection.offer, packet)
         elif kind == UNSUBSCRIBE:
             self._unsubscribe(session, packet)
         elif kind == DISCONNECT:
@@ -165,16 +182,21 @@ class Clients:
 
     # --- subscriptions ------------------------------------------------------------------------
 
-    def _subscribe(self, session: Session, packet: Subscribe) -> None:
+    def _subscribe(self, entry: SessionEntry, offer: Offer, packet: Subscribe) -> None:
         """Answer each filter in its order [MQTT-3.8.4-6], then send retained messages."""
+        session = entry.session
         identifier: int = (packet.properties or {}).get(SUBSCRIPTION_ID, 0)
+        if session.version == 5:
+            check_offered(offer, packet, identifier)
         subscriptions = self._broker.subscriptions
         reasons: list[int] = []
+        text = ""
         ungreeted = self._ungreeted.setdefault(session, OrderedDict())
         for topic_filter, options in packet.entries:
-            reason = self._check_filter(session, topic_filter)
+            reason = self._check_filter(session, offer, topic_filter)
             if reason == ReasonCode.SUCCESS:
-                subscription = Subscription(session, topic_filter, options, identifier)
+                own = granted(offer, options, is_bridge=entry.is_bridge)
+                subscription = Subscription(session, topic_filter, own, identifier)
                 new = subscriptions.add(subscription)
                 if session.persistent:
                     self._broker.session_log.subscribed(subscription)
@@ -182,19 +204,23 @@ class Clients:
                 handling = subscription.retain_handling
                 if handling != _RETAIN_NEVER and (new or handling != _RETAIN_ONLY_IF_NEW):
                     ungreeted[topic_filter] = None
-            elif session.version < 5:
-                reason = SUBACK_FAILURE
+            else:
+                text = text or f"{topic_filter[:FILTER_SHOWN_MAX]}: {name_of(reason)}"
+                if session.version < 5:
+                    reason = SUBACK_FAILURE
             reasons.append(reason)
-        session.answer(Suback(packet.packet_id, reasons, None))
+        session.answer(Suback(packet.packet_id, reasons, None), text)
         if not self._greeting:
             self._greet()
 
-    def _check_filter(self, session: Session, topic_filter: str) -> int:
+    def _check_filter(self, session: Session, offer: Offer, topic_filter: str) -> int:
         """Return 0, or the reason code that refuses the filter."""
         if not is_topic_filter(topic_filter):
             return ReasonCode.TOPIC_FILTER_INVALID
-        if topic_filter.startswith("$share/"):
+        if topic_filter.startswith(SHARED_PREFIX):
             return ReasonCode.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED
+        if not offer.wildcard_available and has_wildcard(topic_filter):
+            return ReasonCode.WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED
         own = self._broker.subscriptions.of(session)
         if len(own) >= self._subscriptions_max and topic_filter not in own:
             return ReasonCode.QUOTA_EXCEEDED
@@ -254,3 +280,29 @@ def is_topic_filter(text: str) -> bool:
     except TopicInvalid:
         return False
     return True
+
+
+def check_offered(offer: Offer, packet: Subscribe, identifier: int) -> None:
+    """Raise the ProtocolError of a client that asks for what CONNACK said is not there.
+
+    Only MQTT 5 clients were told [MQTT 5.0, 3.2.2.3.11 to 3.2.2.3.13].
+    """
+    if identifier and not offer.identifiers_available:
+        raise IdentifiersNotSupported("this server has no subscription identifiers")
+    for topic_filter, _ in packet.entries:
+        if not is_topic_filter(topic_filter):
+            continue  # its answer is in SUBACK
+        if not offer.shared_available and topic_filter.startswith(SHARED_PREFIX):
+            raise SharedNotSupported("this server has no shared subscriptions")
+        if not offer.wildcard_available and has_wildcard(topic_filter):
+            raise WildcardsNotSupported("this server has no wildcard subscriptions")
+
+
+def granted(offer: Offer, options: int, *, is_bridge: bool) -> int:
+    """Return the options that a subscription gets for those that were asked for.
+
+    A lower QoS where the server has no higher one [MQTT-3.2.2-10]. Bridges get nothing back
+    that they published, or two brokers would send each other the same message for ever.
+    """
+    qos = min(options & _QOS, offer.maximum_qos)
+    return options & ~_QOS | qos | (NO_LOCAL | _RETAIN_AS_PUBLISHED if is_bridge else 0)

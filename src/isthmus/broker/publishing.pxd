@@ -31,6 +31,7 @@ cdef class Acknowledgement:
     cdef readonly long attachment
     cdef readonly int packet_id
     cdef readonly int qos
+    cdef readonly int reason
 
 
 @cython.final

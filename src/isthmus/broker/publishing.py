@@ -73,11 +73,12 @@ class Destination:
 
 
 class Acknowledgement:
-    """What one publisher of QoS 1 or 2 waits for."""
+    """What one publisher of QoS 1 or 2 waits for; `reason` is the code if all goes well."""
 
-    __slots__ = ("attachment", "packet_id", "qos", "session")
+    __slots__ = ("attachment", "packet_id", "qos", "reason", "session")
 
-    def __init__(self, session: Session, packet_id: int, qos: int) -> None:
+    def __init__(self, session: Session, packet_id: int, qos: int, reason: int) -> None:
+        self.reason = reason
         self.session = session
         self.attachment = session.attachment
         self.packet_id = packet_id

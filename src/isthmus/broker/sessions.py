@@ -50,6 +50,7 @@ class SessionEntry:
         "connection",
         "detached_at_ms",
         "expiry_s",
+        "is_bridge",
         "session",
         "will",
     )
@@ -58,6 +59,7 @@ class SessionEntry:
         self.session = session
         self.connection: Connection | None = None
         self.expiry_s = 0
+        self.is_bridge = False
         self.detached_at_ms = 0  # 0: connected
         self.will: Will | None = None
         self.cancel_timer: Callable[[], None] | None = None
@@ -112,6 +114,7 @@ class SessionTable:
         entry.connection = connection
         entry.detached_at_ms = 0
         entry.expiry_s = terms.session_expiry_s
+        entry.is_bridge = terms.is_bridge
         entry.will = terms.will
         entry.session.attach(terms, connection.transmit)
         entry.session.persistent = entry.expiry_s > 0

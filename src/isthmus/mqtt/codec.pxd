@@ -62,7 +62,7 @@ cdef class Decoder:
     cdef object _control(self, object data, int first, Py_ssize_t end)
 
     @cython.locals(level=int)
-    cdef int _read_version(self, ReadBuffer body) except -1
+    cdef int _read_level(self, ReadBuffer body) except -1
 
     @cython.locals(used=int)
     cdef int _check_flags(self, int first) except -1

@@ -25,6 +25,7 @@ from isthmus.errors import (
 )
 from isthmus.mqtt import packets
 from isthmus.mqtt.control import (
+    BRIDGE,
     PROTOCOLS,
     READ_OF_CLIENT,
     READ_OF_SERVER,
@@ -295,22 +296,22 @@ class Decoder:
         body.attach(data, self._buffer.position, end)
         packet: AnyPacket
         if self.version == 0:
-            packet = read_connect(body, self._read_version(body))
+            packet = read_connect(body, self._read_level(body))
         else:
             packet = self._readers[packet_type](body, self.version)
         self._check_end(packet_type, body.end - body.position)
         self._buffer.seek(end)
         return packet
 
-    def _read_version(self, body: ReadBuffer) -> int:
+    def _read_level(self, body: ReadBuffer) -> int:
         """Read the protocol's name and level [MQTT-3.1.2-1, MQTT-3.1.2-2]."""
         name = read_binary(body)
         level = body.u8()
         # Bridges set the highest bit of the level; the refusal must still be in their version.
-        self.version = min(max(level & 0x7F, VERSION_3_1), VERSION_5)
+        self.version = min(max(level & ~BRIDGE, VERSION_3_1), VERSION_5)
         if (name, level) not in PROTOCOLS:
             raise UnsupportedVersion(f"protocol {name[:20]!r} level {level} is not spoken here")
-        return self.version
+        return level
 
     def _check_flags(self, first: int) -> None:
         """Check the lower half of the first byte; 3.1 does not use all of it [MQTT-2.1.3-1]."""

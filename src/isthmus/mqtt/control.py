@@ -63,11 +63,15 @@ if TYPE_CHECKING:
 
     from isthmus.wire.buffer import ReadBuffer, WriteBuffer
 
-PROTOCOLS: Final = {
-    (b"MQIsdp", 3): VERSION_3_1,
-    (b"MQTT", 4): VERSION_3_1_1,
-    (b"MQTT", 5): VERSION_5,
-}
+BRIDGE: Final = 0x80  # a bit of the protocol level, before 5.0 [Mosquitto's try_private]
+PROTOCOLS: Final = frozenset(
+    (
+        *((b"MQIsdp", VERSION_3_1), (b"MQIsdp", BRIDGE | VERSION_3_1)),
+        *((b"MQTT", VERSION_3_1_1), (b"MQTT", BRIDGE | VERSION_3_1_1)),
+        (b"MQTT", VERSION_5),
+    )
+)
+"""The protocol names and levels that are spoken here."""
 
 NO_LOCAL: Final = 0x04  # a bit of the subscription options [MQTT 5.0, 3.8.3.1]
 
@@ -90,8 +94,9 @@ _AUTH_BY_SERVER: Final = frozenset((ReasonCode.CONTINUE_AUTHENTICATION, ReasonCo
 # --- reading --------------------------------------------------------------------------------
 
 
-def read_connect(body: ReadBuffer, version: int) -> Connect:
+def read_connect(body: ReadBuffer, level: int) -> Connect:
     """Read a CONNECT from its flags on; name and level are read by the decoder."""
+    version = level & ~BRIDGE
     flags = body.u8()
     _check_connect_flags(flags, version)
     keep_alive_s = body.u16()
@@ -106,7 +111,8 @@ def read_connect(body: ReadBuffer, version: int) -> Connect:
         password = read_binary(body)
     clean_start = flags & _CLEAN_START != 0
     return Connect(
-        version, client_id, clean_start, keep_alive_s, username, password, will, properties
+        *(version, client_id, clean_start, keep_alive_s, username, password),
+        *(will, properties, level != version),
     )
 
 
@@ -328,7 +334,7 @@ def write_connect(out: WriteBuffer, packet: Connect, version: int) -> None:
     flags |= _USERNAME if packet.username is not None else 0
     flags |= _PASSWORD if packet.password is not None else 0
     write_text(out, "MQIsdp" if version == VERSION_3_1 else "MQTT")
-    out.put_u8(version)
+    out.put_u8(version | BRIDGE if packet.is_bridge else version)
     out.put_u8(flags)
     out.put_u16(packet.keep_alive_s)
     if version == VERSION_5:

@@ -1,4 +1,4 @@
-"""The opening of a connection: a CONNECT in, the terms of the connection or a refusal out.
+"""The opening of a connection: a CONNECT in, the terms of the connection or an error out.
 
 Covers 3.1, 3.1.1 and 5.0. Pure: what the server offers comes as `Offer`, chance as an argument.
 Who may connect is decided elsewhere.
@@ -6,58 +6,66 @@ Who may connect is decided elsewhere.
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from isthmus.errors import (
+    AuthenticationMethodUnknown,
+    ClientIdInvalid,
+    QosNotSupported,
+    RetainNotSupported,
+    TooLarge,
+)
 from isthmus.mqtt.codec import encode
 from isthmus.mqtt.packets import Connack
 from isthmus.mqtt.properties import (
     ASSIGNED_CLIENT_ID,
     AUTH_METHOD,
     MAXIMUM_PACKET_SIZE,
+    MAXIMUM_QOS,
     RECEIVE_MAXIMUM,
     REQUEST_PROBLEM_INFO,
+    REQUEST_RESPONSE_INFO,
+    RESPONSE_INFO,
+    RETAIN_AVAILABLE,
     SERVER_KEEP_ALIVE,
     SESSION_EXPIRY,
     SHARED_AVAILABLE,
+    SUBSCRIPTION_ID_AVAILABLE,
     TOPIC_ALIAS_MAXIMUM,
+    VARINT_MAX,
+    WILDCARD_AVAILABLE,
 )
-from isthmus.mqtt.reasons import ReasonCode
 from isthmus.wire.buffer import WriteBuffer
 
 if TYPE_CHECKING:
     from isthmus.mqtt.packets import AnyPacket, Connect, Will
 
+PACKET_SIZE_MAX = VARINT_MAX + 5  # with its fixed header [MQTT-1.5.5]
 KEEP_ALIVE_MAX_S = 65535  # no limit: the protocol has no larger one
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """What the server allows its clients; see the settings of the same names."""
+    """What the server allows its clients; see the settings of the same names.
 
-    __slots__ = (
-        "inflight_max",
-        "keep_alive_max_s",
-        "packet_size_max",
-        "receive_maximum",
-        "session_expiry_max_s",
-        "topic_alias_max",
-    )
+    Without arguments it is all that the protocol has, except for shared subscriptions.
+    """
 
-    def __init__(
-        self,
-        *,
-        session_expiry_max_s: int,
-        receive_maximum: int,
-        inflight_max: int,
-        packet_size_max: int,
-        topic_alias_max: int,
-        keep_alive_max_s: int,
-    ) -> None:
-        self.session_expiry_max_s = session_expiry_max_s
-        self.receive_maximum = receive_maximum
-        self.inflight_max = inflight_max
-        self.packet_size_max = packet_size_max
-        self.topic_alias_max = topic_alias_max
-        self.keep_alive_max_s = keep_alive_max_s
+    session_expiry_max_s: int = 0xFFFF_FFFF
+    receive_maximum: int = 65535
+    inflight_max: int = 65535
+    packet_size_max: int = PACKET_SIZE_MAX
+    topic_alias_max: int = 65535
+    topic_alias_out_max: int = 65535
+    keep_alive_max_s: int = KEEP_ALIVE_MAX_S
+    maximum_qos: int = 2
+    retain_available: bool = True
+    wildcard_available: bool = True
+    identifiers_available: bool = True
+    shared_available: bool = False
+    response_information: str = ""
 
 
 class Terms:
@@ -66,13 +74,17 @@ class Terms:
     __slots__ = (
         "clean_start",
         "client_id",
+        "is_bridge",
         "keep_alive_s",
+        "maximum_qos",
         "packet_size_max",
         "problem_info",
         "properties",
         "receive_maximum",
+        "retain_available",
         "session_expiry_s",
         "topic_alias_max",
+        "topic_alias_out_max",
         "version",
         "will",
         "window",
@@ -82,6 +94,7 @@ class Terms:
         self.version: int = connect.protocol_version
         self.client_id = client_id
         self.clean_start: bool = connect.clean_start
+        self.is_bridge: bool = connect.is_bridge
         self.will: Will | None = connect.will
         self.keep_alive_s: int = connect.keep_alive_s
         self.session_expiry_s = 0
@@ -89,6 +102,9 @@ class Terms:
         self.packet_size_max = 0
         self.receive_maximum = 65535
         self.topic_alias_max = 0
+        self.topic_alias_out_max = 0
+        self.maximum_qos = 2
+        self.retain_available = True
         self.problem_info = True
         self.properties: dict[int, Any] = {}
 
@@ -97,31 +113,43 @@ class Terms:
         return Connack(session_present, 0, self.properties if self.version == 5 else None)
 
 
-def agree(connect: Connect, offer: Offer, spare_client_id: str) -> Terms | Connack:
-    """Return the terms for a CONNECT, or the CONNACK that refuses it.
+def agree(connect: Connect, offer: Offer, spare_client_id: str) -> Terms:
+    """Return the terms for a CONNECT. Raises the IsthmusError that refuses it.
 
     `spare_client_id` is given to a client that comes without one [MQTT-3.1.3-6].
     """
     version: int = connect.protocol_version
     if not connect.client_id and version < 5 and (version == 3 or not connect.clean_start):
         # [MQTT-3.1.3-8 of 3.1.1]
-        return Connack(False, ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, None)
+        raise ClientIdInvalid("no client id, and a session that is to be found again by it")
     terms = Terms(connect, connect.client_id or spare_client_id)
+    terms.maximum_qos = offer.maximum_qos
+    terms.retain_available = offer.retain_available
+    if terms.will is not None:
+        check_offered(terms.will.qos, retain=terms.will.retain, terms=terms)
     if version == 5:
         asked: dict[int, Any] = connect.properties or {}
         if AUTH_METHOD in asked:
-            return Connack(
-                False, ReasonCode.BAD_AUTHENTICATION_METHOD, None
-            )  # none is supported [MQTT-4.12.0-1]
+            raise AuthenticationMethodUnknown("no authentication method is known here")
         _agree_v5(terms, asked, offer)
         if not connect.client_id:
             terms.properties[ASSIGNED_CLIENT_ID] = spare_client_id
+        if asked.get(REQUEST_RESPONSE_INFO, 0):  # [MQTT-3.1.2-28]
+            _tell_response_information(terms, offer, connect.username or "")
         if not fits(terms.connack(False), version, terms.packet_size_max):
-            return Connack(False, ReasonCode.PACKET_TOO_LARGE, None)  # [MQTT-3.1.2-24]
+            raise TooLarge("the client takes no CONNACK")  # [MQTT-3.1.2-24]
     else:
         terms.session_expiry_s = 0 if connect.clean_start else offer.session_expiry_max_s
         terms.window = offer.inflight_max
     return terms
+
+
+def check_offered(qos: int, *, retain: bool, terms: Terms) -> None:
+    """Refuse a will that is more than the server offers [MQTT-3.2.2-12, MQTT-3.2.2-13]."""
+    if qos > terms.maximum_qos:
+        raise QosNotSupported(f"QoS {qos}, and this server offers {terms.maximum_qos} at most")
+    if retain and not terms.retain_available:
+        raise RetainNotSupported("this server retains no messages")
 
 
 def fits(packet: AnyPacket, version: int, packet_size_max: int) -> bool:
@@ -146,8 +174,32 @@ def _agree_v5(terms: Terms, asked: dict[int, Any], offer: Offer) -> None:
     terms.properties[MAXIMUM_PACKET_SIZE] = offer.packet_size_max
     if offer.topic_alias_max:
         terms.properties[TOPIC_ALIAS_MAXIMUM] = offer.topic_alias_max
-    terms.properties[SHARED_AVAILABLE] = 0
+    terms.topic_alias_out_max = min(
+        asked.get(TOPIC_ALIAS_MAXIMUM, 0), offer.topic_alias_out_max
+    )
+    if offer.maximum_qos < 2:
+        terms.properties[MAXIMUM_QOS] = offer.maximum_qos  # [MQTT-3.2.2-9]
+    for identifier, is_available in (
+        (RETAIN_AVAILABLE, offer.retain_available),
+        (WILDCARD_AVAILABLE, offer.wildcard_available),
+        (SUBSCRIPTION_ID_AVAILABLE, offer.identifiers_available),
+        (SHARED_AVAILABLE, offer.shared_available),
+    ):
+        if not is_available:
+            terms.properties[identifier] = 0
     limit_s = offer.keep_alive_max_s
     if limit_s < KEEP_ALIVE_MAX_S and not 0 < terms.keep_alive_s <= limit_s:
         terms.keep_alive_s = limit_s
         terms.properties[SERVER_KEEP_ALIVE] = limit_s
+
+
+def _tell_response_information(terms: Terms, offer: Offer, username: str) -> None:
+    """Fill in the template, unless a name in it would be read as more than one topic level."""
+    template = offer.response_information
+    names = {"%c": terms.client_id, "%u": username}
+    if template and not any(
+        mark in template and (not name or not name.isprintable() or set(name) & set("+#/"))
+        for mark, name in names.items()
+    ):
+        parts = re.split("(%[cu])", template)
+        terms.properties[RESPONSE_INFO] = "".join(names.get(part, part) for part in parts)

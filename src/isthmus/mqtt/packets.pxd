@@ -41,6 +41,7 @@ cdef class Will(Packet):
 @cython.final
 cdef class Connect(Packet):
     cdef public int protocol_version
+    cdef public bint is_bridge
     cdef public str client_id
     cdef public bint clean_start
     cdef public int keep_alive_s

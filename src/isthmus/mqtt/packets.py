@@ -141,11 +141,16 @@ class Will(Packet):
 
 
 class Connect(Packet):
-    """CONNECT [MQTT 5.0, 3.1]; `clean_start` is the Clean Session of 3.1.1."""
+    """CONNECT [MQTT 5.0, 3.1]; `clean_start` is the Clean Session of 3.1.1.
+
+    `is_bridge`: the highest bit of the protocol level is set, by which Mosquitto's bridges tell
+    a broker of 3.1 or 3.1.1 what they are.
+    """
 
     __slots__ = (
         "clean_start",
         "client_id",
+        "is_bridge",
         "keep_alive_s",
         "password",
         "properties",
@@ -164,8 +169,10 @@ class Connect(Packet):
         password: bytes | None = None,
         will: Will | None = None,
         properties: Properties | None = None,
+        is_bridge: bool = False,
     ) -> None:
         self.type = CONNECT
+        self.is_bridge = is_bridge
         self.protocol_version = protocol_version
         self.client_id = client_id
         self.clean_start = clean_start

@@ -76,6 +76,7 @@ class ConnackCode:
     NOT_AUTHORIZED: Final = 5
 
 
+REASON_STRING_MAX: Final = 300  # characters; ours
 SUBACK_FAILURE: Final = 0x80  # the only refusal that a SUBACK of 3.1.1 knows [MQTT-3.9.3-2]
 
 MQTT_REASON: Final[dict[type[errors.IsthmusError], int]] = {
@@ -89,6 +90,12 @@ MQTT_REASON: Final[dict[type[errors.IsthmusError], int]] = {
     errors.UnexpectedPacket: ReasonCode.PROTOCOL_ERROR,
     errors.TopicAliasInvalid: ReasonCode.TOPIC_ALIAS_INVALID,
     errors.TopicNameInvalid: ReasonCode.TOPIC_NAME_INVALID,
+    errors.ClientIdInvalid: ReasonCode.CLIENT_IDENTIFIER_NOT_VALID,
+    errors.QosNotSupported: ReasonCode.QOS_NOT_SUPPORTED,
+    errors.RetainNotSupported: ReasonCode.RETAIN_NOT_SUPPORTED,
+    errors.WildcardsNotSupported: ReasonCode.WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED,
+    errors.IdentifiersNotSupported: ReasonCode.SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED,
+    errors.SharedNotSupported: ReasonCode.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED,
     errors.ReceiveMaximumExceeded: ReasonCode.RECEIVE_MAXIMUM_EXCEEDED,
     errors.KeepAliveTimeout: ReasonCode.KEEP_ALIVE_TIMEOUT,
     errors.SessionTakenOver: ReasonCode.SESSION_TAKEN_OVER,
@@ -96,6 +103,10 @@ MQTT_REASON: Final[dict[type[errors.IsthmusError], int]] = {
     # understood and refused
     errors.Refused: ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR,
     errors.NotAuthorized: ReasonCode.NOT_AUTHORIZED,
+    errors.AuthenticationMethodUnknown: ReasonCode.BAD_AUTHENTICATION_METHOD,
+    errors.ServerBusy: ReasonCode.SERVER_BUSY,
+    errors.UseAnotherServer: ReasonCode.USE_ANOTHER_SERVER,
+    errors.ServerMoved: ReasonCode.SERVER_MOVED,
     errors.TopicUnknown: ReasonCode.TOPIC_NAME_INVALID,
     errors.TopicInvalid: ReasonCode.TOPIC_NAME_INVALID,
     errors.BatchTooLarge: ReasonCode.PACKET_TOO_LARGE,
@@ -181,6 +192,11 @@ def reason_in(packet_type: int, error: errors.IsthmusError) -> int:
     ):
         code = ReasonCode.TOPIC_FILTER_INVALID
     return code if code in REASONS[packet_type] else ReasonCode.UNSPECIFIED_ERROR
+
+
+def text_of(error: errors.IsthmusError) -> str:
+    """Return an error as a Reason String, which no packet can be too long for."""
+    return str(error)[:REASON_STRING_MAX].replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def connack_code(reason: int) -> int | None:

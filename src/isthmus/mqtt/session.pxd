@@ -28,6 +28,10 @@ cdef class Session:
     cdef Py_ssize_t _output_max
     cdef Py_ssize_t _window
     cdef Py_ssize_t _packet_size_max
+    cdef int _maximum_qos
+    cdef bint _retain_available
+    cdef bint _problem_info
+    cdef object _aliases
     cdef public bint recalling
     cdef public bint persistent
     cdef public bint changed
@@ -37,7 +41,9 @@ cdef class Session:
     @cython.locals(found=int)
     cpdef bint receive_publish(self, Publish publish) except -1
     @cython.locals(asked=long)
-    cpdef acknowledge(self, long attachment, int packet_id, int qos, int reason)
+    cpdef acknowledge(self, long attachment, int packet_id, int qos, int reason, str text=*)
+    cdef _answer_publish(self, int kind, int packet_id, int reason, str text)
+    cdef bint _takes(self, Py_ssize_t size) noexcept
     cpdef bint forget(self, int packet_id) except -1
     cdef void _stepped(self) noexcept
     cpdef stored(self, int packet_id, object partition, long long offset)
@@ -54,6 +60,11 @@ cdef class Session:
     cdef _send(self, Publish publish, int qos, bint retain, bytes identifiers,
                object partition, long long offset)
     cdef int _take_packet_id(self)
-    @cython.locals(properties=bytes, size=Py_ssize_t)
+    @cython.locals(properties=bytes, topic=bytes, named=bytes, with_alias=bytes, alias=int)
     cdef bint _encode(self, Publish publish, int qos, bint retain, bint dup, int packet_id,
                       bytes identifiers) except -1
+    @cython.locals(size=Py_ssize_t, body=Py_ssize_t)
+    cdef bint _fits(self, bytes topic, bytes payload, int qos, bytes properties) except -1
+
+
+cdef Py_ssize_t _varint_size(Py_ssize_t value) noexcept

@@ -18,9 +18,10 @@ A session that is to outlive the server (`persistent`) tells the owner what to w
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from isthmus.errors import UnexpectedPacket
+from isthmus.errors import QosNotSupported, RetainNotSupported, TooLarge, UnexpectedPacket
+from isthmus.mqtt.aliases import OutgoingAliases
 from isthmus.mqtt.codec import encode, encode_ack, encode_properties, encode_publish
 from isthmus.mqtt.delivery import (
     AWAIT_PUBACK,
@@ -29,8 +30,8 @@ from isthmus.mqtt.delivery import (
     DeliveryQueue,
 )
 from isthmus.mqtt.incoming import ANSWERED, NEW, Incoming
-from isthmus.mqtt.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Publish
-from isthmus.mqtt.properties import TOPIC_ALIAS
+from isthmus.mqtt.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Publish
+from isthmus.mqtt.properties import REASON_STRING, TOPIC_ALIAS
 from isthmus.mqtt.reasons import ReasonCode
 from isthmus.wire.buffer import WriteBuffer
 
@@ -38,10 +39,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from isthmus.mqtt.handshake import Terms
-    from isthmus.mqtt.packets import Ack, AnyPacket
 
 REFUSED_FROM = 0x80  # reason codes from here on are failures [MQTT 5.0, 2.4]
-OVERHEAD_MAX = 9  # fixed header of 5, topic length of 2, packet id of 2
+OVERHEAD_MAX = 13  # fixed header of 5, lengths of topic and properties 2 and 4, packet id 2
+ALIAS_BYTES = 3  # of a topic alias, as a property
 
 NOT_YET = Publish(b"", b"")  # what `recall` returns for a message that takes time to get
 
@@ -53,11 +54,15 @@ class Session:
     """The state that the client and the server share, as the server sees it."""
 
     __slots__ = (
+        "_aliases",
+        "_maximum_qos",
         "_output_max",
         "_owed",
         "_packet_size_max",
+        "_problem_info",
         "_queue_max",
         "_recall",
+        "_retain_available",
         "_window",
         "attachment",
         "changed",
@@ -112,6 +117,10 @@ class Session:
         self._output_max = output_max
         self._window = 65535
         self._packet_size_max = 0
+        self._maximum_qos = 2
+        self._retain_available = True
+        self._problem_info = True
+        self._aliases: OutgoingAliases | None = None  # None: this client takes none
         self.next_packet_id = 1
         self.incoming = Incoming()
         self.recalling = False  # what goes next is on its way from the disk
@@ -131,6 +140,11 @@ class Session:
         self.output.clear()
         self._window = terms.window
         self._packet_size_max = terms.packet_size_max
+        self._maximum_qos = terms.maximum_qos
+        self._retain_available = terms.retain_available
+        self._problem_info = terms.problem_info
+        maximum = terms.topic_alias_out_max
+        self._aliases = OutgoingAliases(maximum) if maximum else None
         self.incoming.begin(
             terms.receive_maximum if terms.version == 5 else 0, terms.topic_alias_max
         )
@@ -139,6 +153,7 @@ class Session:
         """The connection is gone; what needs no connection stays."""
         self.connected = False
         self.transmit = None
+        self._aliases = None
         self.output.clear()
         self.dropped += self.queue.drop_qos_0()
 
@@ -172,8 +187,13 @@ class Session:
     def receive_publish(self, publish: Publish) -> bool:
         """Take a PUBLISH; True if it is new and must be stored, False if it is a repetition.
 
-        The DUP flag is never asked [MQTT-3.3.1-3].
+        The DUP flag is never asked [MQTT-3.3.1-3]. Raises the ProtocolError of a PUBLISH that
+        is more than the server offers [MQTT-3.2.2-11, MQTT-3.2.2-14].
         """
+        if publish.qos > self._maximum_qos:
+            raise QosNotSupported(f"QoS {publish.qos}, and {self._maximum_qos} is offered")
+        if publish.retain and not self._retain_available:
+            raise RetainNotSupported("this server retains no messages")
         if publish.properties is not None and TOPIC_ALIAS in publish.properties:
             self.incoming.resolve_alias(publish)
         elif not publish.topic:
@@ -185,8 +205,12 @@ class Session:
             encode_ack(self.output, self.version, PUBREC, publish.packet_id, 0)
         return found == NEW
 
-    def acknowledge(self, attachment: int, packet_id: int, qos: int, reason: int) -> None:
+    def acknowledge(
+        self, attachment: int, packet_id: int, qos: int, reason: int, text: str = ""
+    ) -> None:
         """Answer a publish that came on connection number `attachment`: it is as safe as asked.
+
+        Or it is refused, then `text` says why, to a client that wants to know.
 
         Answers for an earlier connection are not sent: there the client will repeat the packet,
         and a late PUBACK could be taken for a newer packet with the same id. A QoS 2 publish
@@ -195,7 +219,7 @@ class Session:
         if qos == 1:
             if attachment == self.attachment and self.connected:
                 self.incoming.count_down()
-                encode_ack(self.output, self.version, PUBACK, packet_id, reason)
+                self._answer_publish(PUBACK, packet_id, reason, text)
             return
         asked = self.incoming.asked_by(packet_id)
         if reason >= REFUSED_FROM:
@@ -203,7 +227,13 @@ class Session:
         elif asked:
             self.incoming.answered(packet_id)
         if asked == self.attachment and self.connected:
-            encode_ack(self.output, self.version, PUBREC, packet_id, reason)
+            self._answer_publish(PUBREC, packet_id, reason, text)
+
+    def _answer_publish(self, kind: int, packet_id: int, reason: int, text: str) -> None:
+        if text and self.version == 5:
+            self.answer(Ack(kind, packet_id, reason), text)
+        else:
+            encode_ack(self.output, self.version, kind, packet_id, reason)
 
     def forget(self, packet_id: int) -> bool:
         """Take the next QoS 2 publish with this id as new [MQTT-4.3.3-9, MQTT-4.3.3-12].
@@ -233,15 +263,28 @@ class Session:
             for packet_id in packet_ids:
                 encode_ack(self.output, self.version, PUBCOMP, packet_id, 0)
 
-    def answer(self, packet: AnyPacket) -> None:
-        """Send what is no PUBLISH, unless it is more than the client takes [MQTT-3.1.2-25].
+    def answer(self, packet: Any, text: str = "") -> None:
+        """Send what is no PUBLISH. Raises TooLarge where the client does not take it.
 
-        The acknowledgements of publishes go without asking: CONNACK was larger.
+        A client would wait for ever for an answer that is left out, so its connection ends
+        instead [MQTT-3.1.2-24]. `text` becomes the Reason String, unless the client wants none
+        [MQTT-3.1.2-29] or takes no packet so large [MQTT-3.9.2-1].
         """
         before = self.output.size
-        encode(packet, self.version, self.output)
-        if 0 < self._packet_size_max < self.output.size - before:
+        if text and self._problem_info and self.version == 5:
+            packet.properties = {REASON_STRING: text}
+            encode(packet, 5, self.output)
+            if self._takes(self.output.size - before):
+                return
             self.output.truncate(before)
+            packet.properties = None
+        encode(packet, self.version, self.output)
+        if not self._takes(self.output.size - before):
+            self.output.truncate(before)
+            raise TooLarge("the answer is larger than the client's maximum")
+
+    def _takes(self, size: int) -> bool:
+        return size <= self._packet_size_max or self._packet_size_max == 0
 
     # --- acknowledgements of the client -------------------------------------------------------
 
@@ -428,16 +471,21 @@ class Session:
                 properties = identifiers + encode_properties(publish.properties)
             else:
                 properties = identifiers
-        if self._packet_size_max:
-            size = len(publish.topic) + len(publish.payload) + len(properties) + OVERHEAD_MAX
-            if self.version == 5:
-                size += 4
-            if size > self._packet_size_max and not self._fits(publish, qos, properties):
-                return False
+        topic = publish.topic
+        if self._aliases is not None and len(topic) > ALIAS_BYTES:
+            alias = self._aliases.find(topic)
+            named = topic if alias == 0 else b""
+            alias = alias or self._aliases.spare()
+            with_alias = properties + encode_properties({TOPIC_ALIAS: alias})
+            if self._fits(named, publish.payload, qos, with_alias):
+                self._aliases.used(topic, alias)
+                topic, properties = named, with_alias
+        if self._packet_size_max and not self._fits(topic, publish.payload, qos, properties):
+            return False
         encode_publish(
             self.output,
             self.version,
-            publish.topic,
+            topic,
             publish.payload,
             qos,
             retain,
@@ -447,11 +495,14 @@ class Session:
         )
         return True
 
-    def _fits(self, publish: Publish, qos: int, properties: bytes) -> bool:
-        """Say exactly whether a packet near the client's limit is within it."""
-        body = 2 + len(publish.topic) + len(publish.payload) + len(properties)
-        body += 2 if qos else 0
-        body += _varint_size(len(properties))
+    def _fits(self, topic: bytes, payload: bytes, qos: int, properties: bytes) -> bool:
+        """Say whether a PUBLISH is within the client's limit."""
+        size = len(topic) + len(payload) + len(properties) + OVERHEAD_MAX
+        if size <= self._packet_size_max or self._packet_size_max == 0:
+            return True
+        body = 2 + len(topic) + len(payload) + (2 if qos else 0)
+        if self.version == 5:
+            body += _varint_size(len(properties)) + len(properties)
         return 1 + _varint_size(body) + body <= self._packet_size_max
 
 

@@ -13,15 +13,35 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from isthmus.broker.identity import Identity
-from isthmus.errors import IsthmusError, KeepAliveTimeout, ProtocolError, UnexpectedPacket
+from isthmus.errors import (
+    IsthmusError,
+    KeepAliveTimeout,
+    ProtocolError,
+    Redirected,
+    ServerBusy,
+    UnexpectedPacket,
+)
 from isthmus.mqtt.codec import Decoder, encode
 from isthmus.mqtt.handshake import fits
-from isthmus.mqtt.packets import CONNACK, CONNECT, DISCONNECT, Connack, Connect, Disconnect
-from isthmus.mqtt.properties import MAXIMUM_PACKET_SIZE, REASON_STRING
-from isthmus.mqtt.reasons import connack_code, reason_in
+from isthmus.mqtt.packets import (
+    CONNACK,
+    CONNECT,
+    DISCONNECT,
+    VERSION_5,
+    Connack,
+    Connect,
+    Disconnect,
+)
+from isthmus.mqtt.properties import (
+    MAXIMUM_PACKET_SIZE,
+    REASON_STRING,
+    REQUEST_PROBLEM_INFO,
+    SERVER_REFERENCE,
+)
+from isthmus.mqtt.reasons import connack_code, reason_in, text_of
 from isthmus.server.tls import user_of
 from isthmus.wire.buffer import WriteBuffer
 
@@ -31,10 +51,14 @@ if TYPE_CHECKING:
     from isthmus.mqtt.handshake import Offer, Terms
     from isthmus.server.proxy import Origin
 
+Answer = TypeVar("Answer", Connack, Disconnect)
+
 logger = logging.getLogger(__name__)
 
 RECEIVE_BYTES = 64 * 1024  # libuv reads up to 32 times before it lets another socket read
 LINGER_MS = 5_000  # a closing connection has this long to take what was written
+REFUSALS_MAX = 256  # connections beyond the limit that wait for their CONNECT, to be told why
+REFUSED_BYTES_MAX = 4096  # of such a CONNECT
 WRITE_HIGH_BYTES = 1 << 20  # the transport holds this much before deliveries queue in the log
 
 
@@ -80,13 +104,15 @@ class MqttListener:
         """Return the protocol of a new connection; `origin` is whom a proxy connects."""
         return MqttConnection(self, origin)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether another connection would be one too many, here or on the shore."""
+    def is_full(self, margin: int = 0) -> bool:
+        """Whether another connection is one too many, here or on the shore.
+
+        `margin`: so many more are let in, only to be told.
+        """
         shore = self.shore
         return (
-            self.connections >= self.connections_max
-            or len(shore.connections) >= shore.connections_max
+            self.connections >= self.connections_max + margin
+            or len(shore.connections) >= shore.connections_max + margin
         )
 
 
@@ -95,10 +121,12 @@ class MqttConnection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_cancel_timer",
+        "_connect",
         "_decoder",
         "_entry",
         "_heard_ms",
         "_holds",
+        "_is_beyond_limit",
         "_listener",
         "_number",
         "_origin",
@@ -120,6 +148,8 @@ class MqttConnection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._entry: SessionEntry | None = None
         self._terms: Terms | None = None
+        self._connect: Connect | None = None  # until it is answered
+        self._is_beyond_limit = False
         self._number = 0
         self._heard_ms = 0
         self._holds = 0  # reasons why nothing is read just now
@@ -136,7 +166,8 @@ class MqttConnection(asyncio.BufferedProtocol):
         self._number = shore.accepted
         listener = self._listener
         self.identity, reason = identity_of(transport, listener, self._origin)
-        if listener.is_full:
+        self._is_beyond_limit = listener.is_full()
+        if listener.is_full(REFUSALS_MAX):
             reason = "too many connections"
         if reason:
             shore.refused += 1
@@ -149,6 +180,10 @@ class MqttConnection(asyncio.BufferedProtocol):
             self._transport = None
             transport.abort()
             return
+        if self._is_beyond_limit:
+            shore.refused += 1
+            size_max = min(self._decoder.packet_size_max, REFUSED_BYTES_MAX)
+            self._decoder.packet_size_max = size_max
         shore.connections.add(self)
         listener.connections += 1
         transport.set_write_buffer_limits(WRITE_HIGH_BYTES)
@@ -167,9 +202,15 @@ class MqttConnection(asyncio.BufferedProtocol):
         except ProtocolError as error:
             self.close(error)
         except Exception:
-            logger.exception(
-                "connection failed connection=%d peer=%s", self._number, self.identity
-            )
+            self._failed()
+
+    def _failed(self) -> None:
+        """Log the bug of ours that is being handled, and end this connection only."""
+        logger.exception("connection failed connection=%d peer=%s", self._number, self.identity)
+        try:
+            self.close(IsthmusError("the server met an error of its own"))
+        except Exception:  # the same bug, perhaps, in what it has left behind
+            logger.exception("connection not closed properly connection=%d", self._number)
             self._drop()
 
     def eof_received(self) -> bool:
@@ -215,23 +256,18 @@ class MqttConnection(asyncio.BufferedProtocol):
         if self._transport is None:
             return
         logger.warning(
-            "connection closed connection=%d peer=%s client=%s error=%s reason=%s",
+            "connection %s connection=%d peer=%s listener=%s client=%s error=%s reason=%s",
+            "refused" if self._terms is None else "closed",
             self._number,
             self.identity,
+            self._listener.name,
             self._entry.session.client_id if self._entry is not None else "-",
             type(error).__name__,
             error,
         )
         if self._entry is not None:
             self._shore.clients.lost(self._entry, self)  # sends what was answered before
-        answer: Any = None
-        version = self._decoder.version
-        if self._terms is None:
-            answer = self._refusal(error)
-        elif version == 5:
-            answer = Disconnect(reason_in(DISCONNECT, error), {REASON_STRING: str(error)})
-            if not self._terms.problem_info or not fits(answer, 5, self._terms.packet_size_max):
-                answer.properties = None  # [MQTT-3.14.2-3]
+        answer = self._farewell(error) if self._terms is not None else self._refusal(error)
         if answer is not None:
             self._send(answer)
         self._drop()
@@ -258,20 +294,15 @@ class MqttConnection(asyncio.BufferedProtocol):
     def _open(self, connect: Connect) -> bool:
         if connect.type != CONNECT:
             raise UnexpectedPacket("the first packet is no CONNECT")  # [MQTT-3.1.0-1]
-        opened = self._shore.clients.connect(connect, self)
-        if isinstance(opened, Connack):
-            logger.warning(
-                "connection refused connection=%d peer=%s reason=0x%02x",
-                self._number,
-                self.identity,
-                opened.reason,
-            )
-            asked = connect.properties or {}
-            if fits(opened, connect.protocol_version, asked.get(MAXIMUM_PACKET_SIZE, 0)):
-                self._send(opened)
-            self._drop()
+        self._connect = connect
+        try:
+            if self._is_beyond_limit:
+                raise ServerBusy("the server has as many connections as it takes")
+            self._entry, self._terms = self._shore.clients.connect(connect, self)
+        except IsthmusError as error:
+            self.close(error)
             return False
-        self._entry, self._terms = opened
+        self._connect = None
         self._cancel_timer()
         self._cancel_timer = None
         if self._terms.keep_alive_s:
@@ -291,12 +322,36 @@ class MqttConnection(asyncio.BufferedProtocol):
         return True
 
     def _refusal(self, error: IsthmusError) -> Connack | None:
-        """Return the CONNACK for a CONNECT that could not be read, if one can be sent."""
+        """Return the CONNACK that refuses a CONNECT, if one can be sent.
+
+        Of a CONNECT that could not be read nobody knows what its client takes.
+        """
         version = self._decoder.version
         reason = reason_in(CONNACK, error)
         if not version or (version < 5 and connack_code(reason) is None):
             return None
-        return Connack(False, reason, None)
+        if version < 5 or self._connect is None:
+            return Connack(False, reason, None)
+        asked = self._connect.properties or {}
+        return _explained(
+            Connack(False, reason, None),
+            error,
+            asked.get(MAXIMUM_PACKET_SIZE, 0),
+            problem_info=asked.get(REQUEST_PROBLEM_INFO, 1) == 1,
+        )
+
+    def _farewell(self, error: IsthmusError) -> Disconnect | None:
+        """Return the DISCONNECT that says why, to a client of MQTT 5."""
+        terms = self._terms
+        assert terms is not None
+        if terms.version < 5:
+            return None
+        return _explained(
+            Disconnect(reason_in(DISCONNECT, error), None),
+            error,
+            terms.packet_size_max,
+            problem_info=terms.problem_info,
+        )
 
     def _connect_timed_out(self) -> None:
         self.close(KeepAliveTimeout("no CONNECT within the time allowed"))
@@ -370,3 +425,22 @@ def identity_of(
     user = user_of(shown, listener.user_from) if shown else ""
     reason = "its certificate names no user" if shown and not user else ""
     return Identity(address, port, listener.name, user), reason
+
+
+def _explained(
+    packet: Answer, error: IsthmusError, packet_size_max: int, *, problem_info: bool
+) -> Answer | None:
+    """Return a CONNACK or DISCONNECT with as much beside its reason as its client takes.
+
+    The Server Reference, where there is one, is worth more than the Reason String; None: not
+    even the bare packet [MQTT-3.2.2-19, MQTT-3.14.2-3].
+    """
+    text = {REASON_STRING: text_of(error)} if problem_info else {}
+    reference: dict[int, str] = {}
+    if isinstance(error, Redirected) and error.reference:
+        reference[SERVER_REFERENCE] = error.reference
+    for properties in ({**reference, **text}, reference, None):
+        packet.properties = properties
+        if fits(packet, VERSION_5, packet_size_max):
+            return packet
+    return None

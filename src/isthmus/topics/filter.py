@@ -63,6 +63,11 @@ def parse_shared(topic_filter: str) -> tuple[str, str]:
     return group, inner
 
 
+def has_wildcard(topic_filter: str) -> bool:
+    """Say whether a checked topic filter can match more than one topic name."""
+    return "+" in topic_filter or "#" in topic_filter
+
+
 def filter_matches(topic_filter: str, name: str) -> bool:
     """Return whether a valid, unshared filter wants messages of this topic name.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tests.sim import SimRuntime
 
 if TYPE_CHECKING:
-    from isthmus.errors import IsthmusError
+    from isthmus.errors import IsthmusError, Redirected
 
 from isthmus.broker.broker import Broker
 from isthmus.broker.clients import Clients
@@ -88,10 +88,7 @@ class Client:
             {ids[name]: value for name, value in properties.items()},
         )
         self.sent = bytearray()
-        opened = self.shore.clients.connect(connect, self)
-        if isinstance(opened, Connack):
-            return opened
-        self.entry = opened[0]
+        self.entry, _ = self.shore.clients.connect(connect, self)
         self.shore.runtime.settle()
         packet, *rest = self.packets()
         assert isinstance(packet, Connack)
@@ -138,6 +135,7 @@ class Shore:
         runtime: SimRuntime | None = None,
         output_max: int = 1 << 20,
         now_ms: int = 1_700_000_000_000,
+        redirected: Redirected | None = None,
     ) -> None:
         self.routes = routes
         self.runtime = runtime or SimRuntime(now_ms=now_ms)
@@ -150,6 +148,7 @@ class Shore:
             queue_length_max=1000,
             output_bytes_max=output_max,
             subscriptions_max=10,
+            redirected=redirected,
         )
 
     def crash(self) -> Shore:

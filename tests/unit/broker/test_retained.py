@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from isthmus.errors import IsthmusError
 
 QUOTA_EXCEEDED = ReasonCode.QUOTA_EXCEEDED
+NOBODY = ReasonCode.NO_MATCHING_SUBSCRIBERS
 RETAINED = "__mqtt_retained"
 
 
@@ -61,7 +62,7 @@ def test_the_acknowledgement_comes_when_both_are_durable(late: str, qos: int) ->
     assert told(client) == []
     assert shore.broker.backlog_bytes == 0 or late == "mqtt"
     captured.answer(None)
-    assert told(client) == [(PUBACK if qos == 1 else PUBREC, 0)]
+    assert told(client) == [(PUBACK if qos == 1 else PUBREC, NOBODY)]
     assert shore.broker.backlog_bytes == 0
 
 
@@ -82,7 +83,7 @@ def test_a_refusal_of_either_is_told(
     assert told(client) == [(PUBACK if qos == 1 else PUBREC, reason)]
     assert client.closed is None
     publish(client, qos)  # a QoS 2 id that was refused is free again
-    assert told(client) == [(PUBACK if qos == 1 else PUBREC, 0)]
+    assert told(client) == [(PUBACK if qos == 1 else PUBREC, NOBODY)]
 
 
 @pytest.mark.parametrize("refused", ["mqtt", RETAINED])
@@ -118,10 +119,10 @@ def test_nobody_waits_for_what_is_not_to_be_retained() -> None:
     client = shore.client()
     captured = Captured(shore, RETAINED)
     client.send(Publish(b"t", b"", 1, True, packet_id=5))
-    assert told(client) == [(PUBACK, 0)]
+    assert told(client) == [(PUBACK, NOBODY)]
     shore.broker.retained._count_max = 0
     publish(client, 1)
-    assert told(client) == [(PUBACK, 0)]
+    assert told(client) == [(PUBACK, NOBODY)]
     assert (captured.tickets, shore.broker.retained.refused) == ([], 1)
 
 

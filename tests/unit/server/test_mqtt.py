@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.unit.broker.shore import Shore
 
-from isthmus.errors import ServerShuttingDown
+from isthmus.app import farewell
+from isthmus.config import MqttSettings
+from isthmus.errors import Redirected, ServerMoved, ServerShuttingDown, UseAnotherServer
 from isthmus.mqtt.codec import Decoder, encode
 from isthmus.mqtt.handshake import Offer
 from isthmus.mqtt.packets import (
@@ -21,8 +23,19 @@ from isthmus.mqtt.packets import (
     Subscribe,
     Will,
 )
-from isthmus.mqtt.properties import MAXIMUM_PACKET_SIZE, REQUEST_PROBLEM_INFO, SERVER_KEEP_ALIVE
-from isthmus.server.mqtt import MqttListener, MqttShore
+from isthmus.mqtt.properties import (
+    MAXIMUM_PACKET_SIZE,
+    REASON_STRING,
+    REQUEST_PROBLEM_INFO,
+    SERVER_KEEP_ALIVE,
+    SERVER_REFERENCE,
+)
+from isthmus.server.mqtt import (
+    REFUSALS_MAX,
+    REFUSED_BYTES_MAX,
+    MqttListener,
+    MqttShore,
+)
 from isthmus.wire.buffer import WriteBuffer
 
 if TYPE_CHECKING:
@@ -168,14 +181,16 @@ def test_a_listener_has_limits_of_its_own_and_those_of_the_shore(shore: MqttShor
     small = listener_of(shore, connections_max=1, keep_alive_max_s=7)
     first = Wire(shore, listener=small)
     assert first.connect("a", 60).properties[SERVER_KEEP_ALIVE] == 7
-    assert Wire(shore, listener=small).transport.aborted
+    busy = Wire(shore, listener=small)
+    assert busy.connect().reason == 0x89
+    busy.connection.connection_lost(None)
     others = [Wire(shore), Wire(shore)]
     assert SERVER_KEEP_ALIVE not in others[0].connect("b", 60).properties
-    assert Wire(shore).transport.aborted  # three are open
+    assert Wire(shore).connect().reason == 0x89  # three are open
     first.connection.close(ServerShuttingDown(""))
     first.connection.connection_lost(None)
     assert small.connections == 0
-    assert not Wire(shore, listener=small).transport.aborted
+    assert Wire(shore, listener=small).connect().reason == 0
 
 
 def test_a_connection_knows_where_it_comes_from(shore: MqttShore) -> None:
@@ -426,12 +441,24 @@ def test_a_slow_client_is_held_back_and_loses_nothing(shore: MqttShore) -> None:
     assert [packet.payload for packet in slow.packets()] == [b"0", b"1", b"2", b"3", b"4"]
 
 
-def test_connections_are_limited(shore: MqttShore) -> None:
+@pytest.mark.parametrize(("version", "reason"), [(3, 3), (4, 3), (5, 0x89)])
+def test_connections_are_limited(shore: MqttShore, version: int, reason: int) -> None:
+    """[MQTT 5.0, 3.2.2.2]"""
     wires = [Wire(shore) for _ in range(3)]
-    refused = Wire(shore)
-    assert refused.transport.aborted
+    refused = Wire(shore, version)
+    assert refused.connect().reason == reason
+    assert refused.transport.closed
     wires[0].connection.connection_lost(None)
-    assert not Wire(shore).transport.aborted
+    assert Wire(shore).connect().reason == 0
+
+
+def test_clients_beyond_the_limit_cannot_say_much(shore: MqttShore) -> None:
+    crowd = [Wire(shore) for _ in range(3 + REFUSALS_MAX)]
+    assert not crowd[-1].transport.aborted
+    assert Wire(shore).transport.aborted
+    crowd[-1].send(Connect(5, "c", username="u" * REFUSED_BYTES_MAX))
+    assert [packet.reason for packet in crowd[-1].packets()] == []
+    assert crowd[-1].transport.closed
 
 
 def test_a_bug_of_ours_costs_one_connection(
@@ -442,11 +469,26 @@ def test_a_bug_of_ours_costs_one_connection(
     other.connect("o")
     monkeypatch.setattr(shore.clients, "receive", lambda *_: 1 / 0)
     wire.send(Pingreq())
+    (disconnect,) = wire.packets()
+    assert disconnect.reason == 0x80
     assert wire.transport.closed
     assert "ZeroDivisionError" in caplog.text
     monkeypatch.undo()
     other.send(Pingreq())
     assert len(other.packets()) == 1
+
+
+def test_a_bug_in_closing_costs_no_more(
+    shore: MqttShore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    wire = Wire(shore)
+    wire.connect("c")
+    monkeypatch.setattr(shore.clients, "receive", lambda *_: 1 / 0)
+    monkeypatch.setattr(shore.clients, "lost", lambda *_: [][0])
+    wire.send(Pingreq())
+    assert wire.transport.closed
+    assert "ZeroDivisionError" in caplog.text
+    assert "IndexError" in caplog.text
 
 
 def test_a_shutdown_is_told(shore: MqttShore) -> None:
@@ -468,3 +510,41 @@ def test_a_closing_connection_that_takes_nothing_is_aborted(shore: MqttShore) ->
     assert not wire.transport.aborted
     runtime.advance(10_000)
     assert wire.transport.aborted
+
+
+@pytest.mark.parametrize(("version", "reasons"), [(4, []), (5, [0x9C])])
+def test_at_a_shutdown_clients_are_told_where_to_go(
+    shore: MqttShore, version: int, reasons: list[int]
+) -> None:
+    """[MQTT 5.0, 4.11]"""
+    wire = Wire(shore, version)
+    wire.connect()
+    shore.close(farewell(MqttSettings(server_reference="b:1883")))
+    told = wire.packets()
+    assert [packet.reason for packet in told] == reasons
+    assert all(packet.properties[SERVER_REFERENCE] == "b:1883" for packet in told)
+
+
+@pytest.mark.parametrize("kind", [UseAnotherServer, ServerMoved])
+@pytest.mark.parametrize("version", [4, 5])
+def test_clients_are_sent_elsewhere(version: int, kind: type[Redirected]) -> None:
+    """[MQTT 5.0, 4.11]"""
+    clients = Shore(redirected=kind("elsewhere", "b:1883 c:1883")).clients
+    shore = MqttShore(clients, connections_max=3)
+    connack = Wire(shore, version).connect()
+    if version == 4:
+        assert connack == Connack(False, 3)
+        return
+    assert connack.reason == (0x9D if kind is ServerMoved else 0x9C)
+    assert connack.properties == {SERVER_REFERENCE: "b:1883 c:1883", REASON_STRING: "elsewhere"}
+
+
+def test_what_has_no_room_is_left_out_the_reason_string_first() -> None:
+    clients = Shore(redirected=ServerMoved("elsewhere", "b:1")).clients
+    shore = MqttShore(clients, connections_max=3)
+    told = []
+    for packet_size_max in (40, 15, 5, 4):
+        wire = Wire(shore)
+        wire.send(Connect(5, "c", properties={MAXIMUM_PACKET_SIZE: packet_size_max}))
+        told.append([(packet.properties or {}).keys() for packet in wire.packets()])
+    assert told == [[{SERVER_REFERENCE, REASON_STRING}], [{SERVER_REFERENCE}], [set()], []]

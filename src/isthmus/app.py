@@ -22,7 +22,7 @@ from isthmus.admin.http import serve_http
 from isthmus.broker.broker import Broker
 from isthmus.broker.clients import Clients
 from isthmus.broker.routes import Route, RouteTable
-from isthmus.config_listeners import TLS_SCHEMES
+from isthmus.config_listeners import TLS_SCHEMES, WEB_SCHEMES
 from isthmus.errors import ServerMoved, ServerShuttingDown, UseAnotherServer
 from isthmus.mqtt.handshake import Offer
 from isthmus.server.kafka import KafkaShore
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from isthmus.config import KafkaSettings, MqttSettings, Settings
     from isthmus.config_listeners import MqttListenerSettings
     from isthmus.errors import IsthmusError
+    from isthmus.server.proxy import Origin
 
 logger = logging.getLogger(__name__)
 
@@ -230,11 +231,11 @@ def mqtt_listening(
         connect_timeout_s=settings.connect_timeout_s,
         user_from=settings.tls.user_from,
     )
-    protocol: Callable[[], asyncio.BaseProtocol] = listener.connection
+    protocol = protocol_of(listener, settings)
     if settings.proxy_protocol:
         protocol = partial(
             ProxyHeader,
-            listener.connection,
+            protocol,
             trusted=[ip_network(each) for each in settings.proxy_from],
             timeout_s=settings.connect_timeout_s,
         )
@@ -252,6 +253,23 @@ def farewell(settings: MqttSettings) -> IsthmusError:
     if settings.server_reference:
         return UseAnotherServer(text, settings.server_reference)
     return ServerShuttingDown(text)
+
+
+def protocol_of(
+    listener: MqttListener, settings: MqttListenerSettings
+) -> Callable[..., asyncio.BufferedProtocol]:
+    """Return what makes a connection's protocol; it may be told whom a proxy connects."""
+    if settings.address.scheme not in WEB_SCHEMES:
+        return listener.connection
+
+    from isthmus.server.websocket import WebSocketConnection
+
+    def connection(origin: Origin | None = None) -> WebSocketConnection:
+        return WebSocketConnection(
+            listener.connection(origin), path=settings.address.path, origins=settings.origins
+        )
+
+    return connection
 
 
 def kafka_shore(

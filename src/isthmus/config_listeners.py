@@ -22,22 +22,26 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 MQTT_PACKET_BYTES_MAX: Final = 268_435_460  # fixed header and the longest rest [MQTT-1.5.5]
-MQTT_SCHEMES: Final = ("tcp", "tls", "unix")
-TLS_SCHEMES: Final = ("tls",)
+MQTT_SCHEMES: Final = ("tcp", "tls", "ws", "wss", "unix")
+TLS_SCHEMES: Final = ("tls", "wss")
+WEB_SCHEMES: Final = ("ws", "wss")
 UNIX_PATH_BYTES_MAX: Final = 107  # and a zero behind it [unix(7)]
 
 
 class Address(Struct, frozen=True):
-    """Where to listen: `tcp://HOST:PORT` or `unix://PATH`; port 0 lets the system choose."""
+    """Where to listen: `tcp://HOST:PORT`, `ws://HOST:PORT/PATH`, `unix://PATH` and so on.
+
+    Port 0 lets the system choose.
+    """
 
     scheme: str
     host: str
     port: int
-    path: str = ""  # of the socket's file
+    path: str = ""  # of the socket's file, or in the URL of a WebSocket (empty: any)
 
     @property
     def authority(self) -> str:
-        """Return `HOST:PORT`, with IPv6 in brackets; the path where there is only that."""
+        """Return `HOST:PORT`, with IPv6 in brackets; the path of a file."""
         if self.scheme == "unix":
             return self.path
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -53,7 +57,8 @@ class Address(Struct, frozen=True):
             return False
 
     def __str__(self) -> str:
-        return f"{self.scheme}://{self.authority}"
+        path = self.path if self.scheme in WEB_SCHEMES else ""
+        return f"{self.scheme}://{self.authority}{path}"
 
 
 Addresses: TypeAlias = tuple[Address, ...]
@@ -177,6 +182,9 @@ class MqttListenerSettings(MqttLimits, frozen=True, kw_only=True):
     proxy_from: tuple[str, ...] = ()
     """Addresses or networks of these proxies; empty: whoever connects is believed."""
 
+    origins: tuple[str, ...] = ()
+    """Web sites whose pages may connect, as in ["https://a.example"]; empty: all."""
+
     tls: TlsOptions = TlsOptions()
     """What it has otherwise than `[tls]`, except for `reload_check_s`."""
 
@@ -194,7 +202,7 @@ MqttListeners: TypeAlias = tuple[MqttListenerSettings, ...]
 
 
 def parse_address(text: str, schemes: tuple[str, ...] = ("tcp",)) -> Address:
-    """Read `tcp://HOST:PORT`, with IPv6 in brackets, or `unix://PATH`. Raises ConfigError."""
+    """Read an address; IPv6 stands in brackets. Raises ConfigError."""
     scheme, separator, rest = text.strip().partition("://")
     if not separator:
         raise ConfigError(f"the address {text!r} needs a scheme in front, as in tcp://{text}")
@@ -208,7 +216,18 @@ def parse_address(text: str, schemes: tuple[str, ...] = ("tcp",)) -> Address:
                 " unix:///run/isthmus/mqtt.sock"
             )
         return Address(scheme, "", 0, rest)
-    host, separator, port = rest.rpartition(":")
+    path = ""
+    if scheme in WEB_SCHEMES:
+        rest, slash, path = rest.partition("/")
+        path = slash + path
+        if not re.fullmatch(r"[!-~]*", path) or set(path) & set("?#"):
+            raise ConfigError(f"the path in {text!r} is none that a URL may have")
+    return Address(scheme, *host_and_port(rest, text), path)
+
+
+def host_and_port(authority: str, text: str) -> tuple[str, int]:
+    """Read `HOST:PORT` as it stands in the address `text`. Raises ConfigError."""
+    host, separator, port = authority.rpartition(":")
     if not separator or not host:
         raise ConfigError(f"{text!r} needs a host and a port, as in tcp://127.0.0.1:1883")
     if host.startswith("[") and host.endswith("]"):
@@ -223,27 +242,34 @@ def parse_address(text: str, schemes: tuple[str, ...] = ("tcp",)) -> Address:
         raise ConfigError(f"{host!r} in {text!r} is neither a host name nor an IP address")
     if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65_535:
         raise ConfigError(f"the port in {text!r} is not a number from 0 to 65535")
-    return Address(scheme, host, int(port))
+    return host, int(port)
 
 
 def check_listener(listener: MqttListenerSettings, own: Collection[str]) -> None:
     """Refuse what would leave a listener less closed than it reads; `own` are its own keys."""
-    address, tls = listener.address, listener.tls
+    address = listener.address
+    encrypted = address.scheme in TLS_SCHEMES
     if "mode" in own and address.scheme != "unix":
         raise ConfigError(f"mode has no effect on {address}, which is no file")
+    if listener.origins and address.scheme not in WEB_SCHEMES:
+        raise ConfigError(f"origins has no effect on {address}, which is no WebSocket")
+    if "tls" in own and not encrypted:
+        raise ConfigError(f"tls has no effect on {address}: only tls:// and wss:// have it")
     if listener.proxy_from and (not listener.proxy_protocol or address.scheme == "unix"):
         raise ConfigError("proxy_from has no effect without proxy_protocol, nor on a file")
-    if listener.proxy_protocol and address.scheme in TLS_SCHEMES:
+    if listener.proxy_protocol and encrypted:
         raise ConfigError(f"proxy_protocol is for listeners without TLS, and {address} has it")
     for network in listener.proxy_from:
         try:
             ipaddress.ip_network(network)
         except ValueError as error:
             raise ConfigError(f"proxy_from: {error}") from None
-    if address.scheme not in TLS_SCHEMES:
-        if "tls" in own:
-            raise ConfigError(f"tls has no effect on {address}: only tls:// is encrypted")
-        return
+    if encrypted:
+        check_tls(address, listener.tls)
+
+
+def check_tls(address: Address, tls: TlsOptions) -> None:
+    """Refuse TLS without what it needs, or with what it does not use."""
     if not tls.certificate:
         raise ConfigError(f"{address} needs tls.certificate, for itself or in [tls]")
     asks = tls.client_certificates != "none"
@@ -267,7 +293,7 @@ def check_distinct(addresses: Addresses) -> None:
     """Refuse the same address and port twice; port 0 is another one each time."""
     seen: set[str] = set()
     for address in addresses:
-        if (address.port or address.path) and address.authority in seen:
+        if (address.port or address.scheme == "unix") and address.authority in seen:
             raise ConfigError(
                 f"{address.authority} is to be listened on twice; change one of them"
             )
@@ -290,7 +316,7 @@ def own_of(listener: MqttListenerSettings, mqtt: MqttLimits, tls: TlsOptions) ->
     plain = MqttListenerSettings(address=listener.address)
     own |= {
         key: getattr(listener, key)
-        for key in ("mode", "proxy_protocol", "proxy_from")
+        for key in ("mode", "proxy_protocol", "proxy_from", "origins")
         if getattr(listener, key) != getattr(plain, key)
     }
     own_tls = different(listener.tls, tls, TlsOptions)

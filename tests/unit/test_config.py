@@ -232,6 +232,23 @@ def test_a_socket_may_be_a_file(path: str) -> None:
     assert "listened on twice" in mistake(assignments=[twice])
 
 
+@pytest.mark.parametrize("path", ["", "/", "/mqtt", "/a/b"])
+def test_a_websocket_has_a_path(path: str) -> None:
+    address = parse_address(f"ws://[::1]:9001{path}", ("ws",))
+    assert (address.host, address.port, address.path) == ("::1", 9001, path)
+    assert str(address) == f"ws://[::1]:9001{path}"
+    listeners = (
+        "mqtt.listeners=ws://[::1]:0/a,ws://[::1]:0/a,{scheme}://[::1]:5/a,tcp://[::1]:5"
+    )
+    assert "listened on twice" in mistake(assignments=[listeners.format(scheme="ws")])
+
+
+@pytest.mark.parametrize("path", ["/a b", "/a?b", "/a#b", "/\xe4"])
+def test_a_path_is_one_that_a_url_may_have(path: str) -> None:
+    with pytest.raises(ConfigError, match="none that a URL may have"):
+        parse_address(f"ws://127.0.0.1:1{path}", ("ws",))
+
+
 @pytest.mark.parametrize("path", ["", "x" * 108])
 def test_a_path_is_as_long_as_the_system_takes(path: str) -> None:
     with pytest.raises(ConfigError, match="a path of 1 to 107 bytes"):
@@ -394,6 +411,11 @@ TLS = "mqtt.listeners=[{address='tls://127.0.0.1:1', tls={certificate='x', %s}}]
             TLS.replace(" tls=", " proxy_protocol=true, tls=") % "key='x'",
             "is for listeners without TLS",
         ),
+        (
+            "mqtt.listeners=[{address='tcp://127.0.0.1:1', origins=['https://a.example']}]",
+            "origins has no effect",
+        ),
+        ("mqtt.listeners=wss://127.0.0.1:1/mqtt", "needs tls.certificate"),
         ("mqtt.listeners=[{address='unix://x', mode='rw'}]", "mode must be three digits"),
         ("kafka.listeners=tls://127.0.0.1:1", "this can listen on tcp:// only"),
     ],

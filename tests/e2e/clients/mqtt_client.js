@@ -1,6 +1,8 @@
 // mqtt.js for the end-to-end tests: lines of JSON in and out, payloads as base64.
 //
 //   node mqtt_client.js HOST PORT publish            one message a line on stdin; ends when all are acknowledged
+// MQTT_SCHEME is mqtt (the default), ws or wss; NODE_EXTRA_CA_CERTS names whom to believe.
+//
 //   node mqtt_client.js HOST PORT subscribe FILTER QOS   {"subscribed": [qos]} first, then one message a line
 
 import { createInterface } from 'node:readline'
@@ -10,6 +12,8 @@ const [host, port, action, filter, qos] = process.argv.slice(2)
 const client = await mqtt.connectAsync({
   host,
   port: Number(port),
+  protocol: process.env.MQTT_SCHEME ?? 'mqtt',
+  path: '/mqtt',
   protocolVersion: 5,
   reconnectPeriod: 0,
   connectTimeout: 120_000,

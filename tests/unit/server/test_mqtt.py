@@ -55,11 +55,14 @@ class FakeTransport:
     def get_write_buffer_size(self) -> int:
         return self.unsent
 
-    def get_extra_info(self, name: str) -> Any:
-        return ("127.0.0.1", 5000) if name == "peername" else None
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return ("127.0.0.1", 5000) if name == "peername" else default
 
-    def set_write_buffer_limits(self, high: int) -> None:
+    def set_write_buffer_limits(self, high: int, low: int | None = None) -> None:
         assert high > 0
+
+    def is_closing(self) -> bool:
+        return self.closed or self.aborted
 
     def write(self, data: bytes) -> None:
         assert not self.closed

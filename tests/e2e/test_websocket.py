@@ -1,0 +1,87 @@
+"""MQTT over WebSocket and secure WebSocket, with paho and mqtt.js."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.certificates import Authority
+from tests.e2e.mqtt_programs import Message, MqttJs, paho_client, paho_publish, paho_subscribe
+from tests.e2e.patience import TIMEOUT_S
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from paho.mqtt.client import Client
+    from tests.e2e.server_process import ServerProcess
+
+    Start = Callable[..., ServerProcess]
+
+PAYLOADS = (b"", bytes(range(256)) * 2000, b"x")
+
+
+@pytest.fixture(params=["ws", "wss"])
+def scheme(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def ca(tmp_path: Path) -> Authority:
+    return Authority(tmp_path / "ca")
+
+
+@pytest.fixture
+def server(start_server: Start, scheme: str, ca: Authority) -> ServerProcess:
+    settings = {"mqtt.listeners": f"{scheme}://127.0.0.1:0/mqtt"}
+    if scheme == "wss":
+        settings["tls.certificate"] = str(ca.issue("server", "localhost", "127.0.0.1"))
+    return start_server(settings=settings)
+
+
+def test_paho_publishes_and_reads(
+    server: ServerProcess, scheme: str, ca: Authority, unique: str
+) -> None:
+    def prepare(client: Client) -> None:
+        if scheme == "wss":
+            client.tls_set(str(ca.certificate))
+
+    with paho_client(server.mqtt, transport="websockets", prepare=prepare) as client:
+        inbox = paho_subscribe(client, unique, qos=2)
+        messages = [Message(unique, payload, 2) for payload in PAYLOADS]
+        paho_publish(client, messages)
+        assert inbox.wait(len(messages)) == messages
+
+
+def test_mqtt_js_publishes_and_reads(
+    server: ServerProcess,
+    scheme: str,
+    ca: Authority,
+    unique: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    program = MqttJs()
+    if program.missing():
+        pytest.skip(program.missing())
+    monkeypatch.setenv("MQTT_SCHEME", scheme)
+    monkeypatch.setenv("NODE_EXTRA_CA_CERTS", str(ca.certificate))
+    messages = [Message(unique, payload, 1) for payload in PAYLOADS]
+    with program.subscribe(server.mqtt, unique) as inbox:
+        program.publish(server.mqtt, messages)
+        assert inbox.wait(len(messages)) == messages
+
+
+def test_a_browser_on_the_wrong_page_is_told_so(start_server: Start) -> None:
+    listener = '{address = "ws://127.0.0.1:0/mqtt", proxy_protocol = true}'
+    server = start_server(settings={"mqtt.listeners": f"[{listener}]"})
+    with socket.create_connection(server.mqtt, TIMEOUT_S) as plain:
+        plain.sendall(
+            b"PROXY TCP4 203.0.113.9 10.0.0.1 51000 80\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n"
+        )
+        answer = b""
+        while data := plain.recv(1 << 16):
+            answer += data
+    assert answer.startswith(b"HTTP/1.1 404 ")
+    (line,) = (line for line in server.log_lines() if "WebSocket" in line)
+    assert "peer=203.0.113.9:51000" in line

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
     from isthmus.config_listeners import Address
     from isthmus.server.tls import Certificates
+
+logger = logging.getLogger(__name__)
 
 BACKLOG = 4096  # connections that wait to be accepted: ten thousand devices may come at once
 SHUTDOWN_S = 5.0  # a closing TLS connection has this long to say goodbye
@@ -37,6 +40,7 @@ class Listening:
         self._certificates = certificates
         self._handshake_timeout_s = handshake_timeout_s
         self._server: asyncio.Server | None = None
+        self._outdated = False  # whether it listens with a context of before
 
     async def open(self) -> None:
         """Accept connections, with the newest certificates.
@@ -44,34 +48,49 @@ class Listening:
         May be called again: whoever is connected, or in the middle of a handshake, goes on with
         what it has begun, and who waits in the backlog finds the new one.
         """
-        before = self._server
         certificates = self._certificates
         loop = asyncio.get_running_loop()
         is_file = self._bound.family == socket.AF_UNIX
         create = loop.create_unix_server if is_file else loop.create_server
-        self._server = await create(
+        server = await create(
             self._protocol,
             sock=self._bound.dup(),
             ssl=certificates.context if certificates is not None else None,
             ssl_handshake_timeout=self._handshake_timeout_s if certificates else None,
             ssl_shutdown_timeout=SHUTDOWN_S if certificates else None,
         )
-        if before is not None:
-            before.close()
+        if self._server is not None:
+            self._server.close()
+        self._server = server
 
     async def renew(self, *, forced: bool) -> None:
-        """Listen with new certificates if their files have changed, or anyway."""
+        """Listen with new certificates if their files have changed, or anyway.
+
+        Where that cannot be, for want of a descriptor say, it is tried again the next time.
+        """
         certificates = self._certificates
-        if certificates is not None and await asyncio.to_thread(
-            certificates.reload, forced=forced
-        ):
+        if certificates is None:
+            return
+        if await asyncio.to_thread(certificates.reload, forced=forced):
+            self._outdated = True
+        if not self._outdated or self._is_closed():
+            return
+        try:
             await self.open()
+            self._outdated = False
+        except OSError as error:
+            logger.error("certificates not in use yet reason=%s", error)
+        if self._is_closed() and self._server is not None:  # meanwhile
+            self._server.close()
 
     def close(self) -> None:
         """Accept no more."""
         if self._server is not None:
             self._server.close()
         close_socket(self._bound)
+
+    def _is_closed(self) -> bool:
+        return self._bound.fileno() < 0
 
 
 async def keep_renewed(

@@ -68,7 +68,7 @@ class Certificates:
         self._stamps = stamps  # those that fail are not tried again until they change
         try:
             self.context = self._load()
-        except ConfigError as error:
+        except (ConfigError, OSError) as error:  # or a file went away while it was read
             logger.error("certificates kept listener=%s reason=%s", self._listener, error)
             return False
         logger.info("certificates reloaded listener=%s", self._listener)

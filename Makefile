@@ -26,7 +26,9 @@ build: $(STAMPS)/compiled
 run: build
 	$(BIN)/isthmus demo $(DEMO)
 
-test: lint unit pure e2e
+# The end-to-end tests wait for half of their time, so the others run beside them.
+test: lint
+	$(MAKE) -j2 --output-sync=target e2e unit pure
 
 unit: build $(STAMPS)/tools
 	ISTHMUS_COMPILED=1 $(BIN)/python -m pytest -q -m "not e2e"

@@ -101,6 +101,10 @@ class NotAuthorized(Refused):
     """The principal may not do this."""
 
 
+class BadCredentials(Refused):
+    """The client is not who it says, or does not show it."""
+
+
 class AuthenticationMethodUnknown(Refused):
     """The authentication method of a CONNECT is not one of the server's."""
 

@@ -216,6 +216,7 @@ def opened(version: int, side: str) -> Decoder:
         return Decoder(PACKET_SIZE_MAX, version)
     decoder = Decoder(PACKET_SIZE_MAX)
     assert len(decoder.feed(encoded(Connect(version, ""), version))) == 1
+    assert decoder.go_on() == []
     return decoder
 
 
@@ -253,6 +254,18 @@ def test_a_connect_survives_the_wire(connect: Connect, cut: int) -> None:
     assert decoder.feed(stream[:cut]) + decoder.feed(stream[cut:]) == [connect]
     assert decoder.error is None
     assert decoder.version == connect.protocol_version
+
+
+@given(VERSIONS.flatmap(connects), st.binary(max_size=100), st.integers(0, 300))
+def test_what_follows_a_connect_waits_unread(connect: Connect, behind: bytes, cut: int) -> None:
+    """[MQTT-3.1.4-6]"""
+    version = connect.protocol_version
+    stream = encoded(connect, version) + behind
+    decoder = Decoder(PACKET_SIZE_MAX)
+    assert decoder.feed(stream[:cut]) + decoder.feed(stream[cut:]) == [connect]
+    assert decoder.error is None
+    found = decoder.go_on()
+    assert (found, type(decoder.error)) == outcome([behind], version, "client")
 
 
 # --- whatever bytes come ----------------------------------------------------------------------

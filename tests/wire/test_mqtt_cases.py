@@ -41,6 +41,7 @@ def decoder_for(case: dict[str, Any]) -> Decoder:
     decoder = Decoder(PACKET_SIZE_MAX)
     if case["version"]:
         assert len(decoder.feed(octets(OPENING[case["version"]]))) == 1
+        assert decoder.go_on() == []
     return decoder
 
 

@@ -1,45 +1,51 @@
 """What MQTT clients ask for besides messages: to connect, to subscribe, to leave.
 
 Joins the session table, the subscriptions and the retained messages; the broker next door moves
-the messages themselves. A connection calls `connect` with its CONNECT, then `receive` with all
-that follows, and `lost` when it is gone.
+the messages themselves. A connection calls `open` with its CONNECT, `receive` with all that
+follows once it was `opened`, and `lost` when it is gone.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import OrderedDict
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from isthmus.broker.session_recovery import recover
 from isthmus.broker.sessions import SessionTable
 from isthmus.broker.subscriptions import Subscription, encode_identifier
 from isthmus.errors import (
+    AuthenticationMethodUnknown,
     IdentifiersNotSupported,
     SharedNotSupported,
+    TooLarge,
     TopicInvalid,
     UnexpectedPacket,
     WildcardsNotSupported,
 )
 from isthmus.mqtt.control import NO_LOCAL
-from isthmus.mqtt.handshake import Offer, Terms, agree
+from isthmus.mqtt.handshake import Offer, Terms, agree, fits
+from isthmus.mqtt.opening import Opening
 from isthmus.mqtt.packets import (
+    AUTH,
     DISCONNECT,
     PINGREQ,
     SUBSCRIBE,
     UNSUBSCRIBE,
+    VERSION_5,
     Connect,
     Pingresp,
     Publish,
     Suback,
     Unsuback,
 )
-from isthmus.mqtt.properties import SESSION_EXPIRY, SUBSCRIPTION_ID, WILL_DELAY
+from isthmus.mqtt.properties import AUTH_METHOD, SESSION_EXPIRY, SUBSCRIPTION_ID, WILL_DELAY
 from isthmus.mqtt.reasons import SUBACK_FAILURE, ReasonCode, name_of
 from isthmus.topics.filter import SHARED_PREFIX, check_topic_filter, has_wildcard
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from isthmus.broker.broker import Broker
     from isthmus.broker.sessions import Connection, SessionEntry
@@ -68,15 +74,18 @@ class Clients:
         output_bytes_max: int,
         subscriptions_max: int,
         redirected: Redirected | None = None,
+        authenticate: Callable[[Opening], None] | None = None,
     ) -> None:
         """Take up the sessions of the last run.
 
-        `redirected`: what every client is told instead of being let in.
+        `redirected`: what every client is told instead of being let in. `authenticate` decides
+        who is; without it everyone is who comes without a method [MQTT-4.12.0-1].
         """
         self._broker = broker
         self.runtime = broker.runtime
         self.congested = broker.congested
         self._redirected = redirected
+        self._authenticate = authenticate
         self._subscriptions_max = subscriptions_max
         # the new topic filters of each session whose retained messages are still to be sent
         self._ungreeted: OrderedDict[Session, OrderedDict[str, None]] = OrderedDict()
@@ -95,21 +104,46 @@ class Clients:
 
     # --- connections --------------------------------------------------------------------------
 
-    def connect(self, connect: Connect, connection: Connection) -> tuple[SessionEntry, Terms]:
-        """Accept a CONNECT, sending CONNACK and what the session owes.
+    def open(self, connect: Connect, connection: Connection) -> Opening | None:
+        """Have a CONNECT judged; `connection` hears of it, now or later.
 
-        Raises the IsthmusError that refuses it.
+        Returns what takes the client's AUTH packets, None where none may come. Raises the
+        IsthmusError that refuses a CONNECT at once.
         """
         if self._redirected is not None:
             raise self._redirected
         spare_client_id = "auto-" + self._broker.runtime.random_bytes(8).hex()
         terms = agree(connect, connection.offer, spare_client_id)
+        if self._authenticate is None:
+            if AUTH_METHOD in (connect.properties or {}):
+                raise AuthenticationMethodUnknown("no authentication method is known here")
+            self._accept(terms, connection, {})
+            return None
+        opening = Opening(
+            connect,
+            self._authenticate,
+            send=connection.send_auth,
+            accepted=partial(self._accept, terms, connection),
+            refused=connection.close,
+        )
+        opening.begin()
+        return opening if opening.goes_on else None
+
+    def _accept(self, terms: Terms, connection: Connection, properties: dict[int, Any]) -> None:
+        """Give a client its session, sending CONNACK and what the session owes.
+
+        Where a session is taken over, it is by the one that was accepted last.
+        """
+        terms.properties.update(properties)
+        if properties and not fits(terms.connack(False), VERSION_5, terms.packet_size_max):
+            connection.close(TooLarge("the client takes no CONNACK"))  # [MQTT-3.1.2-24]
+            return
         entry, present = self.sessions.connect(terms, connection)
         session = entry.session
         session.answer(terms.connack(present))
         session.resume()
         self._broker.touch(session)
-        return entry, terms
+        connection.opened(entry, terms)
 
     def receive(
         self, entry: SessionEntry, connection: Connection, packets: Sequence[Any]
@@ -135,6 +169,8 @@ class Clients:
                 self._subscribe(entry, connection.offer, packet)
         elif kind == UNSUBSCRIBE:
             self._unsubscribe(session, packet)
+        elif kind == AUTH:
+            connection.authenticate_again(packet)
         elif kind == DISCONNECT:
             self._disconnect(entry, connection, packet)
             return False

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from isthmus.broker.identity import Identity
     from isthmus.errors import IsthmusError
     from isthmus.mqtt.handshake import Offer, Terms
-    from isthmus.mqtt.packets import Publish, Will
+    from isthmus.mqtt.packets import Auth, Publish, Will
     from isthmus.runtime import Runtime
 
 EXPIRY_NEVER: Final = 0xFFFF_FFFF  # [MQTT-3.1.2.11.2]
@@ -37,6 +37,15 @@ class Connection(Protocol):
 
     def transmit(self, data: bytes) -> None:
         """Send bytes to the client."""
+
+    def send_auth(self, packet: Auth) -> None:
+        """Send an AUTH, which belongs to no session."""
+
+    def opened(self, entry: SessionEntry, terms: Terms) -> None:
+        """The client was let in, and CONNACK is on its way."""
+
+    def authenticate_again(self, packet: Auth) -> None:
+        """The client that was let in sends AUTH. Raises UnexpectedPacket."""
 
     def close(self, error: IsthmusError) -> None:
         """Tell the client why, as its protocol version can, and close."""

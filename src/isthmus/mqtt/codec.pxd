@@ -31,9 +31,13 @@ cdef class Decoder:
     cdef bytes _topic
     cdef bytearray _partial
     cdef Py_ssize_t _wanted
+    cdef bint _is_held
 
     @cython.locals(found=list, size=Py_ssize_t, start=Py_ssize_t)
     cpdef list feed(self, data)
+
+    cpdef list go_on(self)
+    cdef _hold(self, data, Py_ssize_t size)
 
     @cython.locals(buffer=ReadBuffer, first=int, size=Py_ssize_t, end=Py_ssize_t)
     cdef Py_ssize_t _read(self, object data, Py_ssize_t start, list found) except -1

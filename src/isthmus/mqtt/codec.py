@@ -59,12 +59,17 @@ _PUBCOMP = packets.PUBCOMP
 _VERSION_5 = VERSION_5
 _LENGTH_MAX = VARINT_MAX
 
+HELD_BYTES_MAX: Final = 131_072  # ours
+
 _FLAGS: Final = (0, 0, 0, 0, 0, 0, 2, 0, 2, 0, 2, 0, 0, 0, 0, 0)
 """The lower half of the first byte, by packet type; a PUBLISH has its own [MQTT-2.1.3-1]."""
 
 
 class Decoder:
     """Bytes of one connection in, packets out.
+
+    Behind a CONNECT nothing is read until `go_on`: what a client says before it is let in is
+    only kept [MQTT-3.1.4-6].
 
     `version` is 0 until a CONNECT has told it. It is set even when the rest of that CONNECT is
     bad or asks for a version not spoken here, to the version in which the refusal is best
@@ -75,6 +80,7 @@ class Decoder:
     __slots__ = (
         "_body",
         "_buffer",
+        "_is_held",
         "_of_server",
         "_partial",
         "_readers",
@@ -96,6 +102,7 @@ class Decoder:
         self._topic = b""
         self._partial = bytearray()
         self._wanted = 0
+        self._is_held = False
 
     def feed(self, data: bytes | memoryview) -> list[Any]:
         """Return the packets that `data` completes, in order; see `error` afterwards.
@@ -106,12 +113,15 @@ class Decoder:
         if self.error is not None:
             return found
         size = len(data)
+        if self._is_held:
+            self._hold(data, size)
+            return found
         try:
             start = self._complete(data, size, found) if self._partial else 0
-            if start < size:
+            if start < size and not self._is_held:
                 start = self._read(data, start, found)
-                if start < size:
-                    self._partial += memoryview(data)[start:]
+            if start < size:
+                self._partial += memoryview(data)[start:]
         except ProtocolError as error:
             self.error = error.with_traceback(None)  # its frames would hold on to `data`
             self._partial = bytearray()
@@ -119,6 +129,20 @@ class Decoder:
             self._buffer.detach()
             self._body.detach()
         return found
+
+    def go_on(self) -> list[Any]:
+        """Return the packets that came behind a CONNECT, now that it was answered."""
+        self._is_held = False
+        held, self._partial = self._partial, bytearray()
+        return self.feed(bytes(held))
+
+    def _hold(self, data: Any, size: int) -> None:
+        """Keep what comes behind a CONNECT as it is, no more of it than two reads bring."""
+        if len(self._partial) + size > HELD_BYTES_MAX:
+            self.error = TooLarge(f"more than {HELD_BYTES_MAX} bytes before CONNACK")
+            self._partial = bytearray()
+        else:
+            self._partial += data
 
     # --- frames -------------------------------------------------------------------------------
 
@@ -157,6 +181,10 @@ class Decoder:
                 found.append(self._ack(data, first, end))
             else:
                 found.append(self._control(data, first, end))
+                if first >> 4 == _CONNECT:
+                    self._is_held = True
+                    start = buffer.position
+                    break
         buffer.detach()
         self._body.detach()
         return start

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from isthmus.errors import (
-    AuthenticationMethodUnknown,
     ClientIdInvalid,
     QosNotSupported,
     RetainNotSupported,
@@ -21,7 +20,6 @@ from isthmus.mqtt.codec import encode
 from isthmus.mqtt.packets import Connack
 from isthmus.mqtt.properties import (
     ASSIGNED_CLIENT_ID,
-    AUTH_METHOD,
     MAXIMUM_PACKET_SIZE,
     MAXIMUM_QOS,
     RECEIVE_MAXIMUM,
@@ -129,8 +127,6 @@ def agree(connect: Connect, offer: Offer, spare_client_id: str) -> Terms:
         check_offered(terms.will.qos, retain=terms.will.retain, terms=terms)
     if version == 5:
         asked: dict[int, Any] = connect.properties or {}
-        if AUTH_METHOD in asked:
-            raise AuthenticationMethodUnknown("no authentication method is known here")
         _agree_v5(terms, asked, offer)
         if not connect.client_id:
             terms.properties[ASSIGNED_CLIENT_ID] = spare_client_id

@@ -17,8 +17,7 @@ from isthmus.mqtt.properties import TOPIC_ALIAS
 if TYPE_CHECKING:
     from isthmus.mqtt.packets import Publish
 
-NEW = 0  # must be stored
-REPEATED = 1  # its answer is to come
+REPEATED = 1  # a repetition whose answer is to come
 ANSWERED = 2  # a repetition of what is safe: answer it again
 
 
@@ -78,7 +77,7 @@ class Incoming:
             raise UnexpectedPacket(f"topic alias {alias} was never assigned")
 
     def take(self, packet_id: int, qos: int, attachment: int) -> int:
-        """Take a PUBLISH of QoS 1 or 2: NEW, REPEATED or ANSWERED.
+        """Take a PUBLISH of QoS 1 or 2: 0 if it is new, else REPEATED or ANSWERED.
 
         A QoS 2 packet whose id is not yet released is a repetition [MQTT-4.3.3-10]. Raises
         ReceiveMaximumExceeded [MQTT-3.3.4-7].
@@ -95,7 +94,7 @@ class Incoming:
         self._unacknowledged += 1
         if qos == 2:
             self._ids[packet_id] = attachment
-        return NEW
+        return 0
 
     def count_down(self) -> None:
         """Count one publish less; those of earlier connections never counted on this one."""

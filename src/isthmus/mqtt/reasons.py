@@ -103,6 +103,7 @@ MQTT_REASON: Final[dict[type[errors.IsthmusError], int]] = {
     # understood and refused
     errors.Refused: ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR,
     errors.NotAuthorized: ReasonCode.NOT_AUTHORIZED,
+    errors.BadCredentials: ReasonCode.BAD_USER_NAME_OR_PASSWORD,
     errors.AuthenticationMethodUnknown: ReasonCode.BAD_AUTHENTICATION_METHOD,
     errors.ServerBusy: ReasonCode.SERVER_BUSY,
     errors.UseAnotherServer: ReasonCode.USE_ANOTHER_SERVER,
@@ -148,6 +149,15 @@ DISCONNECT_BY_CLIENT: Final = frozenset(
 DISCONNECT_BY_SERVER: Final = REASONS[packets.DISCONNECT] - {0x04}
 """Who may send which code in DISCONNECT [MQTT 5.0, table 3-10]."""
 
+_INSTEAD: Final = {
+    (packets.SUBACK, ReasonCode.TOPIC_NAME_INVALID): ReasonCode.TOPIC_FILTER_INVALID,
+    (packets.UNSUBACK, ReasonCode.TOPIC_NAME_INVALID): ReasonCode.TOPIC_FILTER_INVALID,
+    (packets.CONNACK, ReasonCode.SERVER_SHUTTING_DOWN): ReasonCode.SERVER_UNAVAILABLE,
+    (packets.DISCONNECT, ReasonCode.BAD_USER_NAME_OR_PASSWORD): ReasonCode.NOT_AUTHORIZED,
+    (packets.DISCONNECT, ReasonCode.BAD_AUTHENTICATION_METHOD): ReasonCode.NOT_AUTHORIZED,
+}
+"""What says nearly the same in a packet that does not know the code."""
+
 _CONNACK_CODES: Final[dict[int, int]] = {
     ReasonCode.SUCCESS: ConnackCode.ACCEPTED,
     ReasonCode.UNSPECIFIED_ERROR: ConnackCode.SERVER_UNAVAILABLE,
@@ -186,11 +196,7 @@ def reason_in(packet_type: int, error: errors.IsthmusError) -> int:
     packet does not know becomes 0x80, unspecified error.
     """
     code = reason_of(error)
-    if code == ReasonCode.TOPIC_NAME_INVALID and packet_type in (
-        packets.SUBACK,
-        packets.UNSUBACK,
-    ):
-        code = ReasonCode.TOPIC_FILTER_INVALID
+    code = _INSTEAD.get((packet_type, code), code)
     return code if code in REASONS[packet_type] else ReasonCode.UNSPECIFIED_ERROR
 
 

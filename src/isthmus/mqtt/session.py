@@ -29,7 +29,7 @@ from isthmus.mqtt.delivery import (
     Delivery,
     DeliveryQueue,
 )
-from isthmus.mqtt.incoming import ANSWERED, NEW, Incoming
+from isthmus.mqtt.incoming import ANSWERED, Incoming
 from isthmus.mqtt.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Publish
 from isthmus.mqtt.properties import REASON_STRING, TOPIC_ALIAS
 from isthmus.mqtt.reasons import ReasonCode
@@ -200,10 +200,12 @@ class Session:
             raise UnexpectedPacket("a PUBLISH without topic name and without topic alias")
         if publish.qos == 0:
             return True
-        found = self.incoming.take(publish.packet_id, publish.qos, self.attachment)
-        if found == ANSWERED:
+        repeated = self.incoming.take(publish.packet_id, publish.qos, self.attachment)
+        if repeated == 0:
+            return True
+        if repeated == ANSWERED:
             encode_ack(self.output, self.version, PUBREC, publish.packet_id, 0)
-        return found == NEW
+        return False
 
     def acknowledge(
         self, attachment: int, packet_id: int, qos: int, reason: int, text: str = ""

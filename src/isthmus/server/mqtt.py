@@ -4,7 +4,7 @@ The only things here are the socket's: the shared receive buffer, time-outs, and
 a client before its connection ends. All connections read into one buffer, because a read is
 used up before the next one begins; what is left of a packet waits in the connection's decoder.
 
-The one `except` of this edge is in `buffer_updated`: a ProtocolError becomes the reason that
+The one `except` of this edge is in `_guarded`: a ProtocolError becomes the reason that
 the client is told; anything else is our bug, is logged with its traceback, and costs this
 connection only.
 """
@@ -22,15 +22,16 @@ from isthmus.errors import (
     ProtocolError,
     Redirected,
     ServerBusy,
+    TooLarge,
     UnexpectedPacket,
 )
 from isthmus.mqtt.codec import Decoder, encode
 from isthmus.mqtt.handshake import fits
 from isthmus.mqtt.packets import (
     CONNACK,
-    CONNECT,
     DISCONNECT,
     VERSION_5,
+    Auth,
     Connack,
     Connect,
     Disconnect,
@@ -46,9 +47,12 @@ from isthmus.server.tls import user_of
 from isthmus.wire.buffer import WriteBuffer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from isthmus.broker.clients import Clients
     from isthmus.broker.sessions import SessionEntry
     from isthmus.mqtt.handshake import Offer, Terms
+    from isthmus.mqtt.opening import Opening
     from isthmus.server.proxy import Origin
 
 Answer = TypeVar("Answer", Connack, Disconnect)
@@ -129,12 +133,14 @@ class MqttConnection(asyncio.BufferedProtocol):
         "_is_beyond_limit",
         "_listener",
         "_number",
+        "_opening",
         "_origin",
         "_shore",
         "_silence_max_ms",
         "_terms",
         "_transport",
         "_unsent",
+        "_waits",
         "identity",
     )
 
@@ -149,6 +155,8 @@ class MqttConnection(asyncio.BufferedProtocol):
         self._entry: SessionEntry | None = None
         self._terms: Terms | None = None
         self._connect: Connect | None = None  # until it is answered
+        self._opening: Opening | None = None  # as long as the client may send AUTH
+        self._waits = False  # for a verdict, and is not read
         self._is_beyond_limit = False
         self._number = 0
         self._heard_ms = 0
@@ -197,8 +205,11 @@ class MqttConnection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         if self._transport is None:
             return
+        self._guarded(self._receive, self._shore.receive_buffer[:nbytes])
+
+    def _guarded(self, call: Callable[..., None], *arguments: Any) -> None:
         try:
-            self._receive(self._shore.receive_buffer[:nbytes])
+            call(*arguments)
         except ProtocolError as error:
             self.close(error)
         except Exception:
@@ -272,54 +283,112 @@ class MqttConnection(asyncio.BufferedProtocol):
             self._send(answer)
         self._drop()
 
+    # --- letting the client in ----------------------------------------------------------------
+
+    def _before_connack(self, packets: list[Any]) -> None:
+        """Take a CONNECT, then what the way in asks of its client."""
+        for packet in packets:
+            if self._opening is None:
+                self._open(packet)
+            elif packet.type == DISCONNECT:
+                self._drop()
+            else:
+                self._opening.receive(packet)
+            if self._transport is None:
+                return
+        if self._opening is None or not self._opening.is_deciding:
+            if packets:
+                self._go_on()
+        elif not self._waits:
+            self._waits = True
+            self._hold_reading()
+
+    def _open(self, connect: Connect) -> None:
+        self._connect = connect
+        try:
+            if self._is_beyond_limit:
+                raise ServerBusy("the server has as many connections as it takes")
+            self._opening = self._shore.clients.open(connect, self)
+        except IsthmusError as error:
+            self.close(error)
+
+    def _go_on(self) -> None:
+        """Take what the client has sent without waiting for an answer."""
+        if self._transport is not None:
+            self._act(self._decoder.go_on())
+
+    def _verdict(self) -> None:
+        """The client may go on; if it had to wait, by itself."""
+        if self._waits:
+            self._waits = False
+            self._resume_reading()
+            self._guarded(self._go_on)
+
+    def send_auth(self, packet: Auth) -> None:
+        """Send the question of an authentication method, or its end."""
+        if self._transport is None:
+            return
+        asked: dict[int, Any] = {}
+        if self._connect is not None:
+            asked = self._connect.properties or {}
+        size_max = asked.get(MAXIMUM_PACKET_SIZE, 0)
+        if self._terms is not None:
+            size_max = self._terms.packet_size_max
+        if not fits(packet, VERSION_5, size_max):
+            self.close(TooLarge("the client takes no AUTH"))
+            return
+        self._send(packet)
+        self._verdict()
+
+    def authenticate_again(self, packet: Auth) -> None:
+        """Take an AUTH of a client that is in. Raises UnexpectedPacket [MQTT-4.12.0-7]."""
+        if self._opening is None:
+            raise UnexpectedPacket("AUTH from a client without an authentication method")
+        self._opening.receive(packet)
+
+    def opened(self, entry: SessionEntry, terms: Terms) -> None:
+        """The client is in, and CONNACK is on its way."""
+        self._entry, self._terms = entry, terms
+        if self._opening is not None and not self._opening.goes_on:
+            self._opening = None
+        self._connect = None
+        self._cancel_timer()
+        self._cancel_timer = None
+        if terms.keep_alive_s:
+            self._silence_max_ms = terms.keep_alive_s * 1500  # [MQTT-3.1.2-22]
+            self._watch(self._silence_max_ms)
+        logger.info(
+            "connected connection=%d client=%s peer=%s listener=%s user=%s version=%d"
+            " keep_alive_s=%d",
+            self._number,
+            terms.client_id,
+            self.identity,
+            self.identity.listener,
+            self.identity.user or "-",
+            terms.version,
+            terms.keep_alive_s,
+        )
+        self._verdict()
+
     # --- inside -------------------------------------------------------------------------------
 
     def _receive(self, data: memoryview) -> None:
-        decoder = self._decoder
-        packets: list[Any] = decoder.feed(data)
+        packets: list[Any] = self._decoder.feed(data)
         self._heard_ms = self._shore.clients.runtime.monotonic_ms()
-        if packets and self._entry is None and not self._open(packets.pop(0)):
-            return
-        if packets:
-            assert self._entry is not None
+        self._act(packets)
+
+    def _act(self, packets: list[Any]) -> None:
+        if self._entry is None:
+            self._before_connack(packets)
+        elif packets:
             clients = self._shore.clients
             if not clients.receive(self._entry, self, packets):
                 self._drop()
                 return
             if clients.congested(self._resume_reading):
                 self._hold_reading()
-        if decoder.error is not None:
-            raise decoder.error
-
-    def _open(self, connect: Connect) -> bool:
-        if connect.type != CONNECT:
-            raise UnexpectedPacket("the first packet is no CONNECT")  # [MQTT-3.1.0-1]
-        self._connect = connect
-        try:
-            if self._is_beyond_limit:
-                raise ServerBusy("the server has as many connections as it takes")
-            self._entry, self._terms = self._shore.clients.connect(connect, self)
-        except IsthmusError as error:
-            self.close(error)
-            return False
-        self._connect = None
-        self._cancel_timer()
-        self._cancel_timer = None
-        if self._terms.keep_alive_s:
-            self._silence_max_ms = self._terms.keep_alive_s * 1500  # [MQTT-3.1.2-22]
-            self._watch(self._silence_max_ms)
-        logger.info(
-            "connected connection=%d client=%s peer=%s listener=%s user=%s version=%d"
-            " keep_alive_s=%d",
-            self._number,
-            self._terms.client_id,
-            self.identity,
-            self.identity.listener,
-            self.identity.user or "-",
-            self._terms.version,
-            self._terms.keep_alive_s,
-        )
-        return True
+        if self._decoder.error is not None:
+            raise self._decoder.error
 
     def _refusal(self, error: IsthmusError) -> Connack | None:
         """Return the CONNACK that refuses a CONNECT, if one can be sent.
@@ -404,6 +473,9 @@ class MqttConnection(asyncio.BufferedProtocol):
 
     def _forget(self) -> None:
         self._transport = None
+        if self._opening is not None:
+            self._opening.end()
+            self._opening = None
         if self in self._shore.connections:
             self._shore.connections.remove(self)
             self._listener.connections -= 1

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 from tests.sim import SimRuntime
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from isthmus.errors import IsthmusError, Redirected
+    from isthmus.mqtt.opening import Opening
 
 from isthmus.broker.broker import Broker
 from isthmus.broker.clients import Clients
@@ -68,6 +71,12 @@ class Client:
     def transmit(self, data: bytes) -> None:
         self.sent += data
 
+    def send_auth(self, packet: Any) -> None:
+        raise AssertionError(f"{packet} to a client without a method")
+
+    def opened(self, entry: Any, terms: Any) -> None:
+        self.entry = entry
+
     def close(self, error: IsthmusError) -> None:
         self.closed = error
 
@@ -88,7 +97,7 @@ class Client:
             {ids[name]: value for name, value in properties.items()},
         )
         self.sent = bytearray()
-        self.entry, _ = self.shore.clients.connect(connect, self)
+        self.shore.clients.open(connect, self)
         self.shore.runtime.settle()
         packet, *rest = self.packets()
         assert isinstance(packet, Connack)
@@ -136,6 +145,7 @@ class Shore:
         output_max: int = 1 << 20,
         now_ms: int = 1_700_000_000_000,
         redirected: Redirected | None = None,
+        authenticate: Callable[[Opening], None] | None = None,
     ) -> None:
         self.routes = routes
         self.runtime = runtime or SimRuntime(now_ms=now_ms)
@@ -149,6 +159,7 @@ class Shore:
             output_bytes_max=output_max,
             subscriptions_max=10,
             redirected=redirected,
+            authenticate=authenticate,
         )
 
     def crash(self) -> Shore:

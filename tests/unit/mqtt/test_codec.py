@@ -8,7 +8,14 @@ import pytest
 
 from isthmus.errors import Malformed, TooLarge, UnexpectedPacket, UnsupportedVersion
 from isthmus.mqtt import packets
-from isthmus.mqtt.codec import Decoder, encode, encode_ack, encode_properties, encode_publish
+from isthmus.mqtt.codec import (
+    HELD_BYTES_MAX,
+    Decoder,
+    encode,
+    encode_ack,
+    encode_properties,
+    encode_publish,
+)
 from isthmus.mqtt.control import FILTERS_MAX
 from isthmus.mqtt.packets import (
     Ack,
@@ -34,6 +41,7 @@ def encoded(packet: Any, version: int) -> bytes:
 def opened(version: int, packet_size_max: int = 1_000) -> Decoder:
     decoder = Decoder(packet_size_max)
     assert len(decoder.feed(encoded(Connect(version, "c"), version))) == 1
+    assert decoder.go_on() == []
     return decoder
 
 
@@ -54,6 +62,7 @@ def test_the_limit_counts_the_whole_packet() -> None:
 def test_the_limit_can_change_once_the_client_is_known() -> None:
     decoder = Decoder(20)
     assert decoder.feed(encoded(Connect(4, "c"), 4))
+    assert decoder.go_on() == []
     decoder.packet_size_max = 1_000
     assert decoder.feed(encoded(Publish(b"a", bytes(500)), 4))
 
@@ -225,3 +234,11 @@ def test_what_cannot_be_encoded_is_said_and_nothing_is_written() -> None:
         with pytest.raises(ValueError):
             encode(packet, version, out)
         assert len(out) == 0
+
+
+def test_what_is_kept_behind_a_connect_is_bounded() -> None:
+    decoder = Decoder(1 << 20)
+    assert decoder.feed(encoded(Connect(5, "c"), 5) + bytes(HELD_BYTES_MAX)) != []
+    assert decoder.error is None
+    assert decoder.feed(b"\0") == []
+    assert type(decoder.error) is TooLarge

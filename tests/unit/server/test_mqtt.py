@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from tests.unit.broker.shore import Shore
+from tests.unit.server.mqtt_wire import Wire, listener_of
 
 from isthmus.app import farewell
 from isthmus.config import MqttSettings
-from isthmus.errors import Redirected, ServerMoved, ServerShuttingDown, UseAnotherServer
+from isthmus.errors import (
+    Redirected,
+    ServerMoved,
+    ServerShuttingDown,
+    UseAnotherServer,
+)
 from isthmus.mqtt.codec import Decoder, encode
-from isthmus.mqtt.handshake import Offer
 from isthmus.mqtt.packets import (
     Connack,
     Connect,
@@ -33,111 +38,9 @@ from isthmus.mqtt.properties import (
 from isthmus.server.mqtt import (
     REFUSALS_MAX,
     REFUSED_BYTES_MAX,
-    MqttListener,
     MqttShore,
 )
 from isthmus.wire.buffer import WriteBuffer
-
-if TYPE_CHECKING:
-    from isthmus.server.mqtt import MqttConnection
-
-
-class FakeTransport:
-    """What a connection sees of its socket."""
-
-    def __init__(self) -> None:
-        self.sent = bytearray()
-        self.closed = False
-        self.aborted = False
-        self.reading = True
-        self.unsent = 0
-
-    def get_write_buffer_size(self) -> int:
-        return self.unsent
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return ("127.0.0.1", 5000) if name == "peername" else default
-
-    def set_write_buffer_limits(self, high: int, low: int | None = None) -> None:
-        assert high > 0
-
-    def is_closing(self) -> bool:
-        return self.closed or self.aborted
-
-    def write(self, data: bytes) -> None:
-        assert not self.closed
-        self.sent += data
-
-    def close(self) -> None:
-        self.closed = True
-
-    def abort(self) -> None:
-        self.aborted = True
-
-    def pause_reading(self) -> None:
-        assert self.reading
-        self.reading = False
-
-    def resume_reading(self) -> None:
-        assert not self.reading
-        self.reading = True
-
-
-class Wire:
-    """A client's end of one connection."""
-
-    def __init__(
-        self, shore: MqttShore, version: int = 5, listener: MqttListener | None = None
-    ) -> None:
-        self.version = version
-        self.shore = shore
-        self.transport = FakeTransport()
-        self.connection: MqttConnection = (listener or listener_of(shore)).connection()
-        self.connection.connection_made(self.transport)
-
-    def send_bytes(self, data: bytes) -> None:
-        while data and not self.transport.closed:
-            buffer = self.connection.get_buffer(-1)
-            part, data = data[: len(buffer)], data[len(buffer) :]
-            buffer[: len(part)] = part
-            self.connection.buffer_updated(len(part))
-        self.shore.clients.runtime.settle()
-
-    def send(self, *packets: Any) -> None:
-        out = WriteBuffer()
-        for packet in packets:
-            encode(packet, self.version, out)
-        self.send_bytes(out.take())
-
-    def connect(self, client_id: str = "c", keep_alive_s: int = 0, **fields: Any) -> Connack:
-        will = fields.get("will")
-        self.send(Connect(self.version, client_id, True, keep_alive_s, None, None, will, {}))
-        (connack,) = self.packets()
-        return connack
-
-    def packets(self) -> list[Any]:
-        data, self.transport.sent = bytes(self.transport.sent), bytearray()
-        return Decoder(1 << 20, self.version).feed(data)
-
-
-def listener_of(
-    shore: MqttShore,
-    *,
-    packet_size_max: int = 1 << 16,
-    keep_alive_max_s: int = 65535,
-    connections_max: int = 3,
-) -> MqttListener:
-    offer = Offer(
-        session_expiry_max_s=1000,
-        receive_maximum=100,
-        inflight_max=100,
-        packet_size_max=packet_size_max,
-        topic_alias_max=10,
-        keep_alive_max_s=keep_alive_max_s,
-    )
-    return MqttListener(
-        shore, "door", offer, connections_max=connections_max, connect_timeout_s=10
-    )
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.broker.shore import Shore
-from tests.unit.server.test_mqtt import FakeTransport, listener_of
+from tests.unit.server.mqtt_wire import FakeTransport, listener_of
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response

@@ -150,6 +150,9 @@ class TlsOptions(Struct, frozen=True, kw_only=True):
     user_from: Literal["none", "cn", "san-dns", "san-email", "subject"] = "none"
     """What in a client's certificate is the user's name; without it the client is refused."""
 
+    psk_file: str = ""
+    """File with keys of clients, `IDENTITY:HEXADECIMAL` in each line; replaces certificates."""
+
     tls_min: Literal["1.2", "1.3"] = "1.2"
     """The oldest version of TLS that is spoken."""
 
@@ -190,8 +193,9 @@ class MqttListenerSettings(MqttLimits, frozen=True, kw_only=True):
 
     @property
     def is_authenticated(self) -> bool:
-        """Whether nobody comes in whom a CA does not vouch for."""
-        return self.address.scheme in TLS_SCHEMES and self.tls.client_certificates == "required"
+        """Whether nobody comes in whom neither a CA nor a key of theirs vouches for."""
+        asks = self.tls.client_certificates == "required" or self.tls.psk_file != ""
+        return self.address.scheme in TLS_SCHEMES and asks
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -270,9 +274,11 @@ def check_listener(listener: MqttListenerSettings, own: Collection[str]) -> None
 
 def check_tls(address: Address, tls: TlsOptions) -> None:
     """Refuse TLS without what it needs, or with what it does not use."""
-    if not tls.certificate:
-        raise ConfigError(f"{address} needs tls.certificate, for itself or in [tls]")
     asks = tls.client_certificates != "none"
+    if tls.psk_file and (asks or tls.tls_min != "1.2"):
+        raise ConfigError("tls.psk_file is for TLS 1.2, without certificates of clients")
+    if not tls.certificate and not tls.psk_file:
+        raise ConfigError(f"{address} needs tls.certificate, for itself or in [tls]")
     if asks and not tls.client_ca:
         raise ConfigError("tls.client_certificates needs tls.client_ca")
     for key in ("client_ca", "crl", "user_from"):

@@ -388,6 +388,7 @@ TLS = "mqtt.listeners=[{address='tls://127.0.0.1:1', tls={certificate='x', %s}}]
     [
         ("mqtt.listeners=tls://127.0.0.1:1", "needs tls.certificate"),
         (TLS % "client_certificates='required'", "needs tls.client_ca"),
+        (TLS % "psk_file='x', tls_min='1.3'", "tls.psk_file is for TLS 1.2, without"),
         (TLS % "user_from='cn'", "tls.user_from has no effect"),
         (TLS % "crl='x'", "tls.crl has no effect"),
         (TLS % "crt='x'", "mqtt.listeners[0].tls.crt is not a setting; the nearest"),

@@ -43,7 +43,7 @@ from isthmus.mqtt.properties import (
     SERVER_REFERENCE,
 )
 from isthmus.mqtt.reasons import connack_code, reason_in, text_of
-from isthmus.server.tls import user_of
+from isthmus.server.tls import KeyedContext, user_of
 from isthmus.wire.buffer import WriteBuffer
 
 if TYPE_CHECKING:
@@ -493,9 +493,15 @@ def identity_of(
     """
     peer = origin or transport.get_extra_info("peername")
     address, port = peer[:2] if isinstance(peer, tuple) else ("unix", 0)
+    context = getattr(transport.get_extra_info("ssl_object"), "context", None)
     shown = transport.get_extra_info("peercert") if listener.user_from != "none" else None
-    user = user_of(shown, listener.user_from) if shown else ""
-    reason = "its certificate names no user" if shown and not user else ""
+    user, reason = "", ""
+    if isinstance(context, KeyedContext):
+        user = context.asked.identity
+        reason = "" if user else "it resumes a session and shows no key"
+    elif shown:
+        user = user_of(shown, listener.user_from)
+        reason = "" if user else "its certificate names no user"
     return Identity(address, port, listener.name, user), reason
 
 

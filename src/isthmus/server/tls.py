@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,6 +32,7 @@ VERIFY_MODES: Final = {
     "optional": ssl.CERT_OPTIONAL,
     "required": ssl.CERT_REQUIRED,
 }
+KEYED_CIPHERS: Final = "kECDHEPSK:kPSK:!eNULL"
 VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 ATTRIBUTES: Final = {  # [RFC 4514, 3]; others keep OpenSSL's long name
     "commonName": "CN",
@@ -43,6 +45,25 @@ ATTRIBUTES: Final = {  # [RFC 4514, 3]; others keep OpenSSL's long name
     "domainComponent": "DC",
     "userId": "UID",
 }
+
+
+class AskedKey:
+    """The key that one connection was asked for, and who said to have it."""
+
+    def __init__(self, keys: dict[str, bytes]) -> None:
+        self._keys = keys
+        self.identity = ""
+
+    def answer(self, identity: str | None) -> bytes:
+        """Return the key of an identity; without one OpenSSL ends the handshake."""
+        self.identity = identity or ""
+        return self._keys.get(self.identity, b"")
+
+
+class KeyedContext(ssl.SSLContext):
+    """The context of one connection whose client has a key."""
+
+    asked: AskedKey
 
 
 class Certificates:
@@ -78,12 +99,18 @@ class Certificates:
         options = self._options
         pairs = [(options.certificate, options.key)]
         pairs += [(each.certificate, each.key) for each in options.certificates]
-        files = {file for pair in pairs for file in pair} | {options.client_ca, options.crl}
+        files = {file for pair in pairs for file in pair}
+        files |= {options.client_ca, options.crl, options.psk_file}
         return {file: stamp_of(file) for file in files if file}
 
     def _load(self) -> ssl.SSLContext:
         """Return the context to listen with; it chooses a certificate by the name asked for."""
         options = self._options
+        if options.psk_file:
+            keys = self._load_keys(options.psk_file)
+            if sys.version_info >= (3, 13):
+                return self._keyed(keys)
+            raise self._wrong("psk_file", options.psk_file, "needs Python 3.13 or newer")
         named: dict[str, ssl.SSLContext] = {}
         for each in options.certificates:
             context = self._context(each.certificate, each.key)
@@ -107,15 +134,59 @@ class Certificates:
         context.minimum_version = VERSIONS[options.tls_min]
         context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
         if options.ciphers:
-            try:
-                context.set_ciphers(options.ciphers)
-            except ssl.SSLError:
-                raise self._wrong("ciphers", options.ciphers, "names no cipher known") from None
+            self._choose_ciphers(context, options.ciphers)
         self._load_pair(context, certificate, key)
         if options.client_certificates != "none":
             self._load_authorities(context)
         context.verify_mode = VERIFY_MODES[options.client_certificates]
         return context
+
+    def _choose_ciphers(self, context: ssl.SSLContext, ciphers: str) -> None:
+        try:
+            context.set_ciphers(ciphers)
+        except ssl.SSLError:
+            raise self._wrong("ciphers", ciphers, "names no cipher known") from None
+
+    def _keyed(self, keys: dict[str, bytes]) -> ssl.SSLContext:
+        """Return a context for clients with keys; it gives each connection one of its own.
+
+        OpenSSL asks for a key without saying for which connection, so what is asked has to be
+        known by the context; it costs a connection some 13 KiB.
+        """
+
+        def make() -> KeyedContext:
+            context = KeyedContext(ssl.PROTOCOL_TLS_SERVER)
+            context.maximum_version = ssl.TLSVersion.TLSv1_2  # 1.3 has no such keys in Python
+            context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
+            self._choose_ciphers(context, self._options.ciphers or KEYED_CIPHERS)
+            context.asked = AskedKey(keys)
+            context.set_psk_server_callback(  # type: ignore[attr-defined, unused-ignore]
+                context.asked.answer
+            )
+            return context
+
+        def choose(connection: ssl.SSLObject, _: str | None, __: ssl.SSLContext) -> None:
+            connection.context = make()
+
+        listening = make()
+        listening.sni_callback = choose
+        return listening
+
+    def _load_keys(self, file: str) -> dict[str, bytes]:
+        self._check_readable("psk_file", file)
+        keys = {}
+        for number, line in enumerate(Path(file).read_text("utf-8", "replace").splitlines(), 1):
+            identity, _, key = line.strip().rpartition(":")
+            if not line.strip() or line.startswith("#"):
+                continue
+            try:
+                keys[identity] = bytes.fromhex(key)
+            except ValueError:
+                identity = ""
+            if not identity or not keys[identity]:
+                why = f"has no IDENTITY:HEXADECIMAL in line {number}"
+                raise self._wrong("psk_file", file, why)
+        return keys
 
     def _load_pair(self, context: ssl.SSLContext, certificate: str, key: str) -> None:
         self._check_readable("certificate", certificate)

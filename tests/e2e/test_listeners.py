@@ -53,12 +53,25 @@ def test_a_full_listener_leaves_the_others_open(
     assert "connection refused" in log and "listener=narrow" in log and "listener=wide" in log
 
 
+def is_used(port: int) -> bool:
+    """Whether somebody has this port by IPv4: whoever binds all addresses finds out."""
+    with socket.socket(socket.AF_INET) as probe:
+        try:
+            probe.connect(("127.0.0.1", port))
+        except ConnectionRefusedError:
+            return False
+        return True
+
+
 def test_ipv6_and_ipv4_have_the_same_port(
     start_server: Callable[..., ServerProcess], unique: str
 ) -> None:
     any_address = {"mqtt.allow_anonymous": "true"}
     first = start_server(settings={**listeners('address = "tcp://[::]:0"'), **any_address})
     host, port = first.mqtt
+    while is_used(port):  # by IPv4, and not by us
+        first = start_server(settings={**listeners('address = "tcp://[::]:0"'), **any_address})
+        host, port = first.mqtt
     assert host == "::"
     second = start_server(
         settings={**listeners(f'address = "tcp://0.0.0.0:{port}"'), **any_address}

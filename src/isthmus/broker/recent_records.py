@@ -3,16 +3,18 @@
 Each session that catches up walks a partition on its own, a record or a few at a time. What was
 read around the last ones is kept, the last used first, so that a walk costs one read for many
 records and walks in different places do not disturb each other. Bounded in number and in bytes.
+A record is decoded when it is asked for, because a walk may want one in a hundred.
 """
 
 from __future__ import annotations
 
 import logging
+from bisect import bisect_right
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from isthmus.errors import CorruptBatch, Refused
-from isthmus.record.batch import RecordBatch, split_batches
+from isthmus.record.batch import RecordBatch, RecordReader, split_batches
 
 if TYPE_CHECKING:
     from isthmus.record.batch import Record
@@ -35,16 +37,59 @@ LOADING: Final = Loading.LOADING
 
 
 class Window:
-    """Consecutive records of one partition, as they were read at once."""
+    """Consecutive batches of one partition, as they were read at once."""
 
-    __slots__ = ("first", "last", "partition", "records", "size")
+    __slots__ = (
+        "_asked",
+        "_batch",
+        "_batches",
+        "_reader",
+        "first",
+        "last",
+        "partition",
+        "size",
+    )
 
-    def __init__(self, partition: Partition, records: list[Record], size: int) -> None:
+    def __init__(self, partition: Partition, batches: list[RecordBatch], size: int) -> None:
         self.partition = partition
-        self.records = records
         self.size = size
-        self.first = records[0].offset
-        self.last = records[-1].offset
+        self.first = batches[0].base_offset
+        self.last = batches[-1].last_offset
+        self._batches = batches
+        self._batch: RecordBatch | None = None  # that the reader stands in
+        self._reader = RecordReader(batches[0])
+        self._asked = -1  # the offset that was asked for last
+
+    def at(self, offset: int) -> Record | None:
+        """Return one record, None where there is none: compacted away, or not readable.
+
+        Offsets that grow cost one step over each record; before the last one, it begins anew.
+        """
+        place = bisect_right(self._batches, offset, key=_base_offset_of) - 1
+        if place < 0:
+            return None
+        batch = self._batches[place]
+        if batch.is_control or offset > batch.last_offset:
+            return None
+        try:
+            if batch is not self._batch or offset < self._asked:
+                self._batch, self._reader = batch, RecordReader(batch)
+                self._asked = -1
+            if (self._asked < 0 or self._reader.offset < offset) and not (
+                self._reader.advance_to(offset)
+            ):
+                self._batch = None
+                return None
+            self._asked = offset
+            return self._reader.record() if self._reader.offset == offset else None
+        except CorruptBatch as error:
+            self._batch = None
+            _warn(batch, error)
+            return None
+
+
+def _base_offset_of(batch: RecordBatch) -> int:
+    return batch.base_offset
 
 
 class RecentRecords:
@@ -61,13 +106,7 @@ class RecentRecords:
         disk cannot be read now.
         """
         window = self._window(partition, offset)
-        if window is None or window is LOADING:
-            return window
-        place = offset - window.first
-        if place < len(window.records) and window.records[place].offset == offset:
-            return window.records[place]
-        # Offsets have gaps only where records were compacted away.
-        return next((record for record in window.records if record.offset == offset), None)
+        return window if window is None or window is LOADING else window.at(offset)
 
     def clear(self) -> None:
         """Forget all, because a log topic was deleted."""
@@ -87,15 +126,10 @@ class RecentRecords:
             return None
         if found.is_loading:
             return LOADING
-        records = [
-            record
-            for buffer in found.buffers
-            for batch in split_batches(buffer)
-            for record in readable_records(batch)
-        ]
-        if not records:
+        batches = [batch for buffer in found.buffers for batch in split_batches(buffer)]
+        if not batches:
             return None
-        window = Window(partition, records, found.size)
+        window = Window(partition, batches, found.size)
         windows.insert(0, window)
         self._size += window.size
         while len(windows) > WINDOWS_MAX or (self._size > BYTES_MAX and len(windows) > 1):
@@ -113,5 +147,9 @@ def readable_records(batch: RecordBatch) -> list[Record]:
     try:
         return batch.records()
     except CorruptBatch as error:
-        logger.warning("batch not readable base_offset=%d error=%s", batch.base_offset, error)
+        _warn(batch, error)
         return []
+
+
+def _warn(batch: RecordBatch, error: CorruptBatch) -> None:
+    logger.warning("batch not readable base_offset=%d error=%s", batch.base_offset, error)

@@ -20,6 +20,7 @@ POINTERS = ["isthmus.wire.buffer", "isthmus.wire.crc32c"]
 TYPED = [
     "isthmus.record.batch",
     "isthmus.record.walk",
+    "isthmus.topics.names",
     "isthmus.topics.tree",
     "isthmus.mqtt.packets",
     "isthmus.mqtt.properties",
@@ -29,6 +30,7 @@ TYPED = [
     "isthmus.mqtt.session",
     "isthmus.kafka.codec",
     "isthmus.broker.subscriptions",
+    "isthmus.broker.retained",
     "isthmus.broker.publishing",
     "isthmus.broker.broker",
 ]

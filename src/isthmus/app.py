@@ -114,6 +114,7 @@ async def serve(settings: Settings) -> int:
         partitions_default=settings.kafka.partitions_default,
         message_bytes_max=packet_size_max(settings.mqtt) + RECORD_OVERHEAD_MAX,
         retained_max=settings.mqtt.retained_max,
+        retained_bytes_max=settings.mqtt.retained_bytes_max,
     )
     mqtt = mqtt_shore(broker, settings.mqtt)
     kafka = kafka_shore(broker, settings.kafka, sockets["kafka"])

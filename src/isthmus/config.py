@@ -52,7 +52,10 @@ class MqttSettings(MqttLimits, frozen=True, kw_only=True):
     """`use-another`, `moved`: refuse every client at once, for now or for good."""
 
     retained_max: Annotated[int, Meta(ge=0)] = 1_000_000
-    """Retained messages kept, over all topic names."""
+    """Retained messages kept, over all topic names; more are sent but not retained."""
+
+    retained_bytes_max: Annotated[int, Meta(ge=0)] = 1_073_741_824
+    """Bytes of all retained messages: their topic names, payloads and properties."""
 
     subscriptions_per_session_max: Annotated[int, Meta(ge=1)] = 10_000
     """Topic filters that one session may have."""

@@ -182,6 +182,10 @@ class QuotaExceeded(Refused):
     """A limit on number or size is reached; the text names it."""
 
 
+class RetainedFull(QuotaExceeded):
+    """A message is not retained: it exceeds the limit on their number or their bytes."""
+
+
 class PolicyViolation(Refused):
     """The cleanup policy of the log topic does not allow it."""
 

@@ -79,6 +79,7 @@ class Broker:
         partitions_default: int = 1,
         message_bytes_max: int = 1 << 24,
         retained_max: int = 1_000_000,
+        retained_bytes_max: int = 1 << 30,
     ) -> None:
         """Open the broker's own log topics, creating them at the first start."""
         self.runtime = runtime
@@ -103,8 +104,8 @@ class Broker:
         self._relief: list[Callable[[], None]] = []
         self._recent_records = RecentRecords()
         self._turn = self.turn
-        retained_topic = self._ensure_own(RETAINED_LOG_TOPIC, RETAINED_CONFIGS)
-        self.retained = Retained(runtime, retained_topic.partitions[0], retained_max)
+        partition = self._ensure_own(RETAINED_LOG_TOPIC, RETAINED_CONFIGS).partitions[0]
+        self.retained = Retained(self, partition, retained_max, retained_bytes_max)
         sessions_topic = self._ensure_own(SESSIONS_LOG_TOPIC, SESSIONS_CONFIGS)
         self.session_log = SessionLog(self, sessions_topic.partitions[0])
         self.ensure_topic(DEFAULT_LOG_TOPIC)
@@ -237,7 +238,7 @@ class Broker:
 
     def commit(self) -> None:
         """Write what is open now, for a request that must see what came before it."""
-        if self._open or self.retained.pending:
+        if self._open or self.retained.has_pending:
             self.turn()
 
     def touch(self, session: Session) -> None:

@@ -8,13 +8,13 @@ follows once it was `opened`, and `lost` when it is gone.
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
+from isthmus.broker.greetings import Greetings
 from isthmus.broker.session_recovery import recover
 from isthmus.broker.sessions import SessionTable
-from isthmus.broker.subscriptions import Subscription, encode_identifier
+from isthmus.broker.subscriptions import Subscription
 from isthmus.errors import (
     AuthenticationMethodUnknown,
     IdentifiersNotSupported,
@@ -55,7 +55,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-GREET_MS_MAX = 10  # at a time, for sending retained messages
 FILTER_SHOWN_MAX = 100  # characters of a filter in a Reason String
 _QOS = 0x03  # bits of the subscription options [MQTT 5.0, 3.8.3.1]
 _RETAIN_AS_PUBLISHED = 0x08
@@ -87,9 +86,7 @@ class Clients:
         self._redirected = redirected
         self._authenticate = authenticate
         self._subscriptions_max = subscriptions_max
-        # the new topic filters of each session whose retained messages are still to be sent
-        self._ungreeted: OrderedDict[Session, OrderedDict[str, None]] = OrderedDict()
-        self._greeting = False
+        self.greetings = Greetings(broker, queue_length_max)
         self.sessions = SessionTable(
             broker.runtime,
             self._publish_will,
@@ -99,8 +96,9 @@ class Clients:
             queue_length_max,
             output_bytes_max,
         )
-        recover(broker, self.sessions)
+        ungreeted = recover(broker, self.sessions)
         broker.session_log.start()
+        self.greetings.begin(ungreeted)
 
     # --- connections --------------------------------------------------------------------------
 
@@ -213,6 +211,7 @@ class Clients:
         self._broker.publish(entry.session, publish)
 
     def _ended(self, session: Session) -> None:
+        self.greetings.forget(session)
         self._broker.session_log.end(session)
         self._broker.subscriptions.remove_all(session)
 
@@ -227,7 +226,7 @@ class Clients:
         subscriptions = self._broker.subscriptions
         reasons: list[int] = []
         text = ""
-        ungreeted = self._ungreeted.setdefault(session, OrderedDict())
+        ungreeted: list[Subscription] = []
         for topic_filter, options in packet.entries:
             reason = self._check_filter(session, offer, topic_filter)
             if reason == ReasonCode.SUCCESS:
@@ -239,15 +238,14 @@ class Clients:
                 reason = subscription.qos
                 handling = subscription.retain_handling
                 if handling != _RETAIN_NEVER and (new or handling != _RETAIN_ONLY_IF_NEW):
-                    ungreeted[topic_filter] = None
+                    ungreeted.append(subscription)
             else:
                 text = text or f"{topic_filter[:FILTER_SHOWN_MAX]}: {name_of(reason)}"
                 if session.version < 5:
                     reason = SUBACK_FAILURE
             reasons.append(reason)
         session.answer(Suback(packet.packet_id, reasons, None), text)
-        if not self._greeting:
-            self._greet()
+        self.greetings.begin(ungreeted)
 
     def _check_filter(self, session: Session, offer: Offer, topic_filter: str) -> int:
         """Return 0, or the reason code that refuses the filter."""
@@ -261,38 +259,6 @@ class Clients:
         if len(own) >= self._subscriptions_max and topic_filter not in own:
             return ReasonCode.QUOTA_EXCEEDED
         return ReasonCode.SUCCESS
-
-    def _greet(self) -> None:
-        """Send what is retained under new subscriptions, of each session in its turn.
-
-        To search and send can take long, so it stops after a while and goes on in the next turn
-        of the loop.
-        """
-        end_ms = self.runtime.monotonic_ms() + GREET_MS_MAX
-        while self._ungreeted and self.runtime.monotonic_ms() <= end_ms:
-            session, topic_filters = self._ungreeted.popitem(last=False)
-            if topic_filters:
-                self._ungreeted[session] = topic_filters
-                topic_filter = topic_filters.popitem(last=False)[0]
-                subscription = self._broker.subscriptions.of(session).get(topic_filter)
-                if subscription is not None:
-                    self._send_retained(subscription)
-                    self._broker.touch(session)
-                    if session.changed:
-                        self._broker.session_log.note(cast("SessionEntry", session.owner))
-        self._greeting = bool(self._ungreeted)
-        if self._greeting:
-            self.runtime.defer(self._greet)
-
-    def _send_retained(self, subscription: Subscription) -> None:
-        """Send what is retained under a new subscription, with RETAIN set [MQTT-3.3.1-8]."""
-        retained = self._broker.retained
-        identifiers = encode_identifier(subscription.identifier)
-        for publish, offset in retained.matching(subscription.topic_filter):
-            qos = min(publish.qos, subscription.qos)
-            subscription.session.deliver(
-                publish, qos, True, identifiers, retained.partition, offset
-            )
 
     def _unsubscribe(self, session: Session, packet: Unsubscribe) -> None:
         subscriptions = self._broker.subscriptions

@@ -22,6 +22,8 @@ from isthmus.mqtt.properties import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from isthmus.record.batch import Record
 
 QOS_HEADER = "mqtt.qos"
@@ -117,6 +119,17 @@ def publish_of(
     if properties:
         publish.properties = properties
     return publish
+
+
+def retained_terms(headers: Sequence[tuple[str, bytes | None]]) -> tuple[int, int]:
+    """Return the QoS that headers tell, and the moment in ms of the expiry; 0: never."""
+    qos = expires_ms = 0
+    for name, value in headers:
+        if name == QOS_HEADER:
+            qos = 2 if value == b"2" else 1
+        elif name == EXPIRY_HEADER:
+            expires_ms = _number(value)
+    return qos, expires_ms
 
 
 def _add_header(properties: dict[int, Any], name: str, value: bytes) -> None:

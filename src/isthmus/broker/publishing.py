@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from isthmus.broker.mapping import headers_of
+from isthmus.errors import RetainedFull
 from isthmus.mqtt.packets import Publish
 from isthmus.record.batch import BatchBuilder, encode_headers
 
@@ -101,9 +102,13 @@ class RetainedAcknowledgement:
         self._error: IsthmusError | None = None
 
     def settle(self, error: IsthmusError | None) -> None:
-        """One of the two is durable or, with an error, never will be."""
+        """One of the two is durable or, with an error, never will be.
+
+        Before MQTT 5 there is no way to say that a message is not retained, but well.
+        """
         self._due -= 1
-        self._error = self._error or error
+        if self._waiting.session.version == 5 or not isinstance(error, RetainedFull):
+            self._error = self._error or error
         if self._due == 0:
             self._broker.answer(self._waiting, self._error)
 

@@ -2,28 +2,37 @@
 
 Each retained PUBLISH is a record of `__mqtt_retained` (key: topic name; value and headers as in
 any record), written in the same commit as the message itself; an empty payload is a tombstone
-[MQTT-3.3.1-6]. Who waits for an acknowledgement of the message waits for both records. The
-table in memory is read from there at the start. A retained message that waits for a session is
-recalled from that log topic like any other.
+[MQTT-3.3.1-6]. Who waits for an acknowledgement of the message waits for both records.
+
+The table in memory says of each topic name where its record stands and what must be known
+before it is read: a million of them are some hundred bytes each, whatever their payloads. It is
+read from the log topic at the start. A retained message that goes out is recalled from there
+like any other that had to wait.
+
+What has expired is not found any more [MQTT-3.3.2-5], and is removed, by a tombstone, about a
+minute later. What exceeds a limit is not retained; the one before it stays.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
-from isthmus.broker.mapping import headers_of, publish_of
-from isthmus.errors import StorageError
-from isthmus.mqtt.packets import Publish
-from isthmus.mqtt.properties import MESSAGE_EXPIRY
+from isthmus.broker.mapping import headers_of, retained_terms
+from isthmus.broker.recent_records import readable_records
+from isthmus.errors import RetainedFull, StorageError
 from isthmus.record.batch import BatchBuilder
 from isthmus.topics.names import TopicNames
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from isthmus.broker.broker import Broker
     from isthmus.broker.publishing import RetainedAcknowledgement
     from isthmus.errors import IsthmusError
-    from isthmus.runtime import Runtime
+    from isthmus.mqtt.packets import Publish
     from isthmus.storage.log import Partition
+    from isthmus.topics.names import Walk
 
 logger = logging.getLogger(__name__)
 
@@ -33,145 +42,252 @@ RETAINED_CONFIGS: Final = {
     "max.message.bytes": "300000000",
     "segment.bytes": "16777216",  # all of it is read at the start, so it is compacted soon
 }
+GONE: Final = 2**62  # the offset of an entry that is not in the table any more
+SWEEP_MS: Final = 60_000
+SWEPT_PER_TURN: Final = 1_000  # so that messages go on meanwhile
+
+
+class Entry:
+    """Where a retained message stands, and on what terms it is kept."""
+
+    __slots__ = ("expires_ms", "offset", "qos", "size")
+
+    def __init__(self, offset: int, qos: int, size: int, expires_ms: int) -> None:
+        self.offset = offset
+        self.qos = qos
+        self.size = size  # bytes of topic name, payload and headers
+        self.expires_ms = expires_ms  # 0: never
+
+    def has_expired(self, now_ms: int) -> bool:
+        """Whether it is not sent any more."""
+        return 0 < self.expires_ms <= now_ms
 
 
 class Retained:
     """The retained message of each topic name."""
 
-    def __init__(self, runtime: Runtime, partition: Partition, count_max: int) -> None:
+    def __init__(
+        self, broker: Broker, partition: Partition, count_max: int, bytes_max: int
+    ) -> None:
         """Read the table from its partition."""
-        self._runtime = runtime
+        self._broker = broker
+        self._runtime = broker.runtime
         self.partition = partition
         self._count_max = count_max
+        self._bytes_max = bytes_max
         self._builder = BatchBuilder()
-        self.pending: list[Publish] = []  # put since the last commit
-        self._waiting: list[RetainedAcknowledgement] = []  # for these
-        self.messages: dict[bytes, tuple[Publish, int, int]] = {}  # publish, offset, expires at
-        self._names = TopicNames()  # of `messages`, by level
-        self.refused = 0  # beyond the limit, or by the log
+        self._open = _RetainedTicket(self)
+        self._appended = 0  # tickets of which the log has not said what became
+        self._names = TopicNames()
+        self._expiring: dict[int, dict[bytes, None]] = {}  # topic names, by minute
+        self._swept = self._runtime.now_ms() // SWEEP_MS  # all minutes before are
+        self._is_sweep_due = False
+        self.size_bytes = 0
+        # of what is put and not yet written, each as if nothing were there before it
+        self._coming_count = 0
+        self._coming_bytes = 0
+        self.refused = 0  # beyond a limit, or by the log
+        self.expired = 0  # removed for it
         self._load()
 
-    def put(self, publish: Publish, waiting: RetainedAcknowledgement | None = None) -> bool:
-        """Store or, with an empty payload, remove; True if a commit is due.
+    def __len__(self) -> int:
+        return len(self._names)
 
-        Then `waiting` is told how it went. What exceeds the limit on their number is not
-        retained, and counted.
+    @property
+    def has_pending(self) -> bool:
+        """Whether something was put since the last commit."""
+        return bool(self._open.puts)
+
+    def get(self, topic_name: bytes) -> Entry | None:
+        """Return what is retained under one topic name."""
+        return cast("Entry | None", self._names.get(topic_name))
+
+    def walk(self, topic_filter: str) -> Walk:
+        """Return what is retained under the names that a filter matches, expired ones too."""
+        return self._names.walk(topic_filter)
+
+    def put(self, publish: Publish, waiting: RetainedAcknowledgement | None = None) -> bool:
+        """Store or, with an empty payload, remove; False where there is nothing to do.
+
+        Else `waiting` is told how it went, perhaps within this call: what exceeds a limit is
+        not retained, and counted. What is not yet written counts in full until it is.
         """
-        topic_name = publish.topic
-        if publish.payload:
-            if len(self.messages) >= self._count_max and topic_name not in self.messages:
-                self.refused += 1
-                return False
-        elif topic_name not in self.messages and not self.pending:
-            return False
         now_ms = self._runtime.now_ms()
-        value = publish.payload or None
-        self._builder.append(now_ms, topic_name, value, headers_of(publish, None, now_ms))
-        self.pending.append(publish)
+        topic_name = publish.topic
+        present = self.get(topic_name)
+        if not publish.payload:
+            if present is None and not self._open.puts and not self._appended:
+                return False
+            self._append(topic_name, None, (), None, now_ms)
+        else:
+            headers = headers_of(publish, None, now_ms)
+            qos, expires_ms = retained_terms(headers)
+            size = _size(topic_name, publish.payload, headers)
+            if self._exceeds(present, size):
+                self.refused += 1
+                if waiting is not None:
+                    waiting.settle(RetainedFull("there is no room for more retained messages"))
+                return True
+            entry = Entry(0, qos, size, expires_ms)
+            self._coming_count += 1
+            self._coming_bytes += size
+            self._append(topic_name, publish.payload, headers, entry, now_ms)
+        if publish.qos:
+            self._open.wants_durable = True
         if waiting is not None:
-            self._waiting.append(waiting)
+            self._open.waiting.append(waiting)
         return True
+
+    def _append(
+        self,
+        topic_name: bytes,
+        payload: bytes | None,
+        headers: Sequence[tuple[str, bytes | None]],
+        entry: Entry | None,
+        now_ms: int,
+    ) -> None:
+        self._builder.append(now_ms, topic_name, payload, headers)
+        self._open.puts.append((topic_name, entry))
+
+    def _exceeds(self, present: Entry | None, size: int) -> bool:
+        """Whether there is no room for a message in the place of the one that is present."""
+        if present is None:
+            if len(self._names) + self._coming_count >= self._count_max:
+                return True
+        else:
+            size -= present.size
+        return self.size_bytes + self._coming_bytes + size > self._bytes_max
 
     def commit(self) -> None:
         """Append what was put since the last commit."""
-        if self.pending:
-            ticket = _RetainedTicket(self, self.pending, self._waiting)
-            self.pending, self._waiting = [], []
+        if self._open.puts:
+            ticket, self._open = self._open, _RetainedTicket(self)
+            self._appended += 1
             self.partition.append(self._builder.seal(), ticket, trusted=True)
 
-    def matching(self, topic_filter: str) -> list[tuple[Publish, int]]:
-        """Return (publish, offset) of each message whose topic name the filter matches.
+    def stored(self, puts: list[tuple[bytes, Entry | None]], base_offset: int) -> None:
+        """The batch of these is written from `base_offset` on."""
+        self._came(puts)
+        for place, (topic_name, entry) in enumerate(puts):
+            if entry is not None:
+                entry.offset = base_offset + place
+            self._store(topic_name, entry)
 
-        What has expired is forgotten, the others tell the time they have left [MQTT-3.3.2-5,
-        MQTT-3.3.2-6].
-        """
-        now_ms = self._runtime.now_ms()
-        found: list[tuple[Publish, int]] = []
-        for topic_name in self._names.match(topic_filter):
-            publish, offset, expires_ms = self.messages[topic_name]
-            if expires_ms == 0:
-                found.append((publish, offset))
-            elif expires_ms > now_ms:
-                found.append((_with_time_left(publish, expires_ms - now_ms), offset))
-            else:
-                self._forget(topic_name)
-        return found
+    def failed(self, puts: list[tuple[bytes, Entry | None]]) -> None:
+        """The batch of these is not in the log."""
+        self._came(puts)
+        self.refused += len(puts)
 
-    def _store(self, publish: Publish, offset: int, now_ms: int) -> None:
-        if publish.payload:
-            if publish.topic not in self.messages:
-                self._names.add(publish.topic)
-            self.messages[publish.topic] = (publish, offset, _expires_at(publish, now_ms))
+    def _came(self, puts: list[tuple[bytes, Entry | None]]) -> None:
+        self._appended -= 1
+        for _, entry in puts:
+            if entry is not None:
+                self._coming_count -= 1
+                self._coming_bytes -= entry.size
+
+    def _store(self, topic_name: bytes, entry: Entry | None) -> None:
+        """Put an entry into the table, or, with None, take out what is there."""
+        if entry is None:
+            before = self._names.remove(topic_name)
         else:
-            self._forget(publish.topic)
+            before = self._names.set(topic_name, entry)
+            self.size_bytes += entry.size
+        if before is not None:
+            before.offset = GONE
+            self.size_bytes -= before.size
+            if before.expires_ms:
+                self._expiring.get(self._minute_of(before), {}).pop(topic_name, None)
+        if entry is not None and entry.expires_ms:
+            self._expiring.setdefault(self._minute_of(entry), {})[topic_name] = None
+            self._sweep_later(SWEEP_MS)
 
-    def _forget(self, topic_name: bytes) -> None:
-        self.messages.pop(topic_name, None)
-        self._names.remove(topic_name)
+    def _minute_of(self, entry: Entry) -> int:
+        """Return the minute in which an entry expires, or the next one to be swept."""
+        return max(entry.expires_ms // SWEEP_MS, self._swept)
 
-    def stored(self, publishes: list[Publish], base_offset: int) -> None:
-        """The batch of these publishes is written from `base_offset` on."""
+    # --- expiry -------------------------------------------------------------------------------
+
+    def _sweep_later(self, delay_ms: int) -> None:
+        if not self._is_sweep_due:
+            self._is_sweep_due = True
+            self._runtime.later(delay_ms, self._sweep)
+
+    def _sweep(self) -> None:
+        """Remove what has expired, some of it at a time."""
+        self._is_sweep_due = False
+        if self._appended:  # of which some may be newer messages of the names in question
+            self._sweep_later(SWEEP_MS)
+            return
         now_ms = self._runtime.now_ms()
-        for place, publish in enumerate(publishes):
-            self._store(publish, base_offset + place, now_ms)
+        coming = {topic_name for topic_name, _ in self._open.puts}
+        swept = 0
+        while self._swept < now_ms // SWEEP_MS and swept < SWEPT_PER_TURN:
+            due = self._expiring.get(self._swept)
+            if not due:
+                self._expiring.pop(self._swept, None)
+                self._swept += 1
+                continue
+            topic_name, _ = due.popitem()
+            entry = self.get(topic_name)
+            if topic_name in coming:
+                self._expiring.setdefault(self._swept + 1, {})[topic_name] = None
+            elif entry is not None and entry.has_expired(now_ms):
+                self._append(topic_name, None, (), None, now_ms)
+                swept += 1
+        self.expired += swept
+        if swept:
+            self._broker.schedule()
+        if self._expiring:
+            self._sweep_later(0 if swept == SWEPT_PER_TURN else SWEEP_MS)
+
+    # --- the start ----------------------------------------------------------------------------
 
     def _load(self) -> None:
-        now_ms = self._runtime.now_ms()
         for batch in self.partition.batches(self.partition.start_offset):
-            for record in batch.records():
-                assert record.key is not None
-                publish = publish_of(record, record.key, now_ms, 0)
-                if publish is None:  # expired
-                    self._forget(record.key)
-                else:
-                    self._store(publish, record.offset, now_ms)
+            for record in readable_records(batch):
+                topic_name = record.key
+                assert topic_name is not None, "we wrote it"
+                entry = None
+                if record.value is not None:
+                    qos, expires_ms = retained_terms(record.headers)
+                    size = _size(topic_name, record.value, record.headers)
+                    entry = Entry(record.offset, qos, size, expires_ms)
+                self._store(topic_name, entry)
 
 
-def _with_time_left(publish: Publish, left_ms: int) -> Publish:
-    """Return the message with the seconds it has left, rounded up."""
-    properties = {**(publish.properties or {}), MESSAGE_EXPIRY: (left_ms + 999) // 1000}
-    return Publish(
-        publish.topic, publish.payload, publish.qos, publish.retain, properties=properties
-    )
-
-
-def _expires_at(publish: Publish, now_ms: int) -> int:
-    """Return the moment in ms after which the message is not sent any more; 0: never."""
-    if publish.properties and MESSAGE_EXPIRY in publish.properties:
-        return now_ms + int(publish.properties[MESSAGE_EXPIRY]) * 1000
-    return 0
+def _size(
+    topic_name: bytes, payload: bytes, headers: Sequence[tuple[str, bytes | None]]
+) -> int:
+    """Return the bytes that a retained message counts as."""
+    size = len(topic_name) + len(payload)
+    for name, value in headers:
+        size += len(name) + len(value or b"")
+    return size
 
 
 class _RetainedTicket:
-    __slots__ = ("_publishes", "_retained", "_waiting")
+    __slots__ = ("_is_written", "_retained", "puts", "waiting", "wants_durable")
 
-    def __init__(
-        self,
-        retained: Retained,
-        publishes: list[Publish],
-        waiting: list[RetainedAcknowledgement],
-    ) -> None:
+    def __init__(self, retained: Retained) -> None:
         self._retained = retained
-        self._publishes = publishes
-        self._waiting = waiting
-
-    @property
-    def wants_durable(self) -> bool:
-        """What was published to be safe is to be retained as safely, whoever waits for it."""
-        return any(publish.qos for publish in self._publishes)
+        self._is_written = False
+        self.puts: list[tuple[bytes, Entry | None]] = []
+        self.waiting: list[RetainedAcknowledgement] = []
+        # What was published to be safe is to be retained as safely, whoever waits for it.
+        self.wants_durable = False
 
     def written(self, base_offset: int) -> None:
-        self._retained.stored(self._publishes, base_offset)
+        self._is_written = True
+        self._retained.stored(self.puts, base_offset)
 
     def durable(self) -> None:
-        for waiting in self._waiting:
+        for waiting in self.waiting:
             waiting.settle(None)
 
     def failed(self, error: IsthmusError) -> None:
-        self._retained.refused += len(self._publishes)
+        if not self._is_written:
+            self._retained.failed(self.puts)
         if not isinstance(error, StorageError):  # of those the log tells, once
-            logger.warning(
-                "messages not retained count=%d error=%s", len(self._publishes), error
-            )
-        for waiting in self._waiting:
+            logger.warning("messages not retained count=%d error=%s", len(self.puts), error)
+        for waiting in self.waiting:
             waiting.settle(error)

@@ -117,10 +117,15 @@ class SessionLog:
         else:
             session.step = 0
 
-    def subscribed(self, subscription: Subscription) -> None:
-        """A persistent session has a subscription, be it a new one or one with new options."""
+    def subscribed(self, subscription: Subscription, *, ungreeted: bool = False) -> None:
+        """A persistent session has a subscription, be it a new one or one with new options.
+
+        `ungreeted`: retained messages are still to be sent.
+        """
         session = subscription.session
-        value = SubscriptionTerms(FORM, subscription.options, subscription.identifier)
+        value = SubscriptionTerms(
+            FORM, subscription.options, subscription.identifier, ungreeted
+        )
         key = filter_key(session.client_id.encode(), subscription.topic_filter.encode())
         self._rows.append((key, encode(value)))
         self._due[session] = True

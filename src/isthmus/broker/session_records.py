@@ -66,6 +66,7 @@ class SubscriptionTerms(msgspec.Struct, array_like=True, frozen=True):
     form: int
     options: int
     identifier: int
+    ungreeted: bool = False  # retained messages are still to be sent, see greetings.py
 
 
 class Marks(msgspec.Struct, array_like=True, frozen=True):

@@ -75,8 +75,11 @@ class Written:
         self.parts: dict[int, bytes] = {}
 
 
-def recover(broker: Broker, table: SessionTable) -> None:
-    """Bring all sessions back that have not expired. Raises StorageError."""
+def recover(broker: Broker, table: SessionTable) -> list[Subscription]:
+    """Bring all sessions back that have not expired. Raises StorageError.
+
+    Returns the subscriptions whose retained messages had not all been sent.
+    """
     began_ms = broker.runtime.monotonic_ms()
     recovery = Recovery(broker, table)
     recovery.read()
@@ -89,6 +92,7 @@ def recover(broker: Broker, table: SessionTable) -> None:
             scanned,
             broker.runtime.monotonic_ms() - began_ms,
         )
+    return [one for one in recovery.ungreeted if one.session in recovery.marks]
 
 
 class Recovery:
@@ -104,6 +108,7 @@ class Recovery:
         self._checkpoint_value = b""
         self._marks_by_value: dict[bytes, PartitionMarks] = {}
         self.marks: dict[Session, PartitionMarks] = {}
+        self.ungreeted: list[Subscription] = []
 
     # --- what was written ---------------------------------------------------------------------
 
@@ -255,9 +260,10 @@ class Recovery:
             if terms is None or topic_filter is None:
                 logger.warning("subscription not readable client=%s", session.client_id)
                 continue
-            self._broker.subscriptions.add(
-                Subscription(session, topic_filter, terms.options, terms.identifier)
-            )
+            subscription = Subscription(session, topic_filter, terms.options, terms.identifier)
+            self._broker.subscriptions.add(subscription)
+            if terms.ungreeted:
+                self.ungreeted.append(subscription)
 
     def _marks_of(self, written: Written) -> PartitionMarks:
         """Return how far the log was matched for a session, at most to where it ends now.

@@ -112,6 +112,7 @@ MQTT_REASON: Final[dict[type[errors.IsthmusError], int]] = {
     errors.TopicInvalid: ReasonCode.TOPIC_NAME_INVALID,
     errors.BatchTooLarge: ReasonCode.PACKET_TOO_LARGE,
     errors.QuotaExceeded: ReasonCode.QUOTA_EXCEEDED,
+    errors.RetainedFull: ReasonCode.QUOTA_EXCEEDED,
     # the disk or the cluster
     errors.StorageError: ReasonCode.UNSPECIFIED_ERROR,
     errors.NoSpace: ReasonCode.QUOTA_EXCEEDED,

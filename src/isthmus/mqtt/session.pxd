@@ -33,6 +33,7 @@ cdef class Session:
     cdef bint _problem_info
     cdef object _aliases
     cdef public bint recalling
+    cdef public object refill
     cdef public bint persistent
     cdef public bint changed
     cdef public int step

@@ -78,6 +78,7 @@ class Session:
         "persistent",
         "queue",
         "recalling",
+        "refill",
         "step",
         "touched",
         "transmit",
@@ -124,6 +125,7 @@ class Session:
         self.next_packet_id = 1
         self.incoming = Incoming()
         self.recalling = False  # what goes next is on its way from the disk
+        self.refill: Callable[[Session], None] | None = None  # called when the queue moved
         self.persistent = False
         self.changed = False
         self.step = 0
@@ -310,7 +312,7 @@ class Session:
         if delivery is not None and delivery.state == expected:
             self.changed = True
             del self.inflight[ack.packet_id]
-            if self.waiting():
+            if self.waiting() or self.refill is not None:
                 self.drain()
 
     def _receive_pubrec(self, ack: Ack, delivery: Delivery | None) -> None:
@@ -327,7 +329,7 @@ class Session:
             self._stepped()
             if ack.reason >= REFUSED_FROM:
                 del self.inflight[ack.packet_id]
-                if self.waiting():
+                if self.waiting() or self.refill is not None:
                     self.drain()
                 return
             delivery.state = AWAIT_PUBCOMP
@@ -402,6 +404,8 @@ class Session:
             else:
                 self._send(publish, run.qos, run.retain, run.identifiers, run.partition, offset)
             queue.pop()
+        if self.refill is not None:
+            self.refill(self)
 
     def _send_again(self, packet_id: int) -> bool:
         """Repeat a PUBLISH with its id [MQTT-4.4.0-1, MQTT-3.3.1-1]; False if it is to come.

@@ -146,16 +146,25 @@ class Shore:
         now_ms: int = 1_700_000_000_000,
         redirected: Redirected | None = None,
         authenticate: Callable[[Opening], None] | None = None,
+        queue_length_max: int = 1000,
+        retained_max: int = 100,
+        retained_bytes_max: int = 1 << 30,
     ) -> None:
         self.routes = routes
+        self.limits = {"queue_length_max": queue_length_max, "retained_max": retained_max}
         self.runtime = runtime or SimRuntime(now_ms=now_ms)
         self.log = MemoryLog(self.runtime) if log is None else log
         self.broker = Broker(
-            self.runtime, self.log, RouteTable(routes), partitions_default=2, retained_max=100
+            self.runtime,
+            self.log,
+            RouteTable(routes),
+            partitions_default=2,
+            retained_max=retained_max,
+            retained_bytes_max=retained_bytes_max,
         )
         self.clients = Clients(
             self.broker,
-            queue_length_max=1000,
+            queue_length_max=queue_length_max,
             output_bytes_max=output_max,
             subscriptions_max=10,
             redirected=redirected,
@@ -168,7 +177,7 @@ class Shore:
         for topic in self.log.topics.values():
             for partition in topic.partitions:
                 partition._queue, partition._queue_end = [], partition.end_offset
-        return Shore(*self.routes, log=self.log, now_ms=self.runtime.now_ms())
+        return Shore(*self.routes, log=self.log, now_ms=self.runtime.now_ms(), **self.limits)
 
     def end(self) -> Shore:
         """Return the shore of the next start after an orderly end."""

@@ -309,7 +309,6 @@ def test_an_expired_retained_message_is_not_sent(shore: Shore) -> None:
     client = shore.client()
     client.subscribe("a", 0)
     assert retained(client) == []
-    assert not shore.broker.retained.messages
 
 
 @pytest.mark.parametrize("topic_filter", ["a", "+"])
@@ -332,39 +331,6 @@ def test_a_retained_message_for_a_slow_client_waits_in_the_log(shore: Shore) -> 
     assert len(first) == 1
     client.send(Ack(PUBACK, first[0].packet_id))
     assert retained(client) == [("a", b"x", 1)]
-
-
-def test_retained_messages_are_sent_a_while_at_a_time_to_each_client_in_turn(
-    shore: Shore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shore.client("p").publish("a", b"x", retain=True)
-    one, two, gone = shore.client("1"), shore.client("2"), shore.client("3")
-    search = shore.broker.retained.matching
-    searched = []
-
-    def slow(topic_filter: str) -> list:
-        shore.runtime.advance(20)
-        searched.append(topic_filter)
-        return search(topic_filter)
-
-    monkeypatch.setattr(shore.broker.retained, "matching", slow)
-    for client, topic_filters in ((one, ["a", "+", "#"]), (gone, ["x"]), (two, ["a", "a"])):
-        packet = Subscribe(1, [(topic_filter, 0) for topic_filter in topic_filters])
-        shore.clients.receive(client.entry, client, [packet])
-    assert searched == ["a"]
-    gone.lose()
-    shore.runtime.settle()
-    assert searched == ["a", "+", "a", "#"]
-    assert len(retained(one)) == 3
-    assert len(retained(two)) == 1
-
-
-def test_retained_messages_are_limited_in_number(shore: Shore) -> None:
-    publisher = shore.client("p")
-    for number in range(101):
-        publisher.publish(f"r/{number}", b"x", retain=True)
-    assert len(shore.broker.retained.messages) == 100
-    assert shore.broker.retained.refused == 1
 
 
 def test_a_kafka_record_with_the_retain_header_is_retained(shore: Shore) -> None:

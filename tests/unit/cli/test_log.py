@@ -250,6 +250,7 @@ def test_records_of_the_server_are_decoded() -> None:
         "topic_filter": "a/+",
         "options": 2,
         "identifier": 9,
+        "ungreeted": False,
     }
     assert said(sessions, b"c", None) == {"client_id": "c", "removed": True}
     assert said("__mqtt_retained", b"a/b", b"xy") == {"topic_name": "a/b", "retained_bytes": 2}

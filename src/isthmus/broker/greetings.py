@@ -1,0 +1,223 @@
+"""Retained messages for new subscriptions, handed out as each session has room.
+
+Subscribing begins a greeting: a walk over the retained messages that the topic filter matches.
+It gives the session's queue a few at a time, and goes on when these have left the queue. So
+what a greeting keeps is bounded, whether ten messages match or a million; no limit on the queue
+drops one of them; and what comes live meanwhile has its place in the queue between them.
+
+Of one topic name, what is retained comes before what is published after the SUBSCRIBE: a name
+whose retained message is newer than the greeting is left out, for it has come live.
+
+A greeting of a persistent session goes on when the client is back; if the server ended in
+between it begins anew, so that some messages come twice and none is lost (docs/adr/0022).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final, cast
+
+from isthmus.broker.subscriptions import encode_identifier
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from isthmus.broker.broker import Broker
+    from isthmus.broker.retained import Entry, Retained
+    from isthmus.broker.sessions import SessionEntry
+    from isthmus.broker.subscriptions import Subscription
+    from isthmus.mqtt.session import Session
+    from isthmus.topics.names import Walk
+
+GREET_MS_MAX: Final = 10  # at a time, over all sessions
+MESSAGES_MAX: Final = 128  # of one greeting in the queue
+STEPS_MAX: Final = 2_048  # of a walk at a time, about a millisecond
+SORTED_MAX: Final = 32_768  # messages that are put into the order of the log at a time
+
+_OFFSET: Final = attrgetter("offset")
+
+
+class Greeting:
+    """The retained messages of one new subscription that are still to be sent."""
+
+    __slots__ = (
+        "_entries",
+        "_given",
+        "_is_sorted",
+        "_sorted_max",
+        "_walk",
+        "before",
+        "is_done",
+        "is_logged",
+        "subscription",
+    )
+
+    def __init__(self, subscription: Subscription, before: int) -> None:
+        self.subscription = subscription
+        self.before = before  # the offset from which on messages have come live
+        self.is_done = False
+        self.is_logged = False  # the session log says that it is under way
+        self._walk: Walk | None = None  # begun with its turn
+        self._entries: list[Entry] = []  # found, and not all given
+        self._given = 0  # of these; none are before they are sorted
+        self._is_sorted = False
+        self._sorted_max = MESSAGES_MAX
+
+    def next(self, retained: Retained, count_max: int) -> list[Entry]:
+        """Return the next messages; few or none where it takes more steps to find them.
+
+        The walk finds them by their names, but they are read from the log. So they are given in
+        the log's order: the first few at once, then more and more of them are put in order.
+        """
+        if self._walk is None:
+            self._walk = retained.walk(self.subscription.topic_filter)
+        if not self._is_sorted:
+            wanted = self._sorted_max - len(self._entries)
+            self._entries += self._walk.take(wanted, STEPS_MAX)
+            if len(self._entries) < self._sorted_max and not self._walk.is_done:
+                return []
+            self._entries.sort(key=_OFFSET)
+            self._is_sorted = True
+        found = self._entries[self._given : self._given + count_max]
+        self._given += len(found)
+        if self._given == len(self._entries):
+            self._entries = []
+            self._given = 0
+            self._is_sorted = False
+            self._sorted_max = min(2 * self._sorted_max, SORTED_MAX)
+            self.is_done = self._walk.is_done
+        return found
+
+
+class Greeted:
+    """The greetings of one session, the oldest first, and how far the queue has to come."""
+
+    __slots__ = ("greetings", "number")
+
+    def __init__(self) -> None:
+        self.greetings: deque[Greeting] = deque()
+        self.number = 0  # of the delivery after those of a greeting that wait
+
+
+class Greetings:
+    """All greetings that are under way."""
+
+    def __init__(self, broker: Broker, queue_length_max: int) -> None:
+        self._broker = broker
+        # Half of a short queue is left to what comes live.
+        self._messages_max = max(1, min(MESSAGES_MAX, queue_length_max // 2))
+        self._greeted: dict[Session, Greeted] = {}
+        self._ready: dict[Session, None] = {}  # that may have more, in their order
+        self._is_due = False
+        self._resume: Callable[[Session], None] = self._drained
+
+    def __len__(self) -> int:
+        return len(self._greeted)
+
+    def begin(self, subscriptions: Iterable[Subscription]) -> None:
+        """Greet new subscriptions; where that is soon done, it is done now.
+
+        Where it is not, and the session is to outlive the server, that is written down.
+        """
+        before = self._broker.retained.partition.end_offset
+        begun = [Greeting(subscription, before) for subscription in subscriptions]
+        for greeting in begun:
+            session = greeting.subscription.session
+            greeted = self._greeted.get(session)
+            if greeted is None:
+                greeted = self._greeted[session] = Greeted()
+                session.refill = self._resume
+            greeted.greetings.append(greeting)
+            self._ready[session] = None
+        if not self._is_due:
+            self._greet()
+        for greeting in begun:
+            if not greeting.is_done and greeting.subscription.session.persistent:
+                greeting.is_logged = True
+                self._broker.session_log.subscribed(greeting.subscription, ungreeted=True)
+
+    def forget(self, session: Session) -> None:
+        """The session is over."""
+        session.refill = None
+        self._greeted.pop(session, None)
+        self._ready.pop(session, None)
+
+    def _drained(self, session: Session) -> None:
+        """The queue of a session was emptied as far as there was room."""
+        queue = session.queue
+        if queue.pushed - queue.length >= self._greeted[session].number:
+            self._ready[session] = None
+            self._greet_later()
+
+    def _greet_later(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            self._broker.runtime.defer(self._greet)
+
+    def _greet(self) -> None:
+        """Go on with the greetings of each session in its turn.
+
+        With a million messages that takes long, so it stops after a while and goes on in the
+        next turn of the loop.
+        """
+        runtime = self._broker.runtime
+        self._is_due = True  # what is drained here is not to be told of again
+        end_ms = runtime.monotonic_ms() + GREET_MS_MAX
+        while self._ready and runtime.monotonic_ms() <= end_ms:
+            session = next(iter(self._ready))
+            del self._ready[session]
+            if session.connected:
+                self._go_on(session, self._greeted[session])
+        self._is_due = False
+        if self._ready:
+            self._greet_later()
+
+    def _go_on(self, session: Session, greeted: Greeted) -> None:
+        """Let the next messages of a session's greeting wait, then send what there is room for.
+
+        That the session is drained brings it back here, as soon as they are on their way.
+        """
+        greeting = greeted.greetings[0]
+        is_current = self._is_current(greeting.subscription)
+        if is_current:
+            self._push(session, greeting)
+            greeted.number = session.queue.pushed
+        if not is_current or greeting.is_done:
+            self._end(session, greeted, is_current=is_current)
+        session.drain()
+        self._broker.touch(session)
+
+    def _end(self, session: Session, greeted: Greeted, *, is_current: bool) -> None:
+        """The oldest greeting of a session is over."""
+        greeting = greeted.greetings.popleft()
+        greeting.is_done = True
+        if not greeted.greetings:
+            self.forget(session)
+        session_log = self._broker.session_log
+        if greeting.is_logged and is_current and session.persistent:
+            session_log.subscribed(greeting.subscription)
+        elif session.changed:
+            session_log.note(cast("SessionEntry", session.owner))
+
+    def _is_current(self, subscription: Subscription) -> bool:
+        """Whether the client has not unsubscribed, or subscribed anew."""
+        own = self._broker.subscriptions.of(subscription.session)
+        return own.get(subscription.topic_filter) is subscription
+
+    def _push(self, session: Session, greeting: Greeting) -> None:
+        """Let the next messages wait, with RETAIN set [MQTT-3.3.1-8]."""
+        retained = self._broker.retained
+        subscription = greeting.subscription
+        now_ms = self._broker.runtime.now_ms()
+        entries = [
+            entry
+            for entry in greeting.next(retained, self._messages_max)
+            if entry.offset < greeting.before and not entry.has_expired(now_ms)
+        ]
+        identifiers = encode_identifier(subscription.identifier)
+        for entry in entries:
+            qos = min(entry.qos, subscription.qos)
+            session.queue.push(retained.partition, entry.offset, qos, True, identifiers)
+        if entries:
+            session.changed = True

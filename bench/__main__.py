@@ -19,6 +19,7 @@ from bench.kafka_rows import kafka_rows
 from bench.mqtt_rows import mqtt_rows
 from bench.process import BenchError, fresh_directory
 from bench.report import Outcome
+from bench.retained_rows import retained_rows
 from bench.sync_rows import sync_rows
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ BUSY_PERCENT_MAX = 10
 
 def all_rows() -> list[Row]:
     """Return every row, in the order of the budget."""
-    return [*mqtt_rows(), *kafka_rows(), *sync_rows(), *footprint_rows()]
+    return [*mqtt_rows(), *retained_rows(), *kafka_rows(), *sync_rows(), *footprint_rows()]
 
 
 def split_names(names: str) -> list[str]:

@@ -92,12 +92,15 @@ class Load(Loading):
         if self.reading is not None and self.reading.end < twin.size:
             self._files.will_need(twin.descriptor(), self.reading.end, AHEAD_BYTES)
 
-    def land(self, segments: SegmentList) -> bool:
-        """Give back what the thread used; whether the segment is still of the log."""
+    def land(self, *, is_current: bool) -> None:
+        """Take back what the thread used, and what it has learnt if that is still of use."""
         assert self.segment is not None
         assert self._twin is not None
         twin, self._twin = self._twin, None
-        return segments.give_back(self.segment, twin)
+        if is_current:
+            self.segment.adopt(twin)
+        else:
+            self.segment.release(twin)
 
 
 class PartitionLoads(Loads[Load]):
@@ -130,9 +133,11 @@ class PartitionLoads(Loads[Load]):
         """Take what a load has found; go on to the next segment if that is nothing."""
         segment = load.segment
         assert segment is not None
-        is_current = load.land(self._segments)
-        if self._loads.get(load.offset) is not load:
-            return  # closed meanwhile
+        is_wanted = self._loads.get(load.offset) is load  # else closed meanwhile
+        is_current = self._segments.has(segment)
+        load.land(is_current=is_wanted and is_current)
+        if not is_wanted:
+            return
         if not is_current:
             self.drop(load)  # deleted or replaced meanwhile
         elif error is not None:

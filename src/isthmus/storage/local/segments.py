@@ -321,12 +321,15 @@ class SegmentList:
         return self._segments[slot] if slot < len(self._segments) else None
 
     def has(self, segment: Segment) -> bool:
-        """Whether this very segment is part of the log, and the log is open."""
-        return not self._is_closed and self.at(segment.base_offset) is segment
+        """Whether this very segment is part of the log."""
+        return self.at(segment.base_offset) is segment
 
     def give_back(self, segment: Segment, twin: Segment) -> bool:
-        """Let a segment learn from its twin; False where it is not of the log any more."""
-        if self.has(segment):
+        """Let a segment learn from its twin; False where it is not of the log any more.
+
+        Where the log topic is deleted, another may have the directory: nothing is kept open.
+        """
+        if not self._is_closed and self.has(segment):
             segment.adopt(twin)
             return True
         segment.release(twin)

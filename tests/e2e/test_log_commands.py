@@ -15,6 +15,9 @@ from tests.e2e.kafka_commands import JavaConsole, java_command
 from tests.e2e.patience import TIMEOUT_S
 from tests.e2e.server_process import ServerProcess, run_isthmus, text_of
 
+from isthmus.storage.local.checkpoints import parse_partition_metadata
+from isthmus.storage.local.journal_format import parse_header, parse_rounds
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -119,24 +122,43 @@ def test_a_killed_server_is_verified_spoilt_repaired_and_read_again(
 
 
 def test_what_only_the_journal_has_is_no_damage(server: ServerProcess) -> None:
-    """SIGKILL; then of the segments nothing is left, as a power cut may have it."""
+    """SIGKILL; then what the journal has is in no segment, as a power cut may have it."""
     kafka = ("--kafka", text_of(server.kafka))
     isthmus("topics", "create", *kafka, "-p", "8", "t")
     lines = b"".join(b"%d\t%05d\n" % (number, number) for number in range(RECORDS))
     isthmus("produce", *kafka, "-t", "t", "-K", "\t", stdin=lines)
     server.kill()
+    lost = [lose(server.data, file.read_bytes()) for file in server.data.glob("journal/*.wal")]
+    assert sum(lost) > 0
     segments = sorted(server.data.glob("t-*/*.log"))
     assert len(segments) == 8
-    for segment in segments:
-        segment.write_bytes(b"")
+    before = [segment.read_bytes() for segment in segments]
     assert verified(server) == (0, [])
     data = ("--data", str(server.data))
     assert "there is nothing to repair" in isthmus("log", "repair", *data)
-    assert not any(segment.stat().st_size for segment in segments), "looking changes nothing"
+    assert [segment.read_bytes() for segment in segments] == before, "looking changes nothing"
     server.start()
     read = isthmus("consume", *kafka, "-t", "t", "-b", "-e", "--json")
     values = {json.loads(line)["value"] for line in read.splitlines()}
     assert values == {f"{number:05d}" for number in range(RECORDS)}
+
+
+def lose(data: Path, journal: bytes) -> int:
+    """Take from the segments what a file of the journal has; return how many bytes it was."""
+    lost = 0
+    directories = {}
+    for file in data.glob("*/partition.metadata"):
+        partition = int(file.parent.name.rpartition("-")[2])
+        directories[parse_partition_metadata(file.read_bytes()), partition] = file.parent
+    header = parse_header(journal)
+    for found in parse_rounds(memoryview(journal), header.seed) if header else ():
+        for entry, _ in found.entries:
+            directory = directories[entry.topic_id, entry.partition]
+            with (directory / f"{entry.base_offset:020d}.log").open("r+b") as segment:
+                segment.seek(entry.position)
+                segment.write(bytes(entry.size))
+            lost += entry.size
+    return lost
 
 
 def check_with_kafka(segments: list[Path]) -> None:

@@ -22,10 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from isthmus.errors import IsthmusError
-    from isthmus.runtime import Runtime
     from isthmus.storage.aborted import AbortedIndex
     from isthmus.storage.local.files import Files
-    from isthmus.storage.local.loaded import LoadedBytes
     from isthmus.storage.local.lookup import Step
     from isthmus.storage.local.segment import Segment
     from isthmus.storage.local.segments import SegmentList
@@ -59,14 +57,7 @@ class AbortedLoad(Loading):
 class AbortedLoads(Loads[AbortedLoad]):
     """The lookups of one partition."""
 
-    __slots__ = ("_files", "_segments")
-
-    def __init__(
-        self, runtime: Runtime, files: Files, kept: LoadedBytes, segments: SegmentList
-    ) -> None:
-        super().__init__(runtime, kept)
-        self._files = files
-        self._segments = segments
+    __slots__ = ()
 
     def begin(self, offset: int, end: int) -> None:
         """Begin to look for what was aborted of the records from `offset` to before `end`."""

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from isthmus.errors import IsthmusError
     from isthmus.runtime import Runtime
+    from isthmus.storage.local.files import Files
+    from isthmus.storage.local.segments import SegmentList
 
 LOAD_COST_BYTES: Final = 1024  # what Python needs to keep one load beyond its bytes
 
@@ -88,12 +90,16 @@ AnyLoad = TypeVar("AnyLoad", bound=Loading)
 class Loads(Generic[AnyLoad]):
     """The loads of one kind of one partition, by offset."""
 
-    __slots__ = ("_kept", "_loads", "_runtime", "kept_bytes")
+    __slots__ = ("_files", "_kept", "_loads", "_runtime", "_segments", "kept_bytes")
 
-    def __init__(self, runtime: Runtime, kept: LoadedBytes) -> None:
+    def __init__(
+        self, runtime: Runtime, files: Files, kept: LoadedBytes, segments: SegmentList
+    ) -> None:
         self.kept_bytes = 0
         self._runtime = runtime
+        self._files = files
         self._kept = kept
+        self._segments = segments
         self._loads: dict[int, AnyLoad] = {}
 
     def find(self, offset: int) -> AnyLoad | None:

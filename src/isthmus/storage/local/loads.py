@@ -20,13 +20,10 @@ from isthmus.storage.local.loaded import Loading, Loads
 from isthmus.storage.local.reading import is_hollow, read_segment
 
 if TYPE_CHECKING:
-    from isthmus.runtime import Runtime
     from isthmus.storage.local.files import Files
-    from isthmus.storage.local.loaded import LoadedBytes
     from isthmus.storage.local.reading import Place, Reading
     from isthmus.storage.local.scan import Damage
     from isthmus.storage.local.segment import Segment
-    from isthmus.storage.local.segments import SegmentList
 
 AHEAD_BYTES: Final = 8 * 1024 * 1024  # what the kernel is asked to read beyond a load
 
@@ -106,14 +103,7 @@ class Load(Loading):
 class PartitionLoads(Loads[Load]):
     """The cold reads of one partition."""
 
-    __slots__ = ("_files", "_segments")
-
-    def __init__(
-        self, runtime: Runtime, files: Files, kept: LoadedBytes, segments: SegmentList
-    ) -> None:
-        super().__init__(runtime, kept)
-        self._files = files
-        self._segments = segments
+    __slots__ = ()
 
     def begin(
         self, segment: Segment, place: Place | None, offset: int, bytes_max: int, limit: int

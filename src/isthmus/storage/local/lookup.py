@@ -102,13 +102,11 @@ def as_job(
         except StopIteration as end:
             return end.value
         twins = [segment.twin() for segment in wanted]
-        is_current = True
         try:
             result = yield piece(work, twins)
         finally:
-            is_current = _give_back(segments, wanted, twins)
-        if not is_current:
-            result = None
+            if not _give_back(segments, wanted, twins):
+                result = None
 
 
 def _give_back(segments: SegmentList, wanted: list[Segment], twins: list[Segment]) -> bool:

@@ -85,12 +85,13 @@ class PartitionReader:
         if offset >= limit:
             return Records()
         buffers = self._tail.read(offset, bytes_max, limit)
-        if spans and (buffers is None or sum(map(len, buffers)) >= SPAN_BYTES_MIN):
+        in_memory = None if buffers is None else Records(buffers)
+        if spans and (in_memory is None or in_memory.size >= SPAN_BYTES_MIN):
             span = self._span(offset, bytes_max, limit)
             if span is not None:
                 return Records(span=span)
-        if buffers is not None:
-            return Records(buffers)
+        if in_memory is not None:
+            return in_memory
         bytes_max = min(bytes_max, self._read_bytes_max)
         load = self._loads.find(offset)
         if load is not None and not load.is_over:

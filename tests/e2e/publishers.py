@@ -7,6 +7,7 @@ and then has to get everything acknowledged that it sent. Not here: what it send
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from typing import Final
 
 from tests.e2e.patience import TIMEOUT_S
@@ -15,7 +16,7 @@ QUICK: Final = {"reconnect.backoff.ms": 10, "reconnect.backoff.max.ms": 50}
 """Settings of a librdkafka client that is back soon after the server is."""
 
 
-class Publisher:
+class Publisher(ABC):
     """A thread that does `_publish`; a subclass begins it with what it needs already set."""
 
     def __init__(self) -> None:
@@ -42,6 +43,6 @@ class Publisher:
         except Exception as error:
             self.failures.append(error)
 
+    @abstractmethod
     def _publish(self) -> None:
         """Publish until `_stopping` is set and all is acknowledged; failures are noted."""
-        raise NotImplementedError

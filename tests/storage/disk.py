@@ -284,8 +284,10 @@ class SimDisk(Files):
         self._count("pread", descriptor)
         return bytes(self._open[descriptor].data[position : position + size])
 
-    def pread_cached(self, descriptor, size, position):
-        return b"" if self.is_cold else self.pread(descriptor, size, position)
+    def preadv_cached(self, descriptor, buffer, position):
+        data = b"" if self.is_cold else self.pread(descriptor, len(buffer), position)
+        buffer[: len(data)] = data
+        return len(data)
 
     def is_cached(self, descriptor, size, position):
         assert descriptor in self._open

@@ -94,24 +94,29 @@ class Files:
             data += more
         return data
 
-    def pread_cached(self, descriptor: int, size: int, position: int) -> bytes | bytearray:
+    def pread_cached(self, descriptor: int, size: int, position: int) -> bytearray:
         """Read up to `size` bytes without waiting for the disk.
 
         Fewer, or none, where the kernel does not have the rest in memory or cannot tell.
         """
-        if _NO_WAIT is None:
-            return b""
         data = bytearray(size)
+        del data[self.preadv_cached(descriptor, data, position) :]
+        return data
+
+    def preadv_cached(
+        self, descriptor: int, buffer: bytearray | memoryview, position: int
+    ) -> int:
+        """Do the same into a buffer; return the bytes read."""
+        if _NO_WAIT is None:
+            return 0
         try:
-            count = os.preadv(descriptor, [data], position, _NO_WAIT)
+            return os.preadv(descriptor, [buffer], position, _NO_WAIT)
         except BlockingIOError:
-            return b""
+            return 0
         except OSError as error:
             if error.errno == errno.EOPNOTSUPP:
-                return b""
+                return 0
             raise
-        del data[count:]
-        return data
 
     def is_cached(self, descriptor: int, size: int, position: int) -> bool:
         """Whether the kernel is known to have these bytes in memory. For the loop alone."""

@@ -19,7 +19,7 @@ from isthmus.storage.local.aborted_loads import AbortedLoads
 from isthmus.storage.local.files import storage_error
 from isthmus.storage.local.loads import AHEAD_BYTES, PartitionLoads
 from isthmus.storage.local.reading import Place, is_hollow, read_cached, read_segment
-from isthmus.storage.local.spans import SPAN_BYTES_MIN, find_span
+from isthmus.storage.local.spans import SPAN_BYTES_MIN, LocalSpan, find_span
 from isthmus.storage.log import Records
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from isthmus.storage.local.segment import Segment
     from isthmus.storage.local.segments import SegmentList
     from isthmus.storage.local.shared import Shared
-    from isthmus.storage.local.spans import LocalSpan
     from isthmus.storage.local.tail import Tail
 
 PLACES_MAX: Final = 64  # readers of one partition that need no index
@@ -48,6 +47,7 @@ class PartitionReader:
         "_places",
         "_read_bytes_max",
         "_runtime",
+        "_scratch",
         "_segments",
         "_tail",
     )
@@ -56,6 +56,7 @@ class PartitionReader:
         self._runtime = shared.runtime
         self._files = shared.files
         self._read_bytes_max = shared.settings.read_bytes_max
+        self._scratch = shared.scratch
         self._segments = segments
         self._tail = tail
         self._loads = PartitionLoads(shared.runtime, shared.files, shared.loaded, segments)
@@ -100,13 +101,16 @@ class PartitionReader:
             return self._loaded(load, bytes_max, limit)
         segment, place, ahead = self._place_of(offset)
         if place is not None and segment.is_open:
+            scratch = self._scratch if spans else None
             try:
-                reading = read_cached(self._files, segment, place, offset, bytes_max, limit)
+                reading = read_cached(
+                    self._files, segment, place, offset, bytes_max, limit, scratch
+                )
+                if reading is not None and not is_hollow(segment, reading):
+                    self._remember(segment, reading, self._read_ahead(segment, reading, ahead))
+                    return self._verified(segment, reading, spans=spans)
             except OSError as error:
                 raise storage_error(error, f"{segment.path} was not read") from error
-            if reading is not None and not is_hollow(segment, reading):
-                self._remember(segment, reading, self._read_ahead(segment, reading, ahead))
-                return Records([reading.data])
         segment.verified.forget_from(0 if place is None else place.position)
         self._loads.begin(segment, place, offset, bytes_max, limit)
         return Records(is_loading=True)
@@ -196,6 +200,19 @@ class PartitionReader:
             following = Place(span.position + len(span), span.next_offset)
             self._keep_place(span.next_offset, segment, following, ahead)
         return span
+
+    def _verified(self, segment: Segment, reading: Reading, *, spans: bool) -> Records:
+        """Return what was read and is good: where it lies, or its bytes. Raises OSError."""
+        if not spans:
+            return Records([reading.data])
+        size = len(reading.data)
+        if size < SPAN_BYTES_MIN:
+            return Records([bytes(reading.data)])  # the scratch is used again
+        return Records(
+            span=LocalSpan(
+                self._files, segment.descriptor(), reading.start, size, reading.next_offset
+            )
+        )
 
     def _place_of(self, offset: int) -> tuple[Segment, Place | None, int]:
         """Return the segment to look in, and where, if that is known without the disk."""

@@ -12,6 +12,7 @@ Everything else here may wait for the disk and is for another thread, or for the
 from __future__ import annotations
 
 import struct
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from isthmus.record.batch import HEADER_BYTES, RecordReader
@@ -21,11 +22,11 @@ from isthmus.storage.local.scan import CHUNK_BYTES, Damage
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from isthmus.record.batch import RecordBatch
+    from isthmus.record.batch import Data, RecordBatch
     from isthmus.storage.local.files import Files
     from isthmus.storage.local.segment import Segment
 
-    Pread = Callable[[int, int, int], bytes | bytearray]
+    Pread = Callable[[int, int, int], Data]
 
 Found = tuple[int, int]  # offset and timestamp of a record
 
@@ -81,13 +82,30 @@ def is_hollow(segment: Segment, reading: Reading) -> bool:
 
 
 def read_cached(
-    files: Files, segment: Segment, place: Place, offset: int, bytes_max: int, limit: int
+    files: Files,
+    segment: Segment,
+    place: Place,
+    offset: int,
+    bytes_max: int,
+    limit: int,
+    scratch: bytearray | None = None,
 ) -> Reading | None:
     """Return what `read_segment` would if the kernel has it at hand and all is in order.
 
-    The segment must be open. Raises OSError.
+    The segment must be open. With a `scratch` what is found is in it mostly, and good until it
+    is used again. Raises OSError.
     """
-    return _take(files.pread_cached, segment, place, offset, bytes_max, limit)
+    pread = files.pread_cached if scratch is None else partial(_read_into, files, scratch)
+    return _take(pread, segment, place, offset, bytes_max, limit)
+
+
+def _read_into(
+    files: Files, scratch: bytearray, descriptor: int, size: int, position: int
+) -> bytearray | memoryview:
+    if size > len(scratch):
+        return files.pread_cached(descriptor, size, position)
+    view = memoryview(scratch)[:size]
+    return view[: files.preadv_cached(descriptor, view, position)]
 
 
 def read_segment(
@@ -125,7 +143,7 @@ def _take(
     return None
 
 
-def begins_with(data: bytes | bytearray, last_offset: int) -> bool:
+def begins_with(data: Data, last_offset: int) -> bool:
     """Whether the first batch ends with the offset that the index names."""
     if len(data) < HEADER_BYTES:
         return False

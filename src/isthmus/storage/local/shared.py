@@ -13,6 +13,7 @@ from isthmus.storage.local.journal import Journal
 from isthmus.storage.local.loaded import LoadedBytes
 from isthmus.storage.local.mending import Mender, sync_failure
 from isthmus.storage.local.open_segments import OpenSegments
+from isthmus.storage.local.reading import WAY_BYTES
 from isthmus.storage.local.recovery_points import RecoveryPoints
 from isthmus.storage.local.removals import Removals
 from isthmus.storage.local.start_offsets import StartOffsets
@@ -53,6 +54,7 @@ class Shared:
         "recovery_points",
         "removals",
         "runtime",
+        "scratch",
         "settings",
         "start_offsets",
         "sweeper",
@@ -72,6 +74,7 @@ class Shared:
         self.loaded = LoadedBytes(settings.loaded_bytes_max, settings.all_loaded_bytes_max)
         # Apart, so that records and what was aborted of them never make room for one another.
         self.loaded_aborted = LoadedBytes(ABORTED_BYTES_MAX, ABORTED_BYTES_MAX)
+        self.scratch = bytearray(settings.read_bytes_max + WAY_BYTES)  # for a read on the loop
         self.tails = TailBudget(settings.tail_bytes_max, settings.tails_bytes_max)
         self.chunks = ChunkBudget(settings.journal_file_bytes)
         self.recovery_points = RecoveryPoints(files, directory)

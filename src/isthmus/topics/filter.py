@@ -4,7 +4,8 @@ A topic name says where one message goes; a topic filter says which names a subs
 with `+` for exactly one level and `#` for any number of last levels, the parent's included.
 Whatever comes from a client, a configuration or a record key is checked here once, before it
 goes further in. `filter_matches` is the specification of matching: `tree.py` is fast and must
-agree with it.
+agree with it. Filters compare as the sets of names that they match, and what two of them have
+in common is a filter again, or nothing.
 
 Not here: bytes (mqtt/codec.py checks UTF-8 as it decodes) and who may use a name
 (broker/access.py).
@@ -12,6 +13,7 @@ Not here: bytes (mqtt/codec.py checks UTF-8 as it decodes) and who may use a nam
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import Final
 
 from isthmus.errors import TopicInvalid
@@ -82,6 +84,42 @@ def filter_matches(topic_filter: str, name: str) -> bool:
         if depth == len(levels) or level not in ("+", levels[depth]):
             return False
     return len(wanted) == len(levels)
+
+
+def filter_intersection(one: str, other: str) -> str | None:
+    """Return the filter of the names that two valid, unshared filters match; None: no name.
+
+    It is in normal form, so two that match the same names are the same text: a bare `#` is
+    written `+/#`, for each name has a first level.
+    """
+    first, second = _normal(one), _normal(other)
+    if _stands_apart(first[0], second[0]) or _stands_apart(second[0], first[0]):
+        return None
+    common: list[str] = []
+    for depth, (level, beside) in enumerate(zip_longest(first, second)):
+        if level == "#":
+            return "/".join(common + second[depth:])
+        if beside == "#":
+            return "/".join(common + first[depth:])
+        if level is None or beside is None or (level != beside and "+" not in (level, beside)):
+            return None
+        common.append(beside if level == "+" else level)
+    return "/".join(common)
+
+
+def filter_covers(wide: str, narrow: str) -> bool:
+    """Return whether one valid, unshared filter matches each name that the other matches."""
+    return filter_intersection(wide, narrow) == "/".join(_normal(narrow))
+
+
+def _normal(topic_filter: str) -> list[str]:
+    """Return a filter's levels, those of `+/#` for `#`."""
+    return ["+", "#"] if topic_filter == "#" else topic_filter.split("/")
+
+
+def _stands_apart(wildcard: str, level: str) -> bool:
+    """Whether a first level is not matched by a wildcard in another one [MQTT-4.7.2-1]."""
+    return wildcard == "+" and level.startswith("$")
 
 
 def _check_text(text: str, kind: str) -> None:

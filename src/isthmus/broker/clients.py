@@ -12,12 +12,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from isthmus.broker.greetings import Greetings
+from isthmus.broker.identity import CERTIFICATE, Principal
 from isthmus.broker.session_recovery import recover
 from isthmus.broker.sessions import SessionTable
 from isthmus.broker.subscriptions import Subscription
 from isthmus.errors import (
     AuthenticationMethodUnknown,
     IdentifiersNotSupported,
+    NotAuthorized,
     SharedNotSupported,
     TooLarge,
     TopicInvalid,
@@ -45,7 +47,7 @@ from isthmus.mqtt.reasons import SUBACK_FAILURE, ReasonCode, name_of
 from isthmus.topics.filter import SHARED_PREFIX, check_topic_filter, has_wildcard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from isthmus.broker.broker import Broker
     from isthmus.broker.sessions import Connection, SessionEntry
@@ -73,18 +75,15 @@ class Clients:
         output_bytes_max: int,
         subscriptions_max: int,
         redirected: Redirected | None = None,
-        authenticate: Callable[[Opening], None] | None = None,
     ) -> None:
         """Take up the sessions of the last run.
 
-        `redirected`: what every client is told instead of being let in. `authenticate` decides
-        who is; without it everyone is who comes without a method [MQTT-4.12.0-1].
+        `redirected`: what every client is told instead of being let in.
         """
         self._broker = broker
         self.runtime = broker.runtime
         self.congested = broker.congested
         self._redirected = redirected
-        self._authenticate = authenticate
         self._subscriptions_max = subscriptions_max
         self.greetings = Greetings(broker, queue_length_max)
         self.sessions = SessionTable(
@@ -106,42 +105,66 @@ class Clients:
         """Have a CONNECT judged; `connection` hears of it, now or later.
 
         Returns what takes the client's AUTH packets, None where none may come. Raises the
-        IsthmusError that refuses a CONNECT at once.
+        IsthmusError that refuses a CONNECT at once. Where nobody asks who it is, everyone is
+        let in who comes without a method [MQTT-4.12.0-1].
         """
         if self._redirected is not None:
             raise self._redirected
         spare_client_id = "auto-" + self._broker.runtime.random_bytes(8).hex()
         terms = agree(connect, connection.offer, spare_client_id)
-        if self._authenticate is None:
+        identity = connection.identity
+        if connection.authenticate is None:
             if AUTH_METHOD in (connect.properties or {}):
                 raise AuthenticationMethodUnknown("no authentication method is known here")
-            self._accept(terms, connection, {})
+            way = CERTIFICATE if identity.user else ""
+            whom = Principal(identity.user, terms.client_id, identity, way=way)
+            self._accept(terms, connection, whom, {})
             return None
         opening = Opening(
             connect,
-            self._authenticate,
+            terms.client_id,
+            partial(connection.authenticate, identity),
             send=connection.send_auth,
             accepted=partial(self._accept, terms, connection),
+            renewed=partial(self._renew, terms.client_id, connection),
             refused=connection.close,
         )
         opening.begin()
         return opening if opening.goes_on else None
 
-    def _accept(self, terms: Terms, connection: Connection, properties: dict[int, Any]) -> None:
+    def _accept(
+        self,
+        terms: Terms,
+        connection: Connection,
+        principal: Principal,
+        properties: dict[int, Any],
+    ) -> None:
         """Give a client its session, sending CONNACK and what the session owes.
 
-        Where a session is taken over, it is by the one that was accepted last.
+        Where a session is taken over, it is by the one that was accepted last; that of a user
+        by the same user only, that of somebody without a name by anybody.
         """
         terms.properties.update(properties)
         if properties and not fits(terms.connack(False), VERSION_5, terms.packet_size_max):
             connection.close(TooLarge("the client takes no CONNACK"))  # [MQTT-3.1.2-24]
             return
-        entry, present = self.sessions.connect(terms, connection)
+        if self.sessions.owner_of(terms.client_id) not in ("", principal.user):
+            connection.close(NotAuthorized("the session of this client id is another user's"))
+            return
+        entry, present = self.sessions.connect(terms, connection, principal)
         session = entry.session
         session.answer(terms.connack(present))
         session.resume()
         self._broker.touch(session)
         connection.opened(entry, terms)
+
+    def _renew(self, client_id: str, connection: Connection, principal: Principal) -> None:
+        """Take somebody who has shown anew who it is [MQTT 5.0, 4.12.1]."""
+        entry = self.sessions.entries[client_id]
+        if principal.user == entry.principal.user:
+            entry.principal = principal
+        else:
+            connection.close(NotAuthorized("authenticated again, and as another user"))
 
     def receive(
         self, entry: SessionEntry, connection: Connection, packets: Sequence[Any]

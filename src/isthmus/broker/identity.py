@@ -1,6 +1,15 @@
-"""Who is at the other end of a connection, as far as its transport knows before any CONNECT."""
+"""Who is at the other end of a connection: what its transport knows, who it turns out to be.
+
+`Identity` is there before any packet. A `Principal` is whom rules are asked about, the same for
+every protocol: somebody was let in, under a name or without one. How names are found out is in
+`broker/authentication.py`.
+"""
 
 from __future__ import annotations
+
+from typing import Final
+
+CERTIFICATE: Final = "certificate"  # the way of those whom a certificate or a key vouches for
 
 
 class Identity:
@@ -24,3 +33,43 @@ class Identity:
             return self.address
         host = f"[{self.address}]" if ":" in self.address else self.address
         return f"{host}:{self.port}"
+
+
+NOBODY: Final = Identity("", 0, "")  # behind a session that nobody has come back to yet
+
+
+class Principal:
+    """Somebody who does something. Never changed: who shows anew who it is gets another one.
+
+    `user` is empty for somebody without a name (`is_anonymous`). `way` is how the name was
+    found out, as listeners call it; `until_ms` when it does not hold any more, as a wall clock
+    in milliseconds (0: it holds for good).
+    """
+
+    __slots__ = ("address", "client_id", "groups", "listener", "until_ms", "user", "way")
+
+    def __init__(
+        self,
+        user: str,
+        client_id: str,
+        identity: Identity,
+        *,
+        groups: frozenset[str] = frozenset(),
+        way: str = "",
+        until_ms: int = 0,
+    ) -> None:
+        self.user = user
+        self.groups = groups
+        self.client_id = client_id
+        self.address = identity.address
+        self.listener = identity.listener
+        self.way = way
+        self.until_ms = until_ms
+
+    @property
+    def is_anonymous(self) -> bool:
+        """Whether it has no name."""
+        return not self.user
+
+    def __str__(self) -> str:
+        return self.user or "-"

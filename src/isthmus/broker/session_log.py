@@ -306,6 +306,8 @@ class SessionLog:
             numbers.ids,
             inflight,
             unreleased,
+            entry.principal.user,
+            sorted(entry.principal.groups),
         )
         rows.append((logged.client, encode(state)))
         rows += gone

@@ -49,6 +49,8 @@ class SessionState(msgspec.Struct, array_like=True, frozen=True):
     # packet id, partition, offset, terms, encoded subscription identifiers
     inflight: list[tuple[int, int, int, int, bytes]]
     unreleased: list[tuple[int, int, int]]  # packet id, partition, offset
+    user: str = ""  # whose it is; empty: anybody's
+    groups: list[str] = []  # of the user, at the last connection
 
 
 class QueuePart(msgspec.Struct, array_like=True, frozen=True):

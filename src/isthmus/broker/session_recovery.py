@@ -15,6 +15,7 @@ import logging
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 from isthmus.broker.held_batches import HeldBatches
+from isthmus.broker.identity import NOBODY, Principal
 from isthmus.broker.mapping import publish_of
 from isthmus.broker.publishing import MQTT_SEQUENCE
 from isthmus.broker.recent_records import readable_records
@@ -173,6 +174,8 @@ class Recovery:
             entry = self._table.restore(
                 client_id, state.expiry_s, state.detached_at_ms or now_ms
             )
+            groups = frozenset(state.groups)
+            entry.principal = Principal(state.user, client_id, NOBODY, groups=groups)
             session = entry.session
             session.changed = state.detached_at_ms == 0
             logged = self._log.logged[session] = Logged(client)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
+from isthmus.broker.identity import NOBODY, Identity, Principal
 from isthmus.errors import SessionTakenOver
 from isthmus.mqtt.properties import WILL_DELAY
 from isthmus.mqtt.session import Session
@@ -17,9 +18,9 @@ from isthmus.mqtt.session import Session
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from isthmus.broker.identity import Identity
     from isthmus.errors import IsthmusError
     from isthmus.mqtt.handshake import Offer, Terms
+    from isthmus.mqtt.opening import Opening
     from isthmus.mqtt.packets import Auth, Publish, Will
     from isthmus.runtime import Runtime
 
@@ -34,6 +35,10 @@ class Connection(Protocol):
     @property
     def offer(self) -> Offer:
         """What its listener allows."""
+
+    @property
+    def authenticate(self) -> Callable[[Identity, Opening], None] | None:
+        """What decides who comes in through its listener; None: whoever connects."""
 
     def transmit(self, data: bytes) -> None:
         """Send bytes to the client."""
@@ -60,12 +65,14 @@ class SessionEntry:
         "detached_at_ms",
         "expiry_s",
         "is_bridge",
+        "principal",
         "session",
         "will",
     )
 
     def __init__(self, session: Session) -> None:
         self.session = session
+        self.principal = Principal("", session.client_id, NOBODY)  # who connected last
         self.connection: Connection | None = None
         self.expiry_s = 0
         self.is_bridge = False
@@ -102,7 +109,9 @@ class SessionTable:
         self._output_bytes_max = output_bytes_max
         self.entries: dict[str, SessionEntry] = {}
 
-    def connect(self, terms: Terms, connection: Connection) -> tuple[SessionEntry, bool]:
+    def connect(
+        self, terms: Terms, connection: Connection, principal: Principal
+    ) -> tuple[SessionEntry, bool]:
         """Return the entry for an accepted CONNECT, and whether its session was there before.
 
         An open connection of the same client is closed first [MQTT-3.1.4-3].
@@ -121,6 +130,7 @@ class SessionTable:
             entry = self._add(terms.client_id)
         self._cancel_timer(entry)  # also of a delayed will, which is not sent [MQTT-3.1.3-9]
         entry.connection = connection
+        entry.principal = principal
         entry.detached_at_ms = 0
         entry.expiry_s = terms.session_expiry_s
         entry.is_bridge = terms.is_bridge
@@ -129,6 +139,11 @@ class SessionTable:
         entry.session.persistent = entry.expiry_s > 0
         self._changed(entry)
         return entry, present
+
+    def owner_of(self, client_id: str) -> str:
+        """Return the user whose session it is; empty: anybody's, or there is none."""
+        entry = self.entries.get(client_id)
+        return entry.principal.user if entry is not None else ""
 
     def restore(self, client_id: str, expiry_s: int, detached_at_ms: int) -> SessionEntry:
         """Add a session of an earlier run of the server; see `end_if_expired`."""

@@ -6,7 +6,8 @@ client's AUTH, and then the authenticator is called again. A client that came wi
 authentication method may begin anew once it is in, and its messages go on meanwhile [MQTT 5.0,
 4.12.1]. A verdict for a connection that is gone by then is not heard.
 
-Not here: what is in the data of a method, and who is a user.
+Not here: what is in the data of a method, and who is a user: whom the authenticator accepts is
+handed on as it is.
 """
 
 from __future__ import annotations
@@ -72,7 +73,9 @@ class Opening:
         "_accepted",
         "_authenticate",
         "_refused",
+        "_renewed",
         "_send",
+        "client_id",
         "connect",
         "data",
         "memory",
@@ -83,26 +86,32 @@ class Opening:
     def __init__(
         self,
         connect: Connect,
+        client_id: str,
         authenticate: Callable[[Opening], None],
         *,
         send: Callable[[Auth], None],
-        accepted: Callable[[dict[int, Any]], None],
+        accepted: Callable[[Any, dict[int, Any]], None],
+        renewed: Callable[[Any], None],
         refused: Callable[[IsthmusError], None],
     ) -> None:
         """Take up a CONNECT; `begin` asks for the first verdict.
 
-        `send` takes the AUTH packets; `accepted(properties)` is called when the client is let
-        in, with what CONNACK has to say of it, `refused(error)` when it is to go.
+        `client_id` is the client's own or the one it is given. `send` takes the AUTH packets;
+        `accepted(whom, properties)` is called when the client is let in, with what CONNACK has
+        to say of it, `renewed(whom)` when it has shown anew who it is, `refused(error)` when it
+        is to go.
         """
         properties = connect.properties or {}
         self.connect = connect
+        self.client_id = client_id
         self.method: str | None = properties.get(AUTH_METHOD)
         self.data: bytes | None = properties.get(AUTH_DATA)  # of the newest packet
-        self.memory: object = None  # the authenticator's own
+        self.memory: Any = None  # the authenticator's own, until the client begins anew
         self.state = State.DECIDING
         self._authenticate = authenticate
         self._send = send
         self._accepted = accepted
+        self._renewed = renewed
         self._refused = refused
 
     # --- the connection calls these -----------------------------------------------------------
@@ -140,6 +149,8 @@ class Opening:
             raise UnexpectedPacket("an AUTH with another method than CONNECT")
         self.state = following
         self.data = properties.get(AUTH_DATA)
+        if anew:
+            self.memory = None
         self._authenticate(self)
 
     def end(self) -> None:
@@ -154,14 +165,17 @@ class Opening:
         if self._step(Event.ASK):
             self._send(Auth(ReasonCode.CONTINUE_AUTHENTICATION, self._properties(data)))
 
-    def accept(self, data: bytes | None = None) -> None:
-        """Let the client in, or say that it may stay."""
+    def accept(self, whom: object, data: bytes | None = None) -> None:
+        """Let the client in as somebody, or say that it may stay."""
         again = self.state is State.DECIDING_AGAIN
-        if self._step(Event.ACCEPT):
-            if again:
-                self._send(Auth(ReasonCode.SUCCESS, self._properties(data)))
-            else:
-                self._accepted(self._properties(data))
+        if not self._step(Event.ACCEPT):
+            return
+        if not again:
+            self._accepted(whom, self._properties(data))
+            return
+        self._renewed(whom)
+        if self.goes_on:  # it may have become somebody whom this session is not for
+            self._send(Auth(ReasonCode.SUCCESS, self._properties(data)))
 
     def refuse(self, error: IsthmusError) -> None:
         """Send the client away [MQTT-4.12.0-4, MQTT-4.12.1-2]."""

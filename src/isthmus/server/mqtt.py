@@ -95,6 +95,7 @@ class MqttListener:
         connections_max: int,
         connect_timeout_s: int,
         user_from: str = "none",
+        authenticate: Callable[[Identity, Opening], None] | None = None,
     ) -> None:
         self.shore = shore
         self.name = name
@@ -102,6 +103,7 @@ class MqttListener:
         self.connections_max = connections_max
         self.connect_timeout_s = connect_timeout_s
         self.user_from = user_from  # what in a client's certificate is its user, if anything
+        self.authenticate = authenticate  # what decides who comes in; None: whoever connects
         self.connections = 0  # open now
 
     def connection(self, origin: Origin | None = None) -> MqttConnection:
@@ -257,6 +259,11 @@ class MqttConnection(asyncio.BufferedProtocol):
         """What the listener allows its clients."""
         return self._listener.offer
 
+    @property
+    def authenticate(self) -> Callable[[Identity, Opening], None] | None:
+        """What decides who comes in through the listener; None: whoever connects."""
+        return self._listener.authenticate
+
     def transmit(self, data: bytes) -> None:
         """Send bytes to the client."""
         if self._transport is not None:
@@ -364,7 +371,7 @@ class MqttConnection(asyncio.BufferedProtocol):
             terms.client_id,
             self.identity,
             self.identity.listener,
-            self.identity.user or "-",
+            entry.principal,
             terms.version,
             terms.keep_alive_s,
         )

@@ -7,10 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tests.sim import SimRuntime
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from isthmus.errors import IsthmusError, Redirected
-    from isthmus.mqtt.opening import Opening
 
 from isthmus.broker.broker import Broker
 from isthmus.broker.clients import Clients
@@ -56,6 +53,7 @@ class Client:
     """One MQTT client and its connection."""
 
     offer = OFFER
+    authenticate = None
     identity = Identity("127.0.0.1", 5000, "tcp")
 
     def __init__(self, shore: Shore, client_id: str, version: int) -> None:
@@ -145,7 +143,6 @@ class Shore:
         output_max: int = 1 << 20,
         now_ms: int = 1_700_000_000_000,
         redirected: Redirected | None = None,
-        authenticate: Callable[[Opening], None] | None = None,
         queue_length_max: int = 1000,
         retained_max: int = 100,
         retained_bytes_max: int = 1 << 30,
@@ -168,7 +165,6 @@ class Shore:
             output_bytes_max=output_max,
             subscriptions_max=10,
             redirected=redirected,
-            authenticate=authenticate,
         )
 
     def crash(self) -> Shore:

@@ -24,14 +24,21 @@ class Door:
         properties |= {AUTH_DATA: data} if data else {}
         self.asked: list[bytes | None] = []
         self.told: list[Any] = []
+        self.people: list[Any] = []
         self.opening = Opening(
             Connect(5, "c", properties=properties),
+            "c",
             lambda opening: self.asked.append(opening.data),
             send=self.told.append,
-            accepted=self.told.append,
+            accepted=self.accepted,
+            renewed=self.people.append,
             refused=self.told.append,
         )
         self.opening.begin()
+
+    def accepted(self, whom: Any, properties: dict[int, Any]) -> None:
+        self.people.append(whom)
+        self.told.append(properties)
 
     def auth(self, data: bytes = b"", reason: int = CONTINUE, method: str = "m") -> None:
         self.opening.receive(Auth(reason, {AUTH_METHOD: method, AUTH_DATA: data}))
@@ -42,7 +49,7 @@ class Door:
         if state is State.ASKED:
             opening.ask(b"?")
         elif state in (State.OPEN, State.DECIDING_AGAIN, State.ASKED_AGAIN):
-            opening.accept()
+            opening.accept("ann")
         if state in (State.DECIDING_AGAIN, State.ASKED_AGAIN):
             self.auth(reason=ANEW)
         if state is State.ASKED_AGAIN:
@@ -59,21 +66,40 @@ def test_a_conversation_has_its_method_in_every_packet() -> None:
     door = Door("SCRAM", b"first")
     door.opening.ask(b"challenge")
     door.auth(b"proof", method="SCRAM")
-    door.opening.accept(b"signature")
+    door.opening.accept("ann", b"signature")
     assert door.asked == [b"first", b"proof"]
     assert door.told == [
         Auth(CONTINUE, {AUTH_METHOD: "SCRAM", AUTH_DATA: b"challenge"}),
         {AUTH_METHOD: "SCRAM", AUTH_DATA: b"signature"},
     ]
     door.auth(b"again", ANEW, "SCRAM")
-    door.opening.accept()
+    door.opening.accept("ann")
     assert door.told[2:] == [Auth(0x00, {AUTH_METHOD: "SCRAM"})]
+    assert door.people == ["ann", "ann"]
+
+
+def test_what_an_authenticator_remembers_ends_when_the_client_begins_anew() -> None:
+    door = Door()
+    door.opening.memory = "nonce"
+    door.opening.ask()
+    door.auth()
+    assert door.opening.memory == "nonce"
+    door.opening.accept("ann")
+    door.auth(reason=ANEW)
+    assert door.opening.memory is None
+
+
+def test_who_becomes_somebody_that_may_not_stay_is_told_only_that() -> None:
+    door = Door().reach(State.DECIDING_AGAIN)
+    door.opening._renewed = lambda whom: door.opening.end()  # as a connection that closes
+    door.opening.accept("bob")
+    assert door.told == []
 
 
 def test_without_a_method_nothing_is_said_of_one() -> None:
     """[MQTT-4.12.0-6, MQTT-4.12.0-7]"""
     door = Door(None)
-    door.opening.accept()
+    door.opening.accept("ann")
     assert door.told == [{}]
     assert not door.opening.goes_on
     for reason in (CONTINUE, ANEW):
@@ -118,7 +144,7 @@ def test_a_verdict_for_a_connection_that_is_gone_is_not_heard(state: State) -> N
     door = Door().reach(state)
     door.opening.end()
     door.opening.ask(b"?")
-    door.opening.accept(b"!")
+    door.opening.accept("ann", b"!")
     door.opening.refuse(BadCredentials("no"))
     assert door.told == []
     assert not door.opening.goes_on
@@ -140,7 +166,7 @@ def test_nobody_is_in_before_a_verdict(steps: list[str]) -> None:
             except UnexpectedPacket:
                 assert opening.state is before
         elif event in NEXT[before]:
-            getattr(opening, step)(*([error] if step == "refuse" else []))
+            getattr(opening, step)(*{"refuse": [error], "accept": ["ann"]}.get(step, []))
     let_in = [place for place, told in enumerate(door.told) if isinstance(told, dict)]
     sent_away = [told for told in door.told if isinstance(told, IsthmusError)]
     assert len(let_in) <= 1

@@ -17,6 +17,10 @@ from isthmus.server.mqtt import (
 from isthmus.wire.buffer import WriteBuffer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from isthmus.broker.identity import Identity
+    from isthmus.mqtt.opening import Opening
     from isthmus.server.mqtt import MqttConnection
 
 
@@ -104,6 +108,7 @@ def listener_of(
     packet_size_max: int = 1 << 16,
     keep_alive_max_s: int = 65535,
     connections_max: int = 3,
+    authenticate: Callable[[Identity, Opening], None] | None = None,
 ) -> MqttListener:
     offer = Offer(
         session_expiry_max_s=1000,
@@ -114,5 +119,10 @@ def listener_of(
         keep_alive_max_s=keep_alive_max_s,
     )
     return MqttListener(
-        shore, "door", offer, connections_max=connections_max, connect_timeout_s=10
+        shore,
+        "door",
+        offer,
+        connections_max=connections_max,
+        connect_timeout_s=10,
+        authenticate=authenticate,
     )

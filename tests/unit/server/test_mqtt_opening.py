@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.unit.broker.shore import Shore
-from tests.unit.server.mqtt_wire import Wire
+from tests.unit.server.mqtt_wire import Wire, listener_of
 
+from isthmus.broker.identity import NOBODY, Principal
 from isthmus.errors import (
     AuthenticationMethodUnknown,
     BadCredentials,
@@ -30,12 +31,14 @@ from isthmus.mqtt.properties import (
     AUTH_DATA,
     AUTH_METHOD,
     MAXIMUM_PACKET_SIZE,
+    SESSION_EXPIRY,
 )
 from isthmus.server.mqtt import (
     MqttShore,
 )
 
 if TYPE_CHECKING:
+    from isthmus.broker.identity import Identity
     from isthmus.mqtt.opening import Opening
 
 
@@ -45,7 +48,7 @@ class Judge:
     def __init__(self) -> None:
         self.openings: list[Opening] = []
 
-    def __call__(self, opening: Opening) -> None:
+    def __call__(self, identity: Identity, opening: Opening) -> None:
         self.openings.append(opening)
 
 
@@ -59,9 +62,15 @@ def judge() -> Judge:
     return Judge()
 
 
-@pytest.fixture
-def guarded(judge: Judge) -> MqttShore:
-    return MqttShore(Shore(authenticate=judge).clients, connections_max=3)
+class Guarded(Wire):
+    """A client's end of a connection whose listener asks a judge."""
+
+    def __init__(self, shore: MqttShore, judge: Judge, version: int = 5) -> None:
+        super().__init__(shore, version, listener_of(shore, authenticate=judge))
+
+
+def someone(user: str = "ann") -> Principal:
+    return Principal(user, "c", NOBODY)
 
 
 def settle(wire: Wire) -> list[Any]:
@@ -75,15 +84,15 @@ def by_method() -> Connect:
 
 @pytest.mark.parametrize("version", [3, 4, 5])
 def test_what_follows_a_connect_waits_for_its_verdict(
-    guarded: MqttShore, judge: Judge, version: int
+    shore: MqttShore, judge: Judge, version: int
 ) -> None:
     """[MQTT-3.1.4-5]"""
-    wire = Wire(guarded, version)
+    wire = Guarded(shore, judge, version)
     wire.send(Connect(version, "c"), Subscribe(1, [("t", 0)], None), Publish(b"t", b"x"))
     assert wire.packets() == []
-    assert guarded.clients.sessions.entries == {}
+    assert shore.clients.sessions.entries == {}
     assert not wire.transport.reading
-    judge.openings[0].accept()
+    judge.openings[0].accept(someone())
     connack, suback, publish = settle(wire)
     assert (connack.reason, suback.reasons, publish.payload) == (0, [0], b"x")
     assert wire.transport.reading
@@ -91,36 +100,36 @@ def test_what_follows_a_connect_waits_for_its_verdict(
 
 @pytest.mark.parametrize(("version", "reason"), [(3, 4), (4, 4), (5, 0x86)])
 def test_what_follows_a_refused_connect_is_not_done(
-    guarded: MqttShore, judge: Judge, version: int, reason: int
+    shore: MqttShore, judge: Judge, version: int, reason: int
 ) -> None:
     """[MQTT-3.1.4-2, MQTT-3.1.4-6, MQTT-4.12.0-4; MQTT 3.1.1: MQTT-3.1.4-5]"""
-    wire = Wire(guarded, version)
+    wire = Guarded(shore, judge, version)
     wire.send(Connect(version, "c"), Publish(b"t", b"x"))
     judge.openings[0].refuse(BadCredentials("who is that?"))
     (connack,) = settle(wire)
     assert connack.reason == reason
     assert wire.transport.closed
-    assert guarded.clients.sessions.entries == {}
-    assert guarded.clients._broker.published == 0
+    assert shore.clients.sessions.entries == {}
+    assert shore.clients._broker.published == 0
 
 
-def test_a_verdict_that_is_known_at_once_needs_no_turn(guarded: MqttShore) -> None:
-    guarded.clients._authenticate = lambda opening: opening.accept()
-    wire = Wire(guarded)
+def test_a_verdict_that_is_known_at_once_needs_no_turn(shore: MqttShore) -> None:
+    listener = listener_of(shore, authenticate=lambda _, opening: opening.accept(someone()))
+    wire = Wire(shore, 5, listener)
     wire.send(Connect(5, "c"), Pingreq())
     assert [type(packet) for packet in wire.packets()] == [Connack, Pingresp]
     assert wire.transport.reading
 
 
 def test_a_verdict_for_a_client_that_is_gone_lets_nobody_in(
-    guarded: MqttShore, judge: Judge
+    shore: MqttShore, judge: Judge
 ) -> None:
-    wire = Wire(guarded)
+    wire = Guarded(shore, judge)
     wire.send(Connect(5, "c"))
     wire.connection.connection_lost(None)
-    judge.openings[0].accept()
+    judge.openings[0].accept(someone())
     assert settle(wire) == []
-    assert guarded.clients.sessions.entries == {}
+    assert shore.clients.sessions.entries == {}
 
 
 @pytest.mark.parametrize(
@@ -132,33 +141,31 @@ def test_a_verdict_for_a_client_that_is_gone_lets_nobody_in(
     ids=["time-out", "shutdown"],
 )
 def test_who_waits_for_a_verdict_is_told_of_the_end(
-    guarded: MqttShore, judge: Judge, end: Any, reason: int
+    shore: MqttShore, judge: Judge, end: Any, reason: int
 ) -> None:
-    wire = Wire(guarded)
+    wire = Guarded(shore, judge)
     wire.send(Connect(5, "c"))
-    end(guarded)
+    end(shore)
     assert [packet.reason for packet in settle(wire)] == [reason]
-    judge.openings[0].accept()
+    judge.openings[0].accept(someone())
     assert settle(wire) == []
 
 
-def test_the_session_belongs_to_whom_was_accepted_last(
-    guarded: MqttShore, judge: Judge
-) -> None:
+def test_the_session_belongs_to_whom_was_accepted_last(shore: MqttShore, judge: Judge) -> None:
     """[MQTT-3.1.4-3]"""
-    first, second = Wire(guarded), Wire(guarded)
+    first, second = Guarded(shore, judge), Guarded(shore, judge)
     for wire in (first, second):
         wire.send(Connect(5, "c"))
-    judge.openings[1].accept()
+    judge.openings[1].accept(someone())
     assert [packet.reason for packet in settle(second)] == [0]
-    judge.openings[0].accept()
+    judge.openings[0].accept(someone())
     assert [packet.reason for packet in settle(first)] == [0]
     assert [packet.reason for packet in second.packets()] == [0x8E]
 
 
-def test_a_client_answers_until_it_is_let_in(guarded: MqttShore, judge: Judge) -> None:
+def test_a_client_answers_until_it_is_let_in(shore: MqttShore, judge: Judge) -> None:
     """[MQTT-4.12.0-2, MQTT-4.12.0-3, MQTT-4.12.0-5]"""
-    wire = Wire(guarded)
+    wire = Guarded(shore, judge)
     wire.send(by_method())
     for round_number in range(3):
         opening = judge.openings[round_number]
@@ -168,7 +175,7 @@ def test_a_client_answers_until_it_is_let_in(guarded: MqttShore, judge: Judge) -
         wire.send(Auth(0x18, {AUTH_METHOD: "m", AUTH_DATA: b"a%d" % round_number}))
         assert opening.data == b"a%d" % round_number
         assert not wire.transport.reading
-    opening.accept(b"welcome")
+    opening.accept(someone(), b"welcome")
     (connack,) = settle(wire)
     assert connack.properties[AUTH_METHOD] == "m"
     assert connack.properties[AUTH_DATA] == b"welcome"
@@ -188,10 +195,10 @@ def test_a_client_answers_until_it_is_let_in(guarded: MqttShore, judge: Judge) -
     ],
 )
 def test_only_its_answers_may_come_before_connack(
-    guarded: MqttShore, judge: Judge, packets: list[Any], asked_first: bool
+    shore: MqttShore, judge: Judge, packets: list[Any], asked_first: bool
 ) -> None:
     """[MQTT-3.1.2-30, MQTT-4.12.0-5]: sent behind CONNECT, or after the question."""
-    wire = Wire(guarded)
+    wire = Guarded(shore, judge)
     if asked_first:
         wire.send(by_method())
         judge.openings[0].ask()
@@ -203,46 +210,46 @@ def test_only_its_answers_may_come_before_connack(
     *_, connack = settle(wire)
     assert (type(connack), connack.reason) == (Connack, 0x82)
     assert wire.transport.closed
-    assert guarded.clients._broker.published == 0
+    assert shore.clients._broker.published == 0
 
 
-def test_a_client_may_go_instead_of_answering(guarded: MqttShore, judge: Judge) -> None:
-    wire = Wire(guarded)
+def test_a_client_may_go_instead_of_answering(shore: MqttShore, judge: Judge) -> None:
+    wire = Guarded(shore, judge)
     wire.send(by_method())
     judge.openings[0].ask()
     settle(wire)
     wire.send(Disconnect())
     assert wire.packets() == []
     assert wire.transport.closed
-    judge.openings[0].accept()
-    assert guarded.clients.sessions.entries == {}
+    judge.openings[0].accept(someone())
+    assert shore.clients.sessions.entries == {}
 
 
 def test_messages_go_on_while_a_client_authenticates_again(
-    guarded: MqttShore, judge: Judge
+    shore: MqttShore, judge: Judge
 ) -> None:
     """[MQTT-4.12.1-1]"""
-    wire = Wire(guarded)
+    wire = Guarded(shore, judge)
     wire.send(by_method())
-    judge.openings[0].accept()
+    judge.openings[0].accept(someone())
     settle(wire)
     wire.send(Auth(0x19, {AUTH_METHOD: "m"}), Subscribe(1, [("t", 0)]), Publish(b"t", b"x"))
     assert [type(packet) for packet in wire.packets()] == [Suback, Publish]
     judge.openings[1].ask(b"?")
     assert settle(wire) == [Auth(0x18, {AUTH_METHOD: "m", AUTH_DATA: b"?"})]
     wire.send(Auth(0x18, {AUTH_METHOD: "m"}), Pingreq())
-    judge.openings[2].accept()
+    judge.openings[2].accept(someone())
     assert settle(wire) == [Pingresp(), Auth(0x00, {AUTH_METHOD: "m"})]
 
 
 @pytest.mark.parametrize("error", [BadCredentials, NotAuthorized, AuthenticationMethodUnknown])
 def test_a_client_that_fails_to_authenticate_again_is_sent_away(
-    guarded: MqttShore, judge: Judge, error: type[IsthmusError]
+    shore: MqttShore, judge: Judge, error: type[IsthmusError]
 ) -> None:
     """[MQTT-4.12.1-2]"""
-    wire = Wire(guarded)
+    wire = Guarded(shore, judge)
     wire.send(by_method())
-    judge.openings[0].accept()
+    judge.openings[0].accept(someone())
     settle(wire)
     wire.send(Auth(0x19, {AUTH_METHOD: "m"}))
     judge.openings[1].refuse(error("no longer"))
@@ -263,11 +270,71 @@ def test_an_auth_of_a_client_without_a_method_ends_its_connection(
 
 @pytest.mark.parametrize("step", ["ask", "accept"])
 def test_an_answer_that_the_client_does_not_take_refuses_it(
-    guarded: MqttShore, judge: Judge, step: str
+    shore: MqttShore, judge: Judge, step: str
 ) -> None:
     """[MQTT-3.1.2-24]"""
-    wire = Wire(guarded)
+    wire = Guarded(shore, judge)
     wire.send(Connect(5, "c", properties={AUTH_METHOD: "m", MAXIMUM_PACKET_SIZE: 40}))
-    getattr(judge.openings[0], step)(bytes(100))
+    opening = judge.openings[0]
+    if step == "ask":
+        opening.ask(bytes(100))
+    else:
+        opening.accept(someone(), bytes(100))
     assert [packet.reason for packet in settle(wire)] == [0x95]
-    assert guarded.clients.sessions.entries == {}
+    assert shore.clients.sessions.entries == {}
+
+
+@pytest.mark.parametrize(
+    ("owner", "taker", "reason"),
+    [("ann", "ann", 0), ("", "ann", 0), ("ann", "bob", 0x87), ("ann", "", 0x87)],
+)
+@pytest.mark.parametrize("clean_start", [True, False])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_session_belongs_to_its_user(
+    judge: Judge, owner: str, taker: str, reason: int, clean_start: bool, restarted: bool
+) -> None:
+    """Nobody else is given it, nor ends it; what somebody without a name left is anybody's."""
+    broker = Shore()
+    shore = MqttShore(broker.clients, connections_max=3)
+    wire = Guarded(shore, judge)
+    wire.send(Connect(5, "c", True, properties={SESSION_EXPIRY: 100}))
+    judge.openings[0].accept(someone(owner))
+    settle(wire)
+    if restarted:
+        shore = MqttShore(broker.end().clients, connections_max=3)
+    other = Guarded(shore, judge)
+    other.send(Connect(5, "c", clean_start, properties={SESSION_EXPIRY: 100}))
+    judge.openings[1].accept(someone(taker))
+    connack = settle(other)[0]
+    assert connack.reason == reason
+    assert connack.session_present == (reason == 0 and not clean_start)
+    assert shore.clients.sessions.owner_of("c") == (taker if reason == 0 else owner)
+
+
+def test_a_client_stays_who_it_is(shore: MqttShore, judge: Judge) -> None:
+    """Whom it shows anew may have other groups, but no other name [MQTT-4.12.1-2]."""
+    wire = Guarded(shore, judge)
+    wire.send(by_method())
+    judge.openings[0].accept(someone())
+    wire.send(Auth(0x19, {AUTH_METHOD: "m"}))
+    settle(wire)
+    again = Principal("ann", "c", NOBODY, groups=frozenset({"fitters"}))
+    judge.openings[1].accept(again)
+    assert settle(wire) == [Auth(0x00, {AUTH_METHOD: "m"})]
+    assert shore.clients.sessions.entries["c"].principal is again
+    wire.send(Auth(0x19, {AUTH_METHOD: "m"}))
+    judge.openings[2].accept(someone("bob"))
+    assert [packet.reason for packet in settle(wire)] == [0x87]
+    assert wire.transport.closed
+
+
+def test_whom_a_certificate_names_is_somebody(shore: MqttShore) -> None:
+    """Also where nobody asks; who shows none has no name."""
+    for client_id, user, way in (("a", "", ""), ("b", "press-7", "certificate")):
+        wire = Wire(shore)
+        wire.connection.identity.user = user
+        wire.connect(client_id)
+        principal = shore.clients.sessions.entries[client_id].principal
+        assert (principal.user, principal.way) == (user, way)
+        assert (principal.client_id, principal.address) == (client_id, "127.0.0.1")
+        assert (principal.listener, principal.is_anonymous) == ("door", not user)

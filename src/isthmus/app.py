@@ -35,6 +35,7 @@ from isthmus.server.listener import (
 )
 from isthmus.server.mqtt import MqttListener, MqttShore
 from isthmus.server.proxy import ProxyHeader
+from isthmus.server.reloads import Reloads
 from isthmus.server.runtime import LoopRuntime
 from isthmus.server.tls import Certificates
 from isthmus.storage.local.log import LocalLog
@@ -56,8 +57,8 @@ FILES_MAX = 1 << 20  # open at a time, sockets and segments together
 RECORD_OVERHEAD_MAX = 1 << 20  # headers, key and batch header beside the largest packet
 
 
-def run(settings: Settings) -> int:
-    """Serve until told to stop; return the exit status.
+def run(settings: Settings, read: Callable[[], Settings]) -> int:
+    """Serve until told to stop; return the exit status. `read` reads the settings again.
 
     Raises ConfigError before anything is accepted: a port in use, a directory that is not ours.
     """
@@ -66,7 +67,7 @@ def run(settings: Settings) -> int:
     gc.set_threshold(50_000, 20, 20)
     raise_file_limit()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(serve(settings))
+        return runner.run(serve(settings, read))
 
 
 def raise_file_limit() -> None:
@@ -94,14 +95,16 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return factory
 
 
-async def serve(settings: Settings) -> int:
+async def serve(settings: Settings, read: Callable[[], Settings]) -> int:
     """Start, serve until a signal comes, stop in order."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
-    reload = asyncio.Event()
-    loop.add_signal_handler(signal.SIGHUP, _reload, reload)
+    renewal = asyncio.Event()
+    reloads = Reloads(settings, read)
+    reloads.add("certificates", lambda _: renewal.set)
+    loop.add_signal_handler(signal.SIGHUP, reloads.ask)
     routes = route_table(settings)
     certificates = [certificates_of(listener) for listener in settings.mqtt.listeners]
     sockets = _open_sockets(settings)
@@ -127,7 +130,8 @@ async def serve(settings: Settings) -> int:
         await each.open()
     async with asyncio.TaskGroup() as group:
         group.create_task(serve_http(sockets["http"], lambda: _unready(log, stop), stop))
-        group.create_task(keep_renewed(listening, reload, stop, settings.tls.reload_check_s))
+        group.create_task(keep_renewed(listening, renewal, stop, settings.tls.reload_check_s))
+        group.create_task(reloads.run(stop))
         addresses = " ".join(
             f"{section}={address_of(at)}" for section, ats in sockets.items() for at in ats
         )
@@ -136,7 +140,8 @@ async def serve(settings: Settings) -> int:
         gc.freeze()  # what is there now stays
         await stop.wait()
         logger.info("stopping")
-        reload.set()
+        renewal.set()
+        reloads.ask()
         for each in listening:
             each.close()
         await drain(broker)
@@ -319,8 +324,3 @@ def _unready(log: LocalLog, stop: asyncio.Event) -> str | None:
     if stop.is_set():
         return "the server is shutting down"
     return None if log.trouble is None else f"the log accepts no records: {log.trouble}"
-
-
-def _reload(asked: asyncio.Event) -> None:
-    logger.info("reload asked for: certificates are read again, nothing else can change")
-    asked.set()

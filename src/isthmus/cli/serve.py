@@ -20,9 +20,10 @@ def serve(**options: Any) -> None:
     keeps its data in ./isthmus-data. Once all listen, one line that begins with "ready" goes to
     standard output.
     """
-    settings = sources_from(**options).read().settings
+    sources = sources_from(**options)
+    settings = sources.read().settings
     logs.configure(settings.log)
 
     from isthmus.app import run
 
-    sys.exit(run(settings))
+    sys.exit(run(settings, lambda: sources.read().settings))

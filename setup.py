@@ -32,6 +32,8 @@ TYPED = [
     "isthmus.broker.subscriptions",
     "isthmus.broker.retained",
     "isthmus.broker.publishing",
+    "isthmus.broker.destinations",
+    "isthmus.broker.recalls",
     "isthmus.broker.broker",
 ]
 DIRECTIVES = {"language_level": 3, "annotation_typing": False}

@@ -1,6 +1,7 @@
 # C types of broker.py; the code is there.
 cimport cython
 
+from isthmus.broker.destinations cimport Destinations
 from isthmus.broker.publishing cimport Acknowledgement, Destination, OpenBatch, PublishTicket
 from isthmus.broker.subscriptions cimport Receiver
 from isthmus.mqtt.packets cimport Publish
@@ -22,16 +23,14 @@ cdef class Broker:
     cdef readonly long long lost
     cdef readonly Py_ssize_t backlog_bytes
     cdef TopicTree _tree
-    cdef int _partitions_default
-    cdef Py_ssize_t _message_bytes_max
-    cdef dict _destinations
-    cdef dict _open_batches
+    cdef readonly Destinations destinations
+    cdef dict _by_name
     cdef list _open
     cdef list _touched
     cdef bint _scheduled
     cdef long long _now_ms
     cdef list _relief
-    cdef object _recent_records
+    cdef readonly object recalls
     cdef object _turn
 
     @cython.locals(kind=int)
@@ -58,5 +57,3 @@ cdef class Broker:
                    publishes=list, destinations=list, publishers=list)
     cdef _deliver(self, PublishTicket ticket, bint at_qos_2)
     cpdef count_backlog(self, Py_ssize_t size)
-    cpdef Destination _resolve(self, bytes topic_name)
-    cdef _refresh(self, Destination destination)

@@ -15,25 +15,26 @@ and wills (sessions.py), subscriptions, routes, retained messages, the mapping t
 from __future__ import annotations
 
 import logging
-from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from isthmus.broker.mapping import headers_of, publish_of, topic_name_in
+from isthmus.broker.destinations import Destinations, ensure_own
+from isthmus.broker.mapping import headers_of, publish_of
 from isthmus.broker.publishing import (
     MQTT_SEQUENCE,
     NO_OFFSET,
     Acknowledgement,
-    Destination,
     OpenBatch,
     PublishTicket,
     RelayTicket,
     RetainedAcknowledgement,
 )
-from isthmus.broker.recent_records import LOADING, RecentRecords, readable_records
+from isthmus.broker.recalls import Recalls
+from isthmus.broker.recent_records import readable_records
 from isthmus.broker.relays import Relays
 from isthmus.broker.retained import RETAINED_CONFIGS, RETAINED_LOG_TOPIC, Retained
 from isthmus.broker.routes import DEFAULT_LOG_TOPIC
 from isthmus.broker.session_log import SESSIONS_CONFIGS, SESSIONS_LOG_TOPIC, SessionLog
+from isthmus.broker.sessions import end_connection
 from isthmus.broker.subscriptions import Subscriptions
 from isthmus.errors import IsthmusError, NoSpace, NotAuthorized, Refused, StorageError
 from isthmus.mqtt.packets import (
@@ -45,26 +46,21 @@ from isthmus.mqtt.packets import (
     Publish,
 )
 from isthmus.mqtt.reasons import ReasonCode, reason_in, text_of
-from isthmus.mqtt.session import NOT_YET
-from isthmus.record.partitioner import partition_for
-from isthmus.topics.filter import check_topic_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from isthmus.broker.relays import Relay
     from isthmus.broker.routes import RouteTable
-    from isthmus.broker.sessions import SessionEntry
     from isthmus.mqtt.session import Session
-    from isthmus.record.batch import Record, RecordBatch
+    from isthmus.record.batch import RecordBatch
     from isthmus.runtime import Runtime
-    from isthmus.storage.log import Log, LogTopic, Partition, Ticket
+    from isthmus.storage.log import Log, Partition, Ticket
 
 logger = logging.getLogger(__name__)
 
 BATCH_BYTES_MAX = 1 << 20  # an open batch this large is closed before the turn ends
 BACKLOG_BYTES_MAX = 16 << 20  # published and not yet acknowledged, over all publishers
-DESTINATIONS_MAX = 65_536  # topic names resolved at one time; then all are forgotten
 
 
 class Broker:
@@ -93,22 +89,22 @@ class Broker:
         self.lost = 0  # published at QoS 0 (or as a will) and not stored
         self.backlog_bytes = 0
         self._tree = self.subscriptions.tree
-        self._partitions_default = partitions_default
-        self._message_bytes_max = message_bytes_max
-        self._destinations: dict[bytes, Destination] = {}
-        self._open_batches: dict[Any, OpenBatch] = {}
+        self.destinations = Destinations(
+            log, routes, self.subscriptions, partitions_default, message_bytes_max
+        )
+        self._by_name = self.destinations.by_name
         self._open: list[OpenBatch] = []
         self._touched: list[Session] = []
         self._scheduled = False
         self._now_ms = 0
         self._relief: list[Callable[[], None]] = []
-        self._recent_records = RecentRecords()
+        self.recalls = Recalls(runtime, self.destinations, self.touch)
         self._turn = self.turn
-        partition = self._ensure_own(RETAINED_LOG_TOPIC, RETAINED_CONFIGS).partitions[0]
+        partition = ensure_own(log, RETAINED_LOG_TOPIC, RETAINED_CONFIGS).partitions[0]
         self.retained = Retained(self, partition, retained_max, retained_bytes_max)
-        sessions_topic = self._ensure_own(SESSIONS_LOG_TOPIC, SESSIONS_CONFIGS)
-        self.session_log = SessionLog(self, sessions_topic.partitions[0])
-        self.ensure_topic(DEFAULT_LOG_TOPIC)
+        partition = ensure_own(log, SESSIONS_LOG_TOPIC, SESSIONS_CONFIGS).partitions[0]
+        self.session_log = SessionLog(self, partition)
+        self.destinations.ensure_topic(DEFAULT_LOG_TOPIC)
         for name in filter(log.topics.get, routes.log_topics()):
             for partition in log.topics[name].partitions:
                 self.relays.find(partition)
@@ -143,10 +139,10 @@ class Broker:
 
         A publish with a packet id is acknowledged to it.
         """
-        destination = self._destinations.get(publish.topic)
+        destination = self._by_name.get(publish.topic)
         if destination is None:
             try:
-                destination = self._resolve(publish.topic)
+                destination = self.destinations.resolve(publish.topic)
             except IsthmusError as error:
                 self._refuse(session, publish, error)
                 return
@@ -167,7 +163,7 @@ class Broker:
         ticket.publishers.append(session)
         if publish.packet_id and session is not None:  # a will has no packet id
             if destination.generation != self._tree.generation:
-                self._refresh(destination)
+                self.destinations.refresh(destination)
             reason = 0 if destination.receivers else ReasonCode.NO_MATCHING_SUBSCRIBERS
             ticket.acknowledgements.append(
                 Acknowledgement(session, publish.packet_id, publish.qos, reason)
@@ -362,6 +358,23 @@ class Broker:
         session.acknowledge(waiting.attachment, waiting.packet_id, waiting.qos, waiting.reason)
         self.touch(session)
 
+    def _refuse(self, session: Session | None, publish: Publish, error: IsthmusError) -> None:
+        """Answer a message that cannot be stored at all.
+
+        Before MQTT 5 a client that may not publish is told nothing [MQTT-3.3.5-2 of 3.1.1]; any
+        other failure ends its connection, because an acknowledgement would be a lie.
+        """
+        if not isinstance(error, StorageError):
+            logger.info("publish refused topic_name=%r error=%s", publish.topic, error)
+        if session is None or publish.packet_id == 0:
+            self.lost += 1
+            return
+        waiting = Acknowledgement(session, publish.packet_id, publish.qos, 0)
+        if session.version < 5 and isinstance(error, NotAuthorized):
+            session.acknowledge(waiting.attachment, publish.packet_id, publish.qos, 0)
+        else:
+            self._answer_failure(waiting, error)
+
     def _answer_failure(self, waiting: Acknowledgement, error: IsthmusError) -> None:
         session = waiting.session
         if session.version == 5 and isinstance(error, (Refused, NoSpace)):
@@ -374,7 +387,7 @@ class Broker:
         if waiting.qos == 2:
             session.forget(waiting.packet_id)
         if session.connected and session.attachment == waiting.attachment:
-            self._end_connection(session, error)
+            end_connection(session, error)
 
     def _deliver(self, ticket: PublishTicket, at_qos_2: bool) -> None:
         offset = ticket.base_offset
@@ -389,7 +402,7 @@ class Broker:
             destination = destinations[place]
             assert destination is not None
             if destination.generation != generation:
-                self._refresh(destination)
+                self.destinations.refresh(destination)
             for receiver in destination.receivers:
                 session = receiver.session
                 if receiver.no_local and session is publishers[place]:
@@ -428,7 +441,7 @@ class Broker:
             for _ in range(batch.base_offset + len(ticket.publishes), record.offset):
                 ticket.add(None, None, None)  # compaction has taken it
             publish: Publish | None = None
-            destination = self._destination_of(partition.log_topic, record)
+            destination = self.destinations.of_record(partition.log_topic, record)
             if destination is None:
                 self.undeliverable += 1
             elif record.offset >= partition.start_offset:
@@ -458,132 +471,7 @@ class Broker:
         self._relief.append(resume)
         return True
 
-    def recall(
-        self, session: Session, partition: Any, offset: int, *, begun: bool = False
-    ) -> Publish | None:
-        """Return the message of one record, or None if it is gone or has expired.
-
-        `begun`: it was sent before, so it no longer expires [MQTT-4.3.3-7]. NOT_YET: it takes
-        the disk to read it, and the session goes on when it is there; or the disk cannot be
-        read, and the session's connection ends.
-        """
-        try:
-            record = self._recent_records.at(partition, offset)
-        except StorageError as error:
-            logger.warning("message not recalled client=%s error=%s", session.client_id, error)
-            self.runtime.defer(partial(self._end_connection, session, error))
-            return NOT_YET
-        if record is LOADING:
-            session.recalling = True
-            partition.wait(offset, partial(self._go_on, session))
-            return NOT_YET
-        if record is None:
-            return None
-        topic_name = self._topic_name_of(partition.log_topic, record)
-        if topic_name is None:
-            return None
-        return publish_of(record, topic_name, self.runtime.now_ms(), 0, begun=begun)
-
-    def _go_on(self, session: Session) -> None:
-        """What a session waited for has come from the disk."""
-        session.recalling = False
-        session.drain()
-        self.touch(session)
-
-    def _end_connection(self, session: Session, error: IsthmusError) -> None:
-        entry = cast("SessionEntry", session.owner)
-        if entry.connection is not None:
-            entry.connection.close(error)
-
-    def _topic_name_of(self, log_topic: str, record: Record) -> bytes | None:
-        if record.headers:
-            topic_name = topic_name_in(record)
-            if topic_name is not None:
-                return topic_name
-        if log_topic == RETAINED_LOG_TOPIC:
-            return record.key
-        return self.routes.topic_name_of(log_topic, record.key)
-
-    # --- once per topic name ------------------------------------------------------------------
-
-    def _destination_of(self, log_topic: str, record: Record) -> Destination | None:
-        """Return whom a record of the Kafka side goes to; None if it has no topic name."""
-        topic_name = self._topic_name_of(log_topic, record)
-        if topic_name is None:
-            return None
-        destination = self._destinations.get(topic_name)
-        if destination is not None:
-            return destination
-        try:
-            return self._resolve(topic_name)
-        except (IsthmusError, UnicodeDecodeError):
-            return None
-
-    def match(self, log_topic: str, record: Record) -> Destination | None:
-        """Return whom a record goes to now; None if it has no topic name."""
-        destination = self._destination_of(log_topic, record)
-        if destination is not None and destination.generation != self._tree.generation:
-            self._refresh(destination)
-        return destination
-
-    def _resolve(self, topic_name: bytes) -> Destination:
-        """Find where a topic name is stored. Raises Refused, StorageError."""
-        name = topic_name.decode()
-        check_topic_name(name)
-        if name.startswith("$"):
-            raise NotAuthorized(f"topic names with $ belong to the server: {name}")
-        route, key = self.routes.resolve(name)
-        topic = self.ensure_topic(route.log_topic, route.partitions)
-        encoded_key = key.encode()
-        index = partition_for(encoded_key, len(topic.partitions))
-        partition = topic.partitions[index]
-        open_batch = self._open_batches.get(partition)
-        if open_batch is None:
-            open_batch = self._open_batches[partition] = OpenBatch(partition)
-        found_again = self.routes.topic_name_of(route.log_topic, encoded_key) == topic_name
-        header = None if encoded_key == topic_name and found_again else topic_name
-        destination = Destination(topic_name, encoded_key, header, open_batch)
-        if len(self._destinations) >= DESTINATIONS_MAX:
-            self._destinations.clear()
-        self._destinations[topic_name] = destination
-        return destination
-
-    def _refresh(self, destination: Destination) -> None:
-        destination.receivers = self.subscriptions.receivers(destination.topic_name.decode())
-        destination.generation = self._tree.generation
-
-    def _refuse(self, session: Session | None, publish: Publish, error: IsthmusError) -> None:
-        """Answer a message that cannot be stored at all.
-
-        Before MQTT 5 a client that may not publish is told nothing [MQTT-3.3.5-2 of 3.1.1]; any
-        other failure ends its connection, because an acknowledgement would be a lie.
-        """
-        if not isinstance(error, StorageError):
-            logger.info("publish refused topic_name=%r error=%s", publish.topic, error)
-        if session is None or publish.packet_id == 0:
-            self.lost += 1
-            return
-        waiting = Acknowledgement(session, publish.packet_id, publish.qos, 0)
-        if session.version < 5 and isinstance(error, NotAuthorized):
-            session.acknowledge(waiting.attachment, publish.packet_id, publish.qos, 0)
-        else:
-            self._answer_failure(waiting, error)
-
-    def ensure_topic(self, name: str, partitions: int | None = None) -> LogTopic:
-        """Return a log topic, created for MQTT messages if it is not there."""
-        configs = {"max.message.bytes": str(self._message_bytes_max)}
-        return self._ensure(name, partitions or self._partitions_default, configs)
-
-    def _ensure(self, name: str, partitions: int, configs: dict[str, str]) -> LogTopic:
-        topic = self.log.topics.get(name)
-        return self.log.create(name, partitions, configs) if topic is None else topic
-
-    def _ensure_own(self, name: str, configs: dict[str, str]) -> LogTopic:
-        """Return a log topic of our own; an older server may have made it with less."""
-        topic = self._ensure(name, 1, configs)
-        if configs.keys() - topic.configs.keys():
-            self.log.configure(name, {**configs, **topic.configs})
-        return topic
+    # --- beside messages ----------------------------------------------------------------------
 
     def close(self) -> None:
         """Write down all that a start has to know; nothing is delivered from here on."""
@@ -592,8 +480,7 @@ class Broker:
         self.relays.close()
 
     def forget_log_topic(self) -> None:
-        """A log topic was deleted or changed: resolve every topic name anew."""
-        self._destinations.clear()
-        self._open_batches.clear()
-        self._recent_records.clear()
+        """A log topic was deleted or changed."""
+        self.destinations.forget()
+        self.recalls.forget()
         self.relays.forget(self.log)

@@ -91,7 +91,7 @@ class Clients:
             self._publish_will,
             broker.session_log.note,
             self._ended,
-            broker.recall,
+            broker.recalls.recall,
             queue_length_max,
             output_bytes_max,
         )

@@ -350,7 +350,7 @@ class Recovery:
         # What says nothing of its QoS was published at QoS 0 or came over the other shore.
         qos = 0 if batch.base_sequence == MQTT_SEQUENCE else 2
         for record in readable_records(batch):
-            destination = self._broker.match(partition.log_topic, record)
+            destination = self._broker.destinations.match(partition.log_topic, record)
             if destination is None or not destination.receivers:
                 continue
             publish = publish_of(record, destination.topic_name, now_ms, qos)

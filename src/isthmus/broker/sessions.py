@@ -8,7 +8,7 @@ with packets is in `mqtt/session.py`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from isthmus.broker.identity import NOBODY, Identity, Principal
 from isthmus.errors import SessionTakenOver
@@ -238,3 +238,10 @@ def _delay_s(will: Will | None) -> int:
     if will is None or not will.properties:
         return 0
     return int(will.properties.get(WILL_DELAY, 0))
+
+
+def end_connection(session: Session, error: IsthmusError) -> None:
+    """Close the connection of a session, if it has one."""
+    entry = cast("SessionEntry", session.owner)
+    if entry.connection is not None:
+        entry.connection.close(error)

@@ -276,7 +276,7 @@ def test_routes_that_lead_to_the_log_only() -> None:
 
 def test_a_route_of_the_next_start_brings_nothing_old() -> None:
     shore = Shore()
-    shore.broker.ensure_topic("t")
+    shore.broker.destinations.ensure_topic("t")
     shore.produce("t", b"1", b"old")
     client = shore.client(expiry_s=100)
     client.subscribe("#", 1)

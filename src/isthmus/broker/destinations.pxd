@@ -1,0 +1,25 @@
+# C types of destinations.py; the code is there.
+cimport cython
+
+from isthmus.broker.publishing cimport Destination, OpenBatch
+from isthmus.topics.tree cimport TopicTree
+
+
+@cython.final
+cdef class Destinations:
+    cdef readonly dict by_name
+    cdef object _log
+    cdef object _routes
+    cdef object _subscriptions
+    cdef TopicTree _tree
+    cdef int _partitions_default
+    cdef Py_ssize_t _message_bytes_max
+    cdef dict _open_batches
+
+    @cython.locals(open_batch=OpenBatch)
+    cpdef Destination resolve(self, bytes topic_name)
+    cpdef refresh(self, Destination destination)
+    cpdef bytes topic_name_of(self, str log_topic, object record)
+    cpdef Destination of_record(self, str log_topic, object record)
+    @cython.locals(destination=Destination)
+    cpdef Destination match(self, str log_topic, object record)

@@ -1,0 +1,128 @@
+"""Where a topic name leads: to the partition that stores it, and to those who are subscribed.
+
+Found once per topic name and kept, so that a message costs one lookup. What was kept goes
+stale in two ways: subscriptions change, then a destination asks for its receivers anew when it
+is used next; log topics change, then all is forgotten. The records of the Kafka side come
+through here from the other end: which topic name is this record's, and who gets it.
+
+Compiled, as part of the path of every message.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from isthmus.broker.mapping import topic_name_in
+from isthmus.broker.publishing import Destination, OpenBatch
+from isthmus.errors import IsthmusError, NotAuthorized
+from isthmus.record.partitioner import partition_for
+from isthmus.topics.filter import check_topic_name
+
+if TYPE_CHECKING:
+    from isthmus.broker.routes import RouteTable
+    from isthmus.broker.subscriptions import Subscriptions
+    from isthmus.record.batch import Record
+    from isthmus.storage.log import Log, LogTopic
+
+DESTINATIONS_MAX = 65_536  # topic names resolved at one time; then all are forgotten
+
+
+class Destinations:
+    """The destinations of the topic names in use."""
+
+    def __init__(
+        self,
+        log: Log,
+        routes: RouteTable,
+        subscriptions: Subscriptions,
+        partitions_default: int,
+        message_bytes_max: int,
+    ) -> None:
+        """Begin with none; the last two are of log topics that a message creates."""
+        self.by_name: dict[bytes, Destination] = {}
+        self._log = log
+        self._routes = routes
+        self._subscriptions = subscriptions
+        self._tree = subscriptions.tree
+        self._partitions_default = partitions_default
+        self._message_bytes_max = message_bytes_max
+        self._open_batches: dict[Any, OpenBatch] = {}
+
+    def resolve(self, topic_name: bytes) -> Destination:
+        """Find where a topic name is stored. Raises Refused, StorageError."""
+        name = topic_name.decode()
+        check_topic_name(name)
+        if name.startswith("$"):
+            raise NotAuthorized(f"topic names with $ belong to the server: {name}")
+        route, key = self._routes.resolve(name)
+        topic = self.ensure_topic(route.log_topic, route.partitions)
+        encoded_key = key.encode()
+        index = partition_for(encoded_key, len(topic.partitions))
+        partition = topic.partitions[index]
+        open_batch = self._open_batches.get(partition)
+        if open_batch is None:
+            open_batch = self._open_batches[partition] = OpenBatch(partition)
+        found_again = self._routes.topic_name_of(route.log_topic, encoded_key) == topic_name
+        header = None if encoded_key == topic_name and found_again else topic_name
+        destination = Destination(topic_name, encoded_key, header, open_batch)
+        if len(self.by_name) >= DESTINATIONS_MAX:
+            self.by_name.clear()
+        self.by_name[topic_name] = destination
+        return destination
+
+    def refresh(self, destination: Destination) -> None:
+        """Ask anew who is subscribed; for a destination that is older than a subscription."""
+        name = destination.topic_name.decode()
+        destination.receivers = self._subscriptions.receivers(name)
+        destination.generation = self._tree.generation
+
+    def topic_name_of(self, log_topic: str, record: Record) -> bytes | None:
+        """Return the topic name of a record, None if it has none."""
+        if record.headers:
+            topic_name = topic_name_in(record)
+            if topic_name is not None:
+                return topic_name
+        return self._routes.topic_name_of(log_topic, record.key)
+
+    def of_record(self, log_topic: str, record: Record) -> Destination | None:
+        """Return whom a record of the Kafka side goes to; None if it has no topic name."""
+        topic_name = self.topic_name_of(log_topic, record)
+        if topic_name is None:
+            return None
+        destination = self.by_name.get(topic_name)
+        if destination is not None:
+            return destination
+        try:
+            return self.resolve(topic_name)
+        except (IsthmusError, UnicodeDecodeError):
+            return None
+
+    def match(self, log_topic: str, record: Record) -> Destination | None:
+        """Return whom a record goes to now; None if it has no topic name."""
+        destination = self.of_record(log_topic, record)
+        if destination is not None and destination.generation != self._tree.generation:
+            self.refresh(destination)
+        return destination
+
+    def ensure_topic(self, name: str, partitions: int | None = None) -> LogTopic:
+        """Return a log topic, created for MQTT messages if it is not there."""
+        configs = {"max.message.bytes": str(self._message_bytes_max)}
+        return _ensure(self._log, name, partitions or self._partitions_default, configs)
+
+    def forget(self) -> None:
+        """A log topic was deleted or changed: resolve every topic name anew."""
+        self.by_name.clear()
+        self._open_batches.clear()
+
+
+def ensure_own(log: Log, name: str, configs: dict[str, str]) -> LogTopic:
+    """Return a log topic of our own; an older server may have made it with less."""
+    topic = _ensure(log, name, 1, configs)
+    if configs.keys() - topic.configs.keys():
+        log.configure(name, {**configs, **topic.configs})
+    return topic
+
+
+def _ensure(log: Log, name: str, partitions: int, configs: dict[str, str]) -> LogTopic:
+    topic = log.topics.get(name)
+    return log.create(name, partitions, configs) if topic is None else topic

@@ -13,6 +13,7 @@ cdef class Broker:
     cdef readonly object runtime
     cdef readonly object log
     cdef readonly object routes
+    cdef readonly object deadlines
     cdef readonly object subscriptions
     cdef readonly object relays
     cdef readonly object retained

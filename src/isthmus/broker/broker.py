@@ -36,15 +36,9 @@ from isthmus.broker.routes import DEFAULT_LOG_TOPIC
 from isthmus.broker.session_log import SESSIONS_CONFIGS, SESSIONS_LOG_TOPIC, SessionLog
 from isthmus.broker.sessions import end_connection
 from isthmus.broker.subscriptions import Subscriptions
+from isthmus.broker.timers import Deadlines
 from isthmus.errors import IsthmusError, NoSpace, NotAuthorized, Refused, StorageError
-from isthmus.mqtt.packets import (
-    PUBACK,
-    PUBCOMP,
-    PUBLISH,
-    PUBREC,
-    PUBREL,
-    Publish,
-)
+from isthmus.mqtt.packets import PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, Publish
 from isthmus.mqtt.reasons import ReasonCode, reason_in, text_of
 
 if TYPE_CHECKING:
@@ -81,6 +75,7 @@ class Broker:
         self.runtime = runtime
         self.log = log
         self.routes = routes
+        self.deadlines = Deadlines(runtime)
         self.subscriptions = Subscriptions()
         self.relays = Relays(self)
         self.published = 0

@@ -88,6 +88,7 @@ class Clients:
         self.greetings = Greetings(broker, queue_length_max)
         self.sessions = SessionTable(
             broker.runtime,
+            broker.deadlines,
             self._publish_will,
             broker.session_log.note,
             self._ended,

@@ -18,6 +18,7 @@ from isthmus.mqtt.session import Session
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from isthmus.broker.timers import Deadline, Deadlines
     from isthmus.errors import IsthmusError
     from isthmus.mqtt.handshake import Offer, Terms
     from isthmus.mqtt.opening import Opening
@@ -60,14 +61,15 @@ class SessionEntry:
     """A session with what the broker keeps about its client."""
 
     __slots__ = (
-        "cancel_timer",
         "connection",
         "detached_at_ms",
+        "end_due",
         "expiry_s",
         "is_bridge",
         "principal",
         "session",
         "will",
+        "will_due",
     )
 
     def __init__(self, session: Session) -> None:
@@ -78,7 +80,8 @@ class SessionEntry:
         self.is_bridge = False
         self.detached_at_ms = 0  # 0: connected
         self.will: Will | None = None
-        self.cancel_timer: Callable[[], None] | None = None
+        self.will_due: Deadline | None = None  # a will that waits for its delay
+        self.end_due: Deadline | None = None
 
 
 class SessionTable:
@@ -87,6 +90,7 @@ class SessionTable:
     def __init__(
         self,
         runtime: Runtime,
+        deadlines: Deadlines,
         publish_will: Callable[[SessionEntry, Will], None],
         changed: Callable[[SessionEntry], None],
         ended: Callable[[Session], None],
@@ -101,6 +105,7 @@ class SessionTable:
         go.
         """
         self._runtime = runtime
+        self._deadlines = deadlines
         self._publish_will = publish_will
         self._changed = changed
         self._ended = ended
@@ -128,7 +133,7 @@ class SessionTable:
         present = entry is not None
         if entry is None:
             entry = self._add(terms.client_id)
-        self._cancel_timer(entry)  # also of a delayed will, which is not sent [MQTT-3.1.3-9]
+        self._cancel_deadlines(entry)  # a will that waits is not sent [MQTT-3.1.3-9]
         entry.connection = connection
         entry.principal = principal
         entry.detached_at_ms = 0
@@ -155,12 +160,11 @@ class SessionTable:
 
     def end_if_expired(self, entry: SessionEntry) -> bool:
         """Begin to count what is left of a restored session's time, if anything is left."""
-        passed_ms = self._runtime.now_ms() - entry.detached_at_ms
-        left_s = entry.expiry_s - max(passed_ms, 0) // 1000
-        if left_s <= 0 and entry.expiry_s != EXPIRY_NEVER:
+        passed_ms = max(self._runtime.now_ms() - entry.detached_at_ms, 0)
+        if entry.expiry_s != EXPIRY_NEVER and passed_ms >= entry.expiry_s * 1000:
             self._end(entry)
             return True
-        self._expire_later(entry, left_s, never=entry.expiry_s)
+        self._wait(entry, passed_ms)
         return False
 
     def _add(self, client_id: str) -> SessionEntry:
@@ -190,32 +194,29 @@ class SessionTable:
             self._changed(entry)
         if not with_will:
             entry.will = None
-        will_delay_s = _delay_s(entry.will)
         if entry.expiry_s == 0:
             self._end(entry)
-        elif entry.will is not None and will_delay_s == 0:
-            self._send_will(entry)
-            self._expire_later(entry, entry.expiry_s)
-        elif entry.will is not None and will_delay_s < entry.expiry_s:
-            entry.cancel_timer = self._runtime.later(
-                will_delay_s * 1000, lambda: self._will_due(entry, will_delay_s)
-            )
         else:
-            self._expire_later(entry, entry.expiry_s)
+            self._wait(entry, 0)
 
-    def _will_due(self, entry: SessionEntry, waited_s: int) -> None:
-        self._send_will(entry)
-        self._expire_later(entry, entry.expiry_s - waited_s, never=entry.expiry_s)
+    def _wait(self, entry: SessionEntry, passed_ms: int) -> None:
+        """Have a session without a connection end when its time is over, and its will sent.
 
-    def _expire_later(self, entry: SessionEntry, left_s: int, never: int = 0) -> None:
-        if EXPIRY_NEVER in (left_s, never):
-            entry.cancel_timer = None
-            return
-        entry.cancel_timer = self._runtime.later(left_s * 1000, lambda: self._end(entry))
+        `passed_ms`: since it lost its connection.
+        """
+        delay_s = _delay_s(entry.will)
+        if entry.will is not None and delay_s == 0:
+            self._send_will(entry)
+        elif entry.will is not None and delay_s < entry.expiry_s:  # else it comes with the end
+            left_ms = max(delay_s * 1000 - passed_ms, 0)
+            entry.will_due = self._deadlines.after(left_ms, self._send_will, entry)
+        if entry.expiry_s != EXPIRY_NEVER:
+            left_ms = entry.expiry_s * 1000 - passed_ms
+            entry.end_due = self._deadlines.after(left_ms, self._end, entry)
 
     def _end(self, entry: SessionEntry) -> None:
         """The session is over; a will that still waits is sent now [MQTT-3.1.3-9]."""
-        self._cancel_timer(entry)
+        self._cancel_deadlines(entry)
         self._send_will(entry)
         if self.entries.get(entry.session.client_id) is entry:
             del self.entries[entry.session.client_id]
@@ -227,10 +228,11 @@ class SessionTable:
             will, entry.will = entry.will, None
             self._publish_will(entry, will)
 
-    def _cancel_timer(self, entry: SessionEntry) -> None:
-        if entry.cancel_timer is not None:
-            entry.cancel_timer()
-            entry.cancel_timer = None
+    def _cancel_deadlines(self, entry: SessionEntry) -> None:
+        for deadline in (entry.will_due, entry.end_due):
+            if deadline is not None:
+                self._deadlines.cancel(deadline)
+        entry.will_due = entry.end_due = None
 
 
 def _delay_s(will: Will | None) -> int:

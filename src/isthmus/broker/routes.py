@@ -8,14 +8,14 @@ The way back turns a key into the topic name, so that a plain Kafka producer rea
 subscribers with no special header. It must be exact, and that is checked when the routes are
 read: every capture stands in the key, two captures are parted by a `/` (a capture holds none),
 and one log topic has one way back. `direction = "to-log"` gives the way back up. Reads no file:
-config.py has checked the syntax of a pattern.
+config.py has checked the syntax of a pattern, patterns.py matches it.
 """
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Final
 
+from isthmus.broker.patterns import FIELD, REST, Pattern, check_different
 from isthmus.errors import ConfigError, TopicInvalid
 from isthmus.topics.filter import check_topic_name
 
@@ -24,32 +24,11 @@ if TYPE_CHECKING:
 
 DEFAULT_LOG_TOPIC: Final = "mqtt"
 
-_LITERAL, _CAPTURE, _REST = 0, 1, 2
-_FIELD = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(\.\.\.)?\}")
-
-
-class Level:
-    """One level of a pattern: literal text, a capture, or a capture of all that follows."""
-
-    __slots__ = ("kind", "text")
-
-    def __init__(self, text: str) -> None:
-        field = _FIELD.fullmatch(text)
-        if field is not None:
-            self.kind = _REST if field[2] else _CAPTURE
-            self.text = field[1]
-        elif text in ("+", "#"):
-            self.kind = _CAPTURE if text == "+" else _REST
-            self.text = ""
-        else:
-            self.kind = _LITERAL
-            self.text = text
-
 
 class Route:
     """One pattern and where it leads; knows the way there and, if it has one, the way back."""
 
-    __slots__ = ("_key", "_levels", "inverted", "log_topic", "partitions", "pattern")
+    __slots__ = ("_key", "inverted", "log_topic", "partitions", "pattern")
 
     def __init__(
         self,
@@ -61,37 +40,14 @@ class Route:
         to_log_only: bool,
     ) -> None:
         """Raise ConfigError, naming the route, if the key template does not fit the pattern."""
-        self.pattern = pattern
+        self.pattern = Pattern(pattern)
         self.log_topic = log_topic
         self.partitions = partitions
         self.inverted = not to_log_only
-        self._levels = [Level(text) for text in pattern.split("/")]
         self._key = _parse_template(key)
         self._check_fields()
         if self.inverted:
             self._check_inversion()
-
-    @property
-    def specificity(self) -> tuple[int, ...]:
-        """Sort key: a literal level goes before a capture, a capture before the rest."""
-        return tuple(level.kind for level in self._levels)
-
-    def captures(self, levels: list[str]) -> dict[str, str] | None:
-        """Return what the pattern captures of a topic name's levels; None: no match."""
-        if levels[0].startswith("$") and self._levels[0].kind != _LITERAL:
-            return None  # [MQTT-4.7.2-1]
-        found: dict[str, str] = {}
-        for place, level in enumerate(self._levels):
-            if level.kind == _REST:
-                found[level.text] = "/".join(levels[place:])
-                return found if place < len(levels) else None
-            if place >= len(levels):
-                return None
-            if level.kind == _CAPTURE:
-                found[level.text] = levels[place]
-            elif level.text != levels[place]:
-                return None
-        return found if len(levels) == len(self._levels) else None
 
     def key_of(self, topic_name: str, captures: dict[str, str]) -> str:
         """Return the record key; a route without key template takes the topic name."""
@@ -102,20 +58,15 @@ class Route:
     def topic_name_of(self, key: str) -> str | None:
         """Return the topic name that has this key, or None if no topic name has it."""
         if not self._key:
-            return key if self.captures(key.split("/")) is not None else None
+            return key if self.pattern.captures(key.split("/")) is not None else None
         captures = self._read_key(key)
-        if captures is None:
-            return None
-        return "/".join(
-            level.text if level.kind == _LITERAL else captures[level.text]
-            for level in self._levels
-        )
+        return None if captures is None else self.pattern.filled(captures)
 
     def _read_key(self, key: str) -> dict[str, str] | None:
         """Take the key apart along its template."""
         captures: dict[str, str] = {}
         place = 0
-        rest = {level.text for level in self._levels if level.kind == _REST}
+        rest = {level.text for level in self.pattern.levels if level.kind == REST}
         for number, (text, field) in enumerate(self._key):
             if not field:
                 if not key.startswith(text, place):
@@ -134,7 +85,7 @@ class Route:
         return captures if place == len(key) else None
 
     def _check_fields(self) -> None:
-        names = [level.text for level in self._levels if level.kind != _LITERAL]
+        names = [level.text for level in self.pattern.captured()]
         for text, field in self._key:
             if field and text not in names:
                 raise ConfigError(
@@ -145,10 +96,10 @@ class Route:
     def _check_inversion(self) -> None:
         """Prove that `topic_name_of` undoes `key_of` [DESIGN 2]."""
         why = None
-        captured = [level for level in self._levels if level.kind != _LITERAL]
+        captured = self.pattern.captured()
         fields = [text for text, field in self._key if field]
         missing = [level.text for level in captured if level.text not in fields]
-        rest = {level.text for level in captured if level.kind == _REST}
+        rest = {level.text for level in captured if level.kind == REST}
         if self._key and missing:
             why = f"the key does not hold {{{missing[0]}}}" if missing[0] else "it has + or #"
         for number, (text, field) in enumerate(self._key[:-1]):
@@ -173,7 +124,7 @@ def _parse_template(template: str) -> list[tuple[str, bool]]:
     """Return the template as (text, is a field) pairs."""
     parts: list[tuple[str, bool]] = []
     place = 0
-    for field in _FIELD.finditer(template):
+    for field in FIELD.finditer(template):
         if field.start() > place:
             parts.append((template[place : field.start()], False))
         parts.append((field[1], True))
@@ -189,20 +140,10 @@ class RouteTable:
     def __init__(self, routes: Iterable[Route]) -> None:
         """Raise ConfigError if two routes match the same names or share the way back."""
         self.default = Route("{topic...}", DEFAULT_LOG_TOPIC, "", None, to_log_only=False)
-        self.routes = sorted(routes, key=lambda route: route.specificity)
+        self.routes = sorted(routes, key=lambda route: route.pattern.specificity)
         self._back: dict[str, Route] = {DEFAULT_LOG_TOPIC: self.default}
-        shapes: dict[tuple[str, ...], Route] = {}
+        check_different("routes", [route.pattern for route in self.routes])
         for route in self.routes:
-            shape = tuple(
-                level.text if level.kind == _LITERAL else "+#"[level.kind - 1]
-                for level in route._levels
-            )
-            if shape in shapes:
-                raise ConfigError(
-                    f'routes "{shapes[shape].pattern}" and "{route.pattern}" match the same'
-                    " topic names"
-                )
-            shapes[shape] = route
             if not route.inverted:
                 continue
             other = self._back.get(route.log_topic)
@@ -217,7 +158,7 @@ class RouteTable:
         """Return the route of a topic name and its record key."""
         levels = topic_name.split("/")
         for route in self.routes:
-            captures = route.captures(levels)
+            captures = route.pattern.captures(levels)
             if captures is not None:
                 return route, route.key_of(topic_name, captures)
         return self.default, topic_name

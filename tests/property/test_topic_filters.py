@@ -17,9 +17,9 @@ from isthmus.topics.filter import (
 # `other` stands for all the levels that no filter here names. Four levels are one more than a
 # filter has before its end, so whatever tells two filters apart shows in one of these names.
 LEVELS = ["", "a", "$b", "other"]
-NAMES = [
-    "/".join(levels) for depth in range(1, 5) for levels in product(LEVELS, repeat=depth)
-][1:]
+NAMES = ["/".join(levels) for depth in range(1, 5) for levels in product(LEVELS, repeat=depth)][
+    1:
+]
 FILTERS = st.builds(
     lambda levels, end: "/".join(levels + end),
     st.lists(st.sampled_from(["", "a", "$b", "+"]), max_size=3),

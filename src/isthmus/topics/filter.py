@@ -89,8 +89,8 @@ def filter_matches(topic_filter: str, name: str) -> bool:
 def filter_intersection(one: str, other: str) -> str | None:
     """Return the filter of the names that two valid, unshared filters match; None: no name.
 
-    It is in normal form, so two that match the same names are the same text: a bare `#` is
-    written `+/#`, for each name has a first level.
+    It is in normal form, so two that match the same names are the same text: `#` is written
+    `+/#`, and `/#` `/+/#`, for there is no empty topic name that they could match.
     """
     first, second = _normal(one), _normal(other)
     if _stands_apart(first[0], second[0]) or _stands_apart(second[0], first[0]):
@@ -113,8 +113,11 @@ def filter_covers(wide: str, narrow: str) -> bool:
 
 
 def _normal(topic_filter: str) -> list[str]:
-    """Return a filter's levels, those of `+/#` for `#`."""
-    return ["+", "#"] if topic_filter == "#" else topic_filter.split("/")
+    """Return a filter's levels, in normal form."""
+    levels = topic_filter.split("/")
+    if topic_filter in ("#", "/#"):
+        levels.insert(-1, "+")
+    return levels
 
 
 def _stands_apart(wildcard: str, level: str) -> bool:

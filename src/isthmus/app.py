@@ -18,9 +18,10 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from isthmus.admin.http import serve_http
+from isthmus.admin.http import application, serve_http
 from isthmus.broker.broker import Broker
 from isthmus.broker.clients import Clients
+from isthmus.broker.inspection import Inspection
 from isthmus.broker.routes import Route, RouteTable
 from isthmus.config_listeners import TLS_SCHEMES, WEB_SCHEMES
 from isthmus.errors import ServerMoved, ServerShuttingDown, UseAnotherServer
@@ -45,7 +46,9 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from isthmus.config import KafkaSettings, MqttSettings, Settings
+    from starlette.applications import Starlette
+
+    from isthmus.config import HttpSettings, KafkaSettings, MqttSettings, Settings
     from isthmus.config_listeners import MqttListenerSettings
     from isthmus.errors import IsthmusError
     from isthmus.server.proxy import Origin
@@ -129,7 +132,8 @@ async def serve(settings: Settings, read: Callable[[], Settings]) -> int:
     for each in listening:
         await each.open()
     async with asyncio.TaskGroup() as group:
-        group.create_task(serve_http(sockets["http"], lambda: _unready(log, stop), stop))
+        build = http_shore(broker, mqtt, settings.http, lambda: _unready(log, stop))
+        group.create_task(serve_http(sockets["http"], build, stop))
         group.create_task(keep_renewed(listening, renewal, stop, settings.tls.reload_check_s))
         group.create_task(reloads.run(stop))
         addresses = " ".join(
@@ -286,6 +290,18 @@ def kafka_shore(
     for at, advertised in zip(sockets, settings.advertised_listeners, strict=False):
         shore.advertised[at.getsockname()[1]] = (advertised.host, advertised.port)
     return shore
+
+
+def http_shore(
+    broker: Broker, mqtt: MqttShore, settings: HttpSettings, unready: Callable[[], str | None]
+) -> Callable[[], Starlette]:
+    """Wire the HTTP side; what it returns imports much, so it is called later."""
+    return partial(
+        application,
+        unready,
+        Inspection(broker, mqtt.clients),
+        allow_anonymous=settings.allow_anonymous,
+    )
 
 
 async def drain(broker: Broker) -> None:

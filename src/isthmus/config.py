@@ -111,13 +111,13 @@ class KafkaSettings(Struct, frozen=True, kw_only=True):
 
 
 class HttpSettings(Struct, frozen=True, kw_only=True):
-    """Health and readiness, for the machines that look after this one."""
+    """Health, readiness and the REST API, for those who look after this server."""
 
     listeners: Addresses = (Address("tcp", "127.0.0.1", 8080),)
     """Addresses to listen on; empty: HTTP is not served."""
 
     allow_anonymous: bool = False
-    """Let clients in without credentials from other machines, too."""
+    """Let everybody in without credentials, from other machines too; the REST API is theirs."""
 
 
 class LocalStorageSettings(Struct, frozen=True, kw_only=True):

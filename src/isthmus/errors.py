@@ -86,6 +86,10 @@ class SessionTakenOver(ProtocolError):
     """Another connection opened the same session."""
 
 
+class AdministrativeAction(ProtocolError):
+    """An administrator ended the connection or its session."""
+
+
 class ServerShuttingDown(ProtocolError):
     """The server drains and closes."""
 

@@ -1,4 +1,4 @@
-"""HTTP for the machines that look after the server: `/healthz` and `/readyz`.
+"""HTTP for those who look after the server: `/healthz`, `/readyz`, and the REST API (api.py).
 
 Starlette on uvicorn, inside the server's own loop. Both are slow to import (some 60 ms and
 10 MB), so that happens here and in a thread, when MQTT and Kafka listen already; the sockets
@@ -22,25 +22,28 @@ if TYPE_CHECKING:
     from starlette.responses import JSONResponse
     from uvicorn import Server
 
+    from isthmus.broker.inspection import Inspection
+
 CONNECTIONS_MAX: Final = 256
 KEEP_ALIVE_S: Final = 5
 SHUTDOWN_S: Final = 2
+HEAD_BYTES_MAX: Final = 1 << 18  # of a request: the longest topic name, percent-encoded
 
 
 async def serve_http(
-    sockets: Sequence[socket.socket], unready: Callable[[], str | None], stop: asyncio.Event
+    sockets: Sequence[socket.socket], build: Callable[[], Starlette], stop: asyncio.Event
 ) -> None:
     """Answer on bound sockets until `stop` is set (or this is cancelled); then close them.
 
     Requests under way are finished first, if they take no longer than `SHUTDOWN_S`. Without
     sockets nothing is imported.
 
-    `unready` says why the server should get no traffic now, or None where it should.
+    `build` returns what is served; it is called in a thread.
     """
     if not sockets:
         return
     try:
-        server = await asyncio.to_thread(make_server, unready, stop)
+        server = await asyncio.to_thread(make_server, build, stop)
         try:
             await server.serve(sockets=list(sockets))
         except asyncio.CancelledError:
@@ -51,7 +54,7 @@ async def serve_http(
             bound.close()
 
 
-def make_server(unready: Callable[[], str | None], stop: asyncio.Event) -> Server:
+def make_server(build: Callable[[], Starlette], stop: asyncio.Event) -> Server:
     """Import what HTTP needs and put it together; slow, so not on the loop."""
     from uvicorn import Config, Server
 
@@ -66,8 +69,9 @@ def make_server(unready: Callable[[], str | None], stop: asyncio.Event) -> Serve
             await stop.wait()
 
     config = Config(
-        application(unready),
+        build(),
         http="h11",
+        h11_max_incomplete_event_size=HEAD_BYTES_MAX,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -83,11 +87,20 @@ def make_server(unready: Callable[[], str | None], stop: asyncio.Event) -> Serve
     return Guest(config)
 
 
-def application(unready: Callable[[], str | None]) -> Starlette:
-    """Return the routes; `/healthz` is answered by whoever lives, `/readyz` asks `unready`."""
+def application(
+    unready: Callable[[], str | None], inspection: Inspection, *, allow_anonymous: bool
+) -> Starlette:
+    """Return the routes; `/healthz` is answered by whoever lives, `/readyz` asks `unready`.
+
+    `unready` says why the server should get no traffic now, or None where it should.
+    `allow_anonymous`: other machines may use the REST API.
+    """
     from starlette.applications import Starlette
+    from starlette.exceptions import HTTPException
     from starlette.responses import JSONResponse
     from starlette.routing import Route
+
+    from isthmus.admin.api import Api, Refusal, from_this_machine, refused, same_site
 
     async def healthz(_: Request) -> JSONResponse:
         return JSONResponse({"status": "alive"})
@@ -98,4 +111,8 @@ def application(unready: Callable[[], str | None]) -> Starlette:
             return JSONResponse({"status": "not ready", "reason": reason}, 503)
         return JSONResponse({"status": "ready"})
 
-    return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz)])
+    api = Api(inspection, same_site if allow_anonymous else from_this_machine)
+    return Starlette(
+        routes=[Route("/healthz", healthz), Route("/readyz", readyz), *api.routes()],
+        exception_handlers={Refusal: refused, HTTPException: refused},
+    )

@@ -32,6 +32,7 @@ class Connection(Protocol):
     """What the broker needs of the connection of a client."""
 
     identity: Identity  # where it comes from
+    connected_at_ms: int  # when it was let in
 
     @property
     def offer(self) -> Offer:
@@ -40,6 +41,10 @@ class Connection(Protocol):
     @property
     def authenticate(self) -> Callable[[Identity, Opening], None] | None:
         """What decides who comes in through its listener; None: whoever connects."""
+
+    @property
+    def keep_alive_s(self) -> int:
+        """Seconds that the client may be silent; 0: for ever."""
 
     def transmit(self, data: bytes) -> None:
         """Send bytes to the client."""
@@ -66,15 +71,17 @@ class SessionEntry:
         "end_due",
         "expiry_s",
         "is_bridge",
+        "number",
         "principal",
         "session",
         "will",
         "will_due",
     )
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, number: int) -> None:
         self.session = session
         self.principal = Principal("", session.client_id, NOBODY)  # who connected last
+        self.number = number  # grows in the order in which sessions begin
         self.connection: Connection | None = None
         self.expiry_s = 0
         self.is_bridge = False
@@ -112,7 +119,8 @@ class SessionTable:
         self._recall = recall
         self._queue_length_max = queue_length_max
         self._output_bytes_max = output_bytes_max
-        self.entries: dict[str, SessionEntry] = {}
+        self.entries: dict[str, SessionEntry] = {}  # in the order of their numbers
+        self._begun = 0
 
     def connect(
         self, terms: Terms, connection: Connection, principal: Principal
@@ -171,7 +179,8 @@ class SessionTable:
         session = Session(
             client_id, self._recall, self._queue_length_max, self._output_bytes_max
         )
-        entry = self.entries[client_id] = SessionEntry(session)
+        entry = self.entries[client_id] = SessionEntry(session, self._begun)
+        self._begun += 1
         session.owner = entry
         return entry
 
@@ -213,6 +222,11 @@ class SessionTable:
         if entry.expiry_s != EXPIRY_NEVER:
             left_ms = entry.expiry_s * 1000 - passed_ms
             entry.end_due = self._deadlines.after(left_ms, self._end, entry)
+
+    def end(self, entry: SessionEntry) -> None:
+        """End a session that has no connection any more, if nothing else has."""
+        if self.entries.get(entry.session.client_id) is entry:
+            self._end(entry)
 
     def _end(self, entry: SessionEntry) -> None:
         """The session is over; a will that still waits is sent now [MQTT-3.1.3-9]."""

@@ -89,6 +89,14 @@ kafka_option = click.option(
     callback=read_address,
     help="The Kafka server.",
 )
+http_option = click.option(
+    "--http",
+    metavar="HOST:PORT",
+    default="127.0.0.1:8080",
+    show_default=True,
+    callback=read_address,
+    help="The HTTP server.",
+)
 
 
 def pairs_of(texts: Sequence[str], option: str) -> list[tuple[str, str]]:

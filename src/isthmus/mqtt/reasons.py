@@ -99,6 +99,7 @@ MQTT_REASON: Final[dict[type[errors.IsthmusError], int]] = {
     errors.ReceiveMaximumExceeded: ReasonCode.RECEIVE_MAXIMUM_EXCEEDED,
     errors.KeepAliveTimeout: ReasonCode.KEEP_ALIVE_TIMEOUT,
     errors.SessionTakenOver: ReasonCode.SESSION_TAKEN_OVER,
+    errors.AdministrativeAction: ReasonCode.ADMINISTRATIVE_ACTION,
     errors.ServerShuttingDown: ReasonCode.SERVER_SHUTTING_DOWN,
     # understood and refused
     errors.Refused: ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR,

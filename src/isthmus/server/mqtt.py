@@ -143,6 +143,7 @@ class MqttConnection(asyncio.BufferedProtocol):
         "_transport",
         "_unsent",
         "_waits",
+        "connected_at_ms",
         "identity",
     )
 
@@ -166,6 +167,7 @@ class MqttConnection(asyncio.BufferedProtocol):
         self._silence_max_ms = 0
         self._unsent = 0  # bytes that waited for the client at the last look
         self._cancel_timer: Any = None
+        self.connected_at_ms = 0
 
     # --- asyncio calls these ------------------------------------------------------------------
 
@@ -264,6 +266,11 @@ class MqttConnection(asyncio.BufferedProtocol):
         """What decides who comes in through the listener; None: whoever connects."""
         return self._listener.authenticate
 
+    @property
+    def keep_alive_s(self) -> int:
+        """Seconds that the client may be silent, as it was told; 0: for ever."""
+        return self._terms.keep_alive_s if self._terms is not None else 0
+
     def transmit(self, data: bytes) -> None:
         """Send bytes to the client."""
         if self._transport is not None:
@@ -356,6 +363,7 @@ class MqttConnection(asyncio.BufferedProtocol):
     def opened(self, entry: SessionEntry, terms: Terms) -> None:
         """The client is in, and CONNACK is on its way."""
         self._entry, self._terms = entry, terms
+        self.connected_at_ms = self._shore.clients.runtime.now_ms()
         if self._opening is not None and not self._opening.goes_on:
             self._opening = None
         self._connect = None

@@ -5,10 +5,22 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+from typing import TYPE_CHECKING
 
 import pytest
+from tests.unit.broker.shore import Shore
 
-from isthmus.admin.http import serve_http
+from isthmus.admin.http import application, serve_http
+from isthmus.broker.inspection import Inspection
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+
+def build(reasons: list[str]) -> Starlette:
+    shore = Shore()
+    inspection = Inspection(shore.broker, shore.clients)
+    return application(lambda: next(iter(reasons), None), inspection, allow_anonymous=False)
 
 
 async def ask(port: int, path: str) -> tuple[int, bytes]:
@@ -30,9 +42,7 @@ def test_alive_ready_not_ready_and_the_end() -> None:
         bound = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
         port, other = (each.getsockname()[1] for each in bound)
         stop = asyncio.Event()
-        serving = asyncio.ensure_future(
-            serve_http(bound, lambda: next(iter(reasons), None), stop)
-        )
+        serving = asyncio.ensure_future(serve_http(bound, lambda: build(reasons), stop))
         assert await ask(port, "/healthz") == (200, b'{"status":"alive"}')
         assert await ask(other, "/readyz") == (200, b'{"status":"ready"}')
         reasons.append("the disk is full")
@@ -50,14 +60,14 @@ def test_alive_ready_not_ready_and_the_end() -> None:
 
 
 def test_nothing_to_do_without_sockets() -> None:
-    asyncio.run(serve_http([], lambda: None, asyncio.Event()))
+    asyncio.run(serve_http([], lambda: build([]), asyncio.Event()))
 
 
 @pytest.mark.parametrize("in_service", [False, True])
 def test_cancelling_closes_the_sockets(in_service: bool) -> None:
     async def scene() -> None:
         bound = socket.create_server(("127.0.0.1", 0))
-        serving = asyncio.ensure_future(serve_http([bound], lambda: None, asyncio.Event()))
+        serving = asyncio.ensure_future(serve_http([bound], lambda: build([]), asyncio.Event()))
         await asyncio.sleep(0)
         if in_service:
             assert (await ask(bound.getsockname()[1], "/healthz"))[0] == 200

@@ -55,6 +55,8 @@ class Client:
     offer = OFFER
     authenticate = None
     identity = Identity("127.0.0.1", 5000, "tcp")
+    connected_at_ms = 0
+    keep_alive_s = 0
 
     def __init__(self, shore: Shore, client_id: str, version: int) -> None:
         self.shore = shore
@@ -74,6 +76,8 @@ class Client:
 
     def opened(self, entry: Any, terms: Any) -> None:
         self.entry = entry
+        self.connected_at_ms = self.shore.runtime.now_ms()
+        self.keep_alive_s = terms.keep_alive_s
 
     def close(self, error: IsthmusError) -> None:
         self.closed = error

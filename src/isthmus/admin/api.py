@@ -1,0 +1,327 @@
+"""The REST API below `/api/v1`: look at clients, sessions, retained messages, and end them.
+
+Answers are JSON; lists come in pages: `items`, and in `next` the cursor of the page that
+follows, or null. What is refused says `what` is wrong and `where`, in the query, in the path or
+elsewhere. Client ids and topic names stand in the path, percent-encoded. The reference for
+users is docs/reference/rest-api.md; what the answers hold is in broker/inspection.py.
+
+Who may ask is decided by one function, `authorize`, before anything else. As long as there are
+no users that is `from_this_machine`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import ipaddress
+import re
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.routing import Route
+
+from isthmus.broker.inspection import PAGE_MAX, CursorUnknown, Page, Wanted
+from isthmus.errors import StorageError, TopicInvalid
+from isthmus.topics.filter import check_topic_filter
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.requests import Request
+
+    from isthmus.broker.inspection import Inspection
+    from isthmus.errors import IsthmusError
+
+    Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
+
+Answer = TypeVar("Answer")
+
+PREFIX: Final = "/api/v1"
+PAGE_DEFAULT: Final = 100
+PAGING: Final = ("limit", "cursor")
+FLAGS: Final = {"true": True, "false": False}
+
+
+class Refusal(Exception):
+    """A request that is refused: an HTTP status, what is wrong, and where in the request."""
+
+    def __init__(self, status: int, what: str, where: str) -> None:
+        super().__init__(what)
+        self.status = status
+        self.what = what
+        self.where = where
+
+
+Authorize: TypeAlias = "Callable[[Request], Refusal | None]"
+
+
+def from_this_machine(request: Request) -> Refusal | None:
+    """Refuse whoever does not ask as a program on this machine does.
+
+    The listeners can only be reached from here. So could a page of the web be, through the
+    browser of somebody who works here: it shows in Origin, or in Host where it had a name of
+    its own lead to this address (DNS rebinding).
+    """
+    host = request.headers.get("host", "")
+    if not is_loopback(urlsplit(f"//{host}").hostname or ""):
+        return Refusal(403, f"this machine is not called {host!r} here", "header Host")
+    return same_site(request)
+
+
+def same_site(request: Request) -> Refusal | None:
+    """Refuse a page of another site, for which a browser would ask."""
+    origin = request.headers.get("origin")
+    if origin is None or urlsplit(origin).netloc == request.headers.get("host"):
+        return None
+    return Refusal(403, f"pages of {origin} may not ask", "header Origin")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, as a URL has it, is this machine whoever looks it up."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Api:
+    """The routes, over one broker."""
+
+    def __init__(self, inspection: Inspection, authorize: Authorize) -> None:
+        self._inspection = inspection
+        self._authorize = authorize
+
+    def routes(self) -> list[Route]:
+        """Return what there is to ask."""
+        table: dict[str, dict[str, Endpoint]] = {
+            "/clients": {"GET": self._clients},
+            "/clients/{client_id:path}": {"GET": self._client, "DELETE": self._kick},
+            "/sessions": {"GET": self._sessions},
+            "/sessions/{client_id:path}": {"GET": self._session, "DELETE": self._end_session},
+            "/subscriptions": {"GET": self._subscriptions},
+            "/retained": {"GET": self._retained},
+            "/retained/{topic_name:path}": {
+                "GET": self._retained_message,
+                "DELETE": self._remove_retained,
+            },
+        }
+        return [
+            Route(PREFIX + path, self._guarded(endpoints), methods=list(endpoints))
+            for path, endpoints in table.items()
+        ]
+
+    def _guarded(self, endpoints: dict[str, Endpoint]) -> Endpoint:
+        """Return what answers requests of one path, after asking whether it may."""
+
+        async def answer(request: Request) -> Response:
+            refusal = self._authorize(request)
+            if refusal is not None:
+                raise refusal
+            method = "GET" if request.method == "HEAD" else request.method
+            return await endpoints[method](request)
+
+        return answer
+
+    # --- clients and sessions -----------------------------------------------------------------
+
+    async def _clients(self, request: Request) -> Response:
+        query = query_of(request, "search", "user", "address", "listener", *PAGING)
+        return self._sessions_page(query, connected=True)
+
+    async def _sessions(self, request: Request) -> Response:
+        query = query_of(request, "search", "connected", *PAGING)
+        return self._sessions_page(query, connected=flag_in(query, "connected"))
+
+    def _sessions_page(self, query: dict[str, str], *, connected: bool | None) -> Response:
+        limit = limit_in(query)
+        cursor = query.pop("cursor", "-1")
+        if not re.fullmatch("-1|[0-9]{1,18}", cursor):
+            raise cursor_unknown()
+        wanted = Wanted(**query)._replace(connected=connected)  # type: ignore[arg-type]
+        page = self._inspection.sessions(wanted, int(cursor), limit)
+        return json_of(page)
+
+    async def _client(self, request: Request) -> Response:
+        query_of(request)
+        client_id = request.path_params["client_id"]
+        found = self._inspection.session(client_id)
+        if found is None or not found.connected:
+            raise not_there(f"no client {client_id!r} is connected")
+        return json_of(found)
+
+    async def _session(self, request: Request) -> Response:
+        query_of(request)
+        client_id = request.path_params["client_id"]
+        found = self._inspection.session(client_id)
+        if found is None:
+            raise not_there(f"there is no session of a client {client_id!r}")
+        return json_of(found)
+
+    async def _subscriptions(self, request: Request) -> Response:
+        query = query_of(request, "client_id", *PAGING)
+        client_id = needed(query, "client_id")
+        after = query.get("cursor", "")
+        page = self._inspection.subscriptions(client_id, after, limit_in(query))
+        if page is None:
+            what = f"there is no session of a client {client_id!r}"
+            raise Refusal(404, what, "query client_id")
+        return json_of(page)
+
+    async def _kick(self, request: Request) -> Response:
+        query_of(request)
+        client_id = request.path_params["client_id"]
+        if not self._inspection.kick(client_id):
+            raise not_there(f"no client {client_id!r} is connected")
+        return Response(status_code=204)
+
+    async def _end_session(self, request: Request) -> Response:
+        query_of(request)
+        client_id = request.path_params["client_id"]
+        if not self._inspection.end_session(client_id):
+            raise not_there(f"there is no session of a client {client_id!r}")
+        return Response(status_code=204)
+
+    # --- retained messages --------------------------------------------------------------------
+
+    async def _retained(self, request: Request) -> Response:
+        query = query_of(request, "filter", *PAGING)
+        topic_filter = query.get("filter", "#")
+        told: Told[Page | StorageError] = Told()
+        try:
+            check_topic_filter(topic_filter)
+            self._inspection.retained(
+                topic_filter, query.get("cursor"), limit_in(query), told.tell
+            )
+        except CursorUnknown:
+            raise cursor_unknown() from None
+        except TopicInvalid as error:
+            raise Refusal(400, str(error), "query filter") from None
+        return json_of(readable(await told.future))
+
+    async def _retained_message(self, request: Request) -> Response:
+        query_of(request)
+        topic_name = request.path_params["topic_name"]
+        told: Told[Any] = Told()
+        self._inspection.retained_message(topic_name, told.tell)
+        message = readable(await told.future)
+        if message is None:
+            raise not_there(f"nothing is retained under {topic_name!r}")
+        fields = msgspec.structs.asdict(message)
+        payload = fields.pop("payload")
+        return json_of(fields | shown_payload(payload))
+
+    async def _remove_retained(self, request: Request) -> Response:
+        query_of(request)
+        topic_name = request.path_params["topic_name"]
+        told: Told[IsthmusError | None] = Told()
+        if not self._inspection.remove_retained(topic_name, told.tell):
+            raise not_there(f"nothing is retained under {topic_name!r}")
+        error = await told.future
+        if error is not None:
+            raise Refusal(503, f"the log does not take it: {error}", "server")
+        return Response(status_code=204)
+
+
+class Told(Generic[Answer]):
+    """An answer that comes through a function, and may come when nobody waits any more."""
+
+    def __init__(self) -> None:
+        self.future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+    def tell(self, answer: Answer) -> None:
+        """Give the answer."""
+        if not self.future.done():
+            self.future.set_result(answer)
+
+
+# --- requests ---------------------------------------------------------------------------------
+
+
+def query_of(request: Request, *known: str) -> dict[str, str]:
+    """Return the query's parameters. Raises Refusal for one unknown, or there twice."""
+    query: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        if name not in known:
+            offered = ", ".join(known) or "none"
+            raise Refusal(400, f"unknown; known here: {offered}", f"query {name}")
+        if name in query:
+            raise Refusal(400, "it is there twice", f"query {name}")
+        query[name] = value
+    return query
+
+
+def needed(query: dict[str, str], name: str) -> str:
+    """Return a parameter that must be there. Raises Refusal."""
+    if name not in query:
+        raise Refusal(400, "it is missing", f"query {name}")
+    return query[name]
+
+
+def limit_in(query: dict[str, str]) -> int:
+    """Take out how many items a page may have. Raises Refusal."""
+    text = query.pop("limit", str(PAGE_DEFAULT))
+    if not re.fullmatch("[0-9]{1,4}", text) or not 1 <= int(text) <= PAGE_MAX:
+        raise Refusal(400, f"a whole number from 1 to {PAGE_MAX} is wanted", "query limit")
+    return int(text)
+
+
+def flag_in(query: dict[str, str], name: str) -> bool | None:
+    """Take out a flag, None where it is not given. Raises Refusal."""
+    text = query.pop(name, None)
+    if text is not None and text not in FLAGS:
+        raise Refusal(400, "true or false is wanted", f"query {name}")
+    return None if text is None else FLAGS[text]
+
+
+# --- answers ----------------------------------------------------------------------------------
+
+
+def json_of(content: object) -> Response:
+    """Return an answer in JSON; a page as its items and its cursor."""
+    if isinstance(content, Page):
+        content = content._asdict()
+    return Response(msgspec.json.encode(content), media_type="application/json")
+
+
+def shown_payload(payload: bytes) -> dict[str, str]:
+    """Return a payload as text, or, where it is none, in base64."""
+    try:
+        return {"payload": payload.decode()}
+    except UnicodeDecodeError:
+        return {"payload_base64": base64.b64encode(payload).decode()}
+
+
+def readable(answer: Answer | StorageError) -> Answer:
+    """Return what was read from the log. Raises Refusal where that could not be."""
+    if isinstance(answer, StorageError):
+        raise Refusal(503, f"the log cannot be read: {answer}", "server")
+    return answer
+
+
+def not_there(what: str) -> Refusal:
+    """Return the refusal of what is named in the path and not there."""
+    return Refusal(404, what, "path")
+
+
+def cursor_unknown() -> Refusal:
+    """Return the refusal of a cursor that is not, or no longer, one of ours."""
+    return Refusal(410, "this listing is over: begin it anew, without a cursor", "query cursor")
+
+
+def refused(_: Request, error: Exception) -> Response:
+    """Answer a request that is refused; the one place where that becomes HTTP."""
+    headers = None
+    if isinstance(error, Refusal):
+        status, said = error.status, {"what": error.what, "where": error.where}
+    else:
+        assert isinstance(error, HTTPException), "nothing else is sent here"
+        where = "method" if error.status_code == 405 else "path"
+        status, said = error.status_code, {"what": error.detail, "where": where}
+        headers = error.headers
+    content = msgspec.json.encode(said)
+    return Response(content, status, headers, media_type="application/json")

@@ -1,0 +1,76 @@
+"""A client of the REST API for commands: one request at a time, one sentence for what fails."""
+
+from __future__ import annotations
+
+import json
+from http.client import HTTPConnection, HTTPException
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, urlencode
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from isthmus.config_listeners import Address
+
+ANSWER_S_MAX: Final = 30.0
+PAGE: Final = 1_000
+
+
+class RestShore:
+    """One server's REST API."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+
+    def get(self, *path: str, **query: Any) -> Any:
+        """Return what an address answers; the parts of `path` are percent-encoded."""
+        return self._ask("GET", path, query)
+
+    def delete(self, *path: str) -> None:
+        """Delete what an address names."""
+        self._ask("DELETE", path, {})
+
+    def items(self, *path: str, limit: int | None = None, **query: Any) -> Iterator[Any]:
+        """Yield the items of all pages, up to `limit`; a parameter that is None is left out."""
+        left = limit
+        while left is None or left > 0:
+            page = self.get(*path, limit=PAGE if left is None else min(left, PAGE), **query)
+            yield from page["items"]
+            if page["next"] is None:
+                return
+            if left is not None:
+                left -= len(page["items"])
+            query["cursor"] = page["next"]
+
+    def _ask(self, method: str, path: tuple[str, ...], query: dict[str, Any]) -> Any:
+        where = "/api/v1/" + "/".join(quote(part, safe="") for part in path)
+        given = {name: value for name, value in query.items() if value is not None}
+        if given:
+            where += "?" + urlencode(given)
+        connection = HTTPConnection(
+            self._address.host, self._address.port, timeout=ANSWER_S_MAX
+        )
+        try:
+            connection.request(method, where)
+            response = connection.getresponse()
+            content = response.read()
+        except (OSError, HTTPException) as error:
+            raise click.ClickException(
+                f"no Isthmus answers HTTP at {self._address.authority}: {error}"
+            ) from None
+        finally:
+            connection.close()
+        if response.status >= 300:
+            raise click.ClickException(f"{self._address.authority} refuses: {said_in(content)}")
+        return json.loads(content) if content else None
+
+
+def said_in(content: bytes) -> str:
+    """Return what a refusal says, whoever it is that refuses."""
+    try:
+        said = json.loads(content)
+        return f"{said['what']} ({said['where']})"
+    except (ValueError, TypeError, KeyError):
+        return content[:200].decode("utf-8", "replace")

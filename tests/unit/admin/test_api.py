@@ -1,0 +1,214 @@
+"""The REST API, called as a server would call it: what it answers, what it refuses, and why."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+from urllib.parse import quote, unquote
+
+import pytest
+from tests.unit.broker.shore import Shore
+
+from isthmus.admin.http import application
+from isthmus.broker.inspection import Inspection
+from isthmus.errors import NoSpace, StorageError
+
+HERE = {"host": "127.0.0.1:8080"}
+
+
+class Room:
+    """An application over a broker in memory."""
+
+    def __init__(self, *, allow_anonymous: bool = False) -> None:
+        self.shore = Shore()
+        inspection = Inspection(self.shore.broker, self.shore.clients)
+        self.application = application(
+            lambda: None, inspection, allow_anonymous=allow_anonymous
+        )
+
+    def ask(
+        self, method: str, target: str, headers: dict[str, str] = HERE
+    ) -> tuple[int, Any, dict[str, str]]:
+        """Return the status, the answer and its headers."""
+        path, _, query = target.partition("?")
+        scope = {
+            "type": "http",
+            "method": method,
+            "path": unquote(path),
+            "raw_path": path.encode(),
+            "query_string": query.encode(),
+            "headers": [(name.encode(), text.encode()) for name, text in headers.items()],
+        }
+        sent: list[dict[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        async def scene() -> None:
+            answering = asyncio.ensure_future(self.application(scope, receive, send))
+            while not answering.done():
+                await asyncio.sleep(0)
+                self.shore.runtime.settle()
+            answering.result()
+
+        asyncio.run(scene())
+        content = b"".join(message.get("body", b"") for message in sent[1:])
+        given = {name.decode(): text.decode() for name, text in sent[0]["headers"]}
+        return sent[0]["status"], json.loads(content) if content else None, given
+
+    def get(self, target: str) -> Any:
+        status, answer, _ = self.ask("GET", f"/api/v1/{target}")
+        assert status == 200, answer
+        return answer
+
+    def refused(self, method: str, target: str, **headers: str) -> tuple[int, str, str]:
+        status, answer, _ = self.ask(method, f"/api/v1/{target}", HERE | headers)
+        return status, answer["what"], answer["where"]
+
+
+@pytest.fixture
+def room() -> Room:
+    return Room()
+
+
+def test_clients_and_sessions(room: Room) -> None:
+    room.shore.client("away", expiry_s=100).lose()
+    room.shore.client("a/b c%", expiry_s=100).subscribe("x/#")
+    page = room.get("clients?limit=1")
+    assert [item["client_id"] for item in page["items"]] == ["a/b c%"]
+    assert page["next"] is None
+    page = room.get("sessions?limit=1")
+    assert [item["client_id"] for item in page["items"]] == ["away"]
+    page = room.get(f"sessions?limit=1&cursor={page['next']}")
+    assert [item["client_id"] for item in page["items"]] == ["a/b c%"]
+    assert [item["client_id"] for item in room.get("sessions?connected=false")["items"]] == [
+        "away"
+    ]
+    one = room.get(f"clients/{quote('a/b c%', safe='')}")
+    assert (one["protocol"], one["subscriptions"]) == ("5.0", 1)
+    assert "address" not in room.get("sessions/away")
+    found = room.get(f"subscriptions?client_id={quote('a/b c%')}")
+    assert [item["topic_filter"] for item in found["items"]] == ["x/#"]
+
+
+def test_kick_and_end(room: Room) -> None:
+    device = room.shore.client("a/b", expiry_s=100)
+    assert room.ask("DELETE", "/api/v1/clients/a%2Fb")[:2] == (204, None)
+    assert device.closed is not None
+    device.lose()
+    assert room.refused("DELETE", "clients/a%2Fb")[0] == 404
+    assert room.ask("DELETE", "/api/v1/sessions/a/b")[:2] == (204, None)
+    assert room.refused("GET", "sessions/a/b")[0] == 404
+
+
+def test_retained(room: Room) -> None:
+    device = room.shore.client("device")
+    device.publish("/a//b", "grün".encode(), retain=True)
+    device.publish("c", b"\xff", retain=True)
+    page = room.get("retained?limit=1")
+    both = page["items"] + room.get(f"retained?cursor={page['next']}")["items"]
+    assert {item["topic_name"]: item["payload_bytes"] for item in both} == {"/a//b": 5, "c": 1}
+    assert room.get("retained?filter=c/%23")["items"][0]["topic_name"] == "c"
+    assert room.get("retained/" + quote("/a//b", safe=""))["payload"] == "grün"
+    assert room.get("retained/c")["payload_base64"] == "/w=="
+    assert room.ask("DELETE", "/api/v1/retained/c")[0] == 204
+    assert room.refused("GET", "retained/c")[0] == 404
+
+
+def test_a_log_that_takes_nothing(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    room.shore.client("device").publish("c", b"x", retain=True)
+    partition = room.shore.broker.retained.partition
+
+    def full(batch: object, ticket: Any, *, trusted: bool = False) -> None:
+        ticket.failed(NoSpace("the disk is full"))
+
+    def broken(*_arguments: Any, **_keywords: Any) -> Any:
+        raise StorageError("no such disk")
+
+    monkeypatch.setattr(partition, "append", full, raising=False)
+    status, what, where = room.refused("DELETE", "retained/c")
+    assert (status, where) == (503, "server") and "the disk is full" in what
+    monkeypatch.setattr(type(partition), "read", broken)
+    assert room.refused("GET", "retained/c") == (
+        503,
+        "the log cannot be read: no such disk",
+        "server",
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "status", "where", "said"),
+    [
+        ("GET", "clients?limt=3", 400, "query limt", "known here: search"),
+        ("GET", "clients?limit=0", 400, "query limit", "1 to 1000"),
+        ("GET", "clients?limit=1001", 400, "query limit", "1 to 1000"),
+        ("GET", "clients?limit=ten", 400, "query limit", "1 to 1000"),
+        ("GET", "clients?limit=1&limit=2", 400, "query limit", "twice"),
+        ("GET", "clients?cursor=-2", 410, "query cursor", "begin it anew"),
+        ("GET", "clients?cursor=" + "9" * 19, 410, "query cursor", "begin it anew"),
+        ("GET", "sessions?connected=yes", 400, "query connected", "true or false"),
+        ("GET", "clients/nobody", 404, "path", "no client 'nobody'"),
+        ("GET", "clients/", 404, "path", "no client ''"),
+        ("GET", "sessions/nobody?x=1", 400, "query x", "known here: none"),
+        ("DELETE", "sessions/nobody", 404, "path", "no session"),
+        ("DELETE", "clients", 405, "method", "Method Not Allowed"),
+        ("GET", "subscriptions", 400, "query client_id", "missing"),
+        ("GET", "subscriptions?client_id=nobody", 404, "query client_id", "no session"),
+        ("GET", "retained?filter=a/%23/b", 400, "query filter", "misplaced wildcard"),
+        ("GET", "retained?cursor=x", 410, "query cursor", "begin it anew"),
+        ("GET", "retained/nothing", 404, "path", "nothing is retained"),
+        ("DELETE", "retained/nothing", 404, "path", "nothing is retained"),
+        ("GET", "nothing", 404, "path", "Not Found"),
+    ],
+)
+def test_what_is_wrong_and_where(
+    room: Room, method: str, target: str, status: int, where: str, said: str
+) -> None:
+    answer = room.refused(method, target)
+    assert answer[::2] == (status, where) and said in answer[1]
+
+
+def test_a_method_that_is_not_there_tells_of_those_that_are(room: Room) -> None:
+    status, _, headers = room.ask("POST", "/api/v1/clients/x")
+    assert status == 405
+    assert set(headers["allow"].split(", ")) == {"DELETE", "GET", "HEAD"}
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8080", "localhost", "[::1]:80", "127.9.9.9"])
+def test_this_machine_may_ask(room: Room, host: str) -> None:
+    assert room.ask("GET", "/api/v1/clients", {"host": host})[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "where"),
+    [
+        ({"host": "evil.example:8080"}, "header Host"),
+        ({"host": "127.0.0.1.evil.example"}, "header Host"),
+        ({"host": ""}, "header Host"),
+        ({"host": "127.0.0.1:8080", "origin": "https://evil.example"}, "header Origin"),
+        ({"host": "127.0.0.1:8080", "origin": "http://127.0.0.1:3000"}, "header Origin"),
+        ({"host": "127.0.0.1:8080", "origin": "null"}, "header Origin"),
+    ],
+)
+def test_pages_of_the_web_may_not(room: Room, headers: dict[str, str], where: str) -> None:
+    status, answer, _ = room.ask("GET", "/api/v1/clients", headers)
+    assert (status, answer["where"]) == (403, where)
+    assert room.ask("GET", "/healthz", headers)[0] == 200
+
+
+def test_a_page_of_our_own_may_ask(room: Room) -> None:
+    headers = HERE | {"origin": "http://127.0.0.1:8080"}
+    assert room.ask("GET", "/api/v1/clients", headers)[0] == 200
+
+
+def test_where_everybody_is_let_in_the_name_does_not_matter() -> None:
+    room = Room(allow_anonymous=True)
+    headers = {"host": "isthmus.example"}
+    assert room.ask("GET", "/api/v1/clients", headers)[0] == 200
+    assert (
+        room.ask("GET", "/api/v1/clients", headers | {"origin": "http://x.example"})[0] == 403
+    )

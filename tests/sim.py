@@ -103,6 +103,29 @@ class SimRuntime:
         self._monotonic_ms = end
 
 
+class SimCrew:
+    """Slow work that is done when the test says so."""
+
+    def __init__(self, waiting_max: int = 1000) -> None:
+        self.waiting: deque[
+            tuple[Callable[[], Any], Callable[[Any, BaseException | None], object]]
+        ] = deque()
+        self.waiting_max = waiting_max
+
+    def offload(
+        self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], object]
+    ) -> bool:
+        if len(self.waiting) >= self.waiting_max:
+            return False
+        self.waiting.append((work, done))
+        return True
+
+    def finish(self) -> None:
+        """Do the work that is waiting, and what comes of it."""
+        while self.waiting:
+            _finish(*self.waiting.popleft())
+
+
 def _finish(
     work: Callable[[], Any], done: Callable[[Any, BaseException | None], object]
 ) -> None:

@@ -31,12 +31,12 @@ from isthmus.server.listener import (
     Listening,
     address_of,
     close_socket,
-    keep_renewed,
     open_socket,
 )
 from isthmus.server.mqtt import MqttListener, MqttShore
 from isthmus.server.proxy import ProxyHeader
 from isthmus.server.reloads import Reloads
+from isthmus.server.renewal import keep_renewed
 from isthmus.server.runtime import LoopRuntime
 from isthmus.server.tls import Certificates
 from isthmus.storage.local.log import LocalLog

@@ -12,6 +12,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+class Crew(Protocol):
+    """A few threads for one kind of work which may take longer than others should wait."""
+
+    def offload(
+        self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], object]
+    ) -> bool:
+        """Run `work` on one of them, then `done(result, error)` on the loop.
+
+        False: so much is waiting already that this is not taken.
+        """
+
+
 class Runtime(Protocol):
     """What the floors below the sockets may ask of the world."""
 

@@ -12,7 +12,8 @@ import pytest
 from tests.certificates import Authority
 
 from isthmus.config_listeners import Address
-from isthmus.server.listener import Listening, keep_renewed, open_socket
+from isthmus.server.listener import Listening, open_socket
+from isthmus.server.renewal import keep_renewed
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from isthmus.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from isthmus.config_listeners import Address
     from isthmus.server.tls import Certificates
@@ -91,26 +91,6 @@ class Listening:
 
     def _is_closed(self) -> bool:
         return self._bound.fileno() < 0
-
-
-async def keep_renewed(
-    listening: Sequence[Listening], asked: asyncio.Event, stop: asyncio.Event, period_s: float
-) -> None:
-    """Look for new certificates each `period_s`, and at once when `asked`, until `stop`.
-
-    Ask after setting `stop`, too, to have it seen at once.
-    """
-    while not stop.is_set():
-        try:
-            async with asyncio.timeout(period_s):
-                await asked.wait()
-        except TimeoutError:
-            pass
-        forced = asked.is_set()
-        asked.clear()
-        for each in listening:
-            if not stop.is_set():
-                await each.renew(forced=forced)
 
 
 def open_socket(where: Address, section: str, *, mode: int = 0o660) -> socket.socket:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # has one piece of work at a time, so nobody waits for another, an acknowledgement least of all.
 THREADS = 5
 READ_THREADS = 4  # a disk serves several reads better together than one after the other
+CREW_CLOSE_S = 0.5  # threads with slow work have this long to end with the server
 
 Work = tuple["Callable[[], Any]", "Callable[[Any, BaseException | None], object]"]
 
@@ -44,11 +45,63 @@ class WorkQueue:
         os.read(self._reader, 1)
         return self._pieces.popleft()
 
+    def __len__(self) -> int:
+        """Return how many pieces nobody has taken."""
+        return len(self._pieces)
+
     def close(self) -> None:
         """Let go of the pipe; nobody waits any more."""
         os.close(self._reader)
         os.close(self._writer)
         self._reader = self._writer = -1  # what comes now is an error, not in another file
+
+
+class LoopCrew:
+    """Threads for one kind of slow work; each is started when there is work for it."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, name: str, threads: int, waiting_max: int
+    ) -> None:
+        self._loop = loop
+        self._name = name
+        self._threads_max = threads
+        self._waiting_max = waiting_max
+        self._pieces = WorkQueue()
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()  # of `_is_closed`: after it the loop may be gone
+        self._is_closed = False
+
+    def offload(
+        self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], object]
+    ) -> bool:
+        if len(self._pieces) >= self._waiting_max:
+            return False
+        if len(self._threads) < self._threads_max:
+            name = f"isthmus-{self._name}-{len(self._threads)}"
+            thread = threading.Thread(
+                target=run, args=(self._pieces, self._tell), name=name, daemon=True
+            )
+            self._threads.append(thread)
+            thread.start()
+        self._pieces.put((work, done))
+        return True
+
+    def close(self) -> None:
+        """Let the threads go; what they do just now nobody hears of."""
+        with self._lock:
+            self._is_closed = True
+        for _ in self._threads:
+            self._pieces.put(None)
+        deadline = time.monotonic() + CREW_CLOSE_S
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        if not any(thread.is_alive() for thread in self._threads):
+            self._pieces.close()
+
+    def _tell(self, done: Callable[..., object], *outcome: Any) -> None:
+        with self._lock:
+            if not self._is_closed:
+                self._loop.call_soon_threadsafe(done, *outcome)
 
 
 class LoopRuntime:
@@ -63,6 +116,7 @@ class LoopRuntime:
             *self._start(THREADS, "isthmus", self._work),
             *self._start(READ_THREADS, "isthmus-read", self._reads),
         ]
+        self._crews: list[LoopCrew] = []
         # Deferred calls run after the sockets of this turn and before the next wait.
         self.defer: Callable[[Callable[[], object]], object] = loop.call_soon
 
@@ -85,6 +139,14 @@ class LoopRuntime:
     ) -> None:
         self._reads.put((work, done))
 
+    def crew(self, name: str, threads: int, waiting_max: int) -> LoopCrew:
+        """Return threads for one kind of slow work, which wait for at most so much of it.
+
+        They end with the server, whatever is not done by then.
+        """
+        self._crews.append(LoopCrew(self._loop, name, threads, waiting_max))
+        return self._crews[-1]
+
     def random_bytes(self, count: int) -> bytes:
         return os.urandom(count)
 
@@ -98,11 +160,16 @@ class LoopRuntime:
             thread.join()
         self._work.close()
         self._reads.close()
+        for crew in self._crews:
+            crew.close()
 
     def _start(self, count: int, name: str, pieces: WorkQueue) -> list[threading.Thread]:
         threads = [
             threading.Thread(
-                target=self._run, args=(pieces,), name=f"{name}-{number}", daemon=True
+                target=run,
+                args=(pieces, self._loop.call_soon_threadsafe),
+                name=f"{name}-{number}",
+                daemon=True,
             )
             for number in range(count)
         ]
@@ -110,13 +177,15 @@ class LoopRuntime:
             thread.start()
         return threads
 
-    def _run(self, pieces: WorkQueue) -> None:
-        while (piece := pieces.get()) is not None:
-            work, done = piece
-            result: Any = None
-            failure: BaseException | None = None
-            try:
-                result = work()
-            except BaseException as error:  # handed to the caller, whatever it is
-                failure = error
-            self._loop.call_soon_threadsafe(done, result, failure)
+
+def run(pieces: WorkQueue, tell: Callable[..., object]) -> None:
+    """Do the pieces of work that come, until there is None; a thread's life."""
+    while (piece := pieces.get()) is not None:
+        work, done = piece
+        result: Any = None
+        failure: BaseException | None = None
+        try:
+            result = work()
+        except BaseException as error:  # handed to the caller, whatever it is
+            failure = error
+        tell(done, result, failure)

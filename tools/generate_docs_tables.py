@@ -47,6 +47,7 @@ SECTION_CLASSES: dict[str, type[Any]] = {
     "http": config.HttpSettings,
     "tls": config.TlsSettings,
     "tls.certificates": config_listeners.ServerCertificate,
+    "authentication": config.AuthenticationSettings,
     "storage": config.StorageSettings,
     "storage.local": config.LocalStorageSettings,
     "log": config.LogSettings,

@@ -39,6 +39,7 @@ from isthmus.server.reloads import Reloads
 from isthmus.server.renewal import keep_renewed
 from isthmus.server.runtime import LoopRuntime
 from isthmus.server.tls import Certificates
+from isthmus.server.ways import Ways
 from isthmus.storage.local.log import LocalLog
 from isthmus.storage.local.settings import LocalSettings
 
@@ -106,26 +107,20 @@ async def serve(settings: Settings, read: Callable[[], Settings]) -> int:
         loop.add_signal_handler(name, stop.set)
     renewal = asyncio.Event()
     reloads = Reloads(settings, read)
-    reloads.add("certificates", lambda _: renewal.set)
+    reloads.add("certificates and users", lambda _: renewal.set)
     loop.add_signal_handler(signal.SIGHUP, reloads.ask)
     routes = route_table(settings)
     certificates = [certificates_of(listener) for listener in settings.mqtt.listeners]
+    ways = Ways(settings.authentication, settings.mqtt.listeners)
     sockets = _open_sockets(settings)
     runtime = LoopRuntime(loop)
     log = open_log(settings, runtime)
-    broker = Broker(
-        runtime,
-        log,
-        routes,
-        partitions_default=settings.kafka.partitions_default,
-        message_bytes_max=packet_size_max(settings.mqtt) + RECORD_OVERHEAD_MAX,
-        retained_max=settings.mqtt.retained_max,
-        retained_bytes_max=settings.mqtt.retained_bytes_max,
-    )
+    broker = open_broker(settings, runtime, log, routes)
     mqtt = mqtt_shore(broker, settings.mqtt)
+    ways.open(runtime, broker, mqtt.clients)
     kafka = kafka_shore(broker, settings.kafka, sockets["kafka"])
     listening = [
-        mqtt_listening(mqtt, *each)
+        mqtt_listening(mqtt, ways, *each)
         for each in zip(settings.mqtt.listeners, sockets["mqtt"], certificates, strict=True)
     ]
     listening += [Listening(at, kafka.connection) for at in sockets["kafka"]]
@@ -134,7 +129,8 @@ async def serve(settings: Settings, read: Callable[[], Settings]) -> int:
     async with asyncio.TaskGroup() as group:
         build = http_shore(broker, mqtt, settings.http, lambda: _unready(log, stop))
         group.create_task(serve_http(sockets["http"], build, stop))
-        group.create_task(keep_renewed(listening, renewal, stop, settings.tls.reload_check_s))
+        watched = [*listening, *ways.watched]
+        group.create_task(keep_renewed(watched, renewal, stop, settings.tls.reload_check_s))
         group.create_task(reloads.run(stop))
         addresses = " ".join(
             f"{section}={address_of(at)}" for section, ats in sockets.items() for at in ats
@@ -171,6 +167,21 @@ def open_log(settings: Settings, runtime: LoopRuntime) -> LocalLog:
         producer_expiration_ms=local.producer_expiration_s * 1000,
     )
     return LocalLog(Path(local.directory), runtime, settings=limits)
+
+
+def open_broker(
+    settings: Settings, runtime: LoopRuntime, log: LocalLog, routes: RouteTable
+) -> Broker:
+    """Wire the broker, over a log that is open."""
+    return Broker(
+        runtime,
+        log,
+        routes,
+        partitions_default=settings.kafka.partitions_default,
+        message_bytes_max=packet_size_max(settings.mqtt) + RECORD_OVERHEAD_MAX,
+        retained_max=settings.mqtt.retained_max,
+        retained_bytes_max=settings.mqtt.retained_bytes_max,
+    )
 
 
 def route_table(settings: Settings) -> RouteTable:
@@ -214,6 +225,7 @@ def certificates_of(settings: MqttListenerSettings) -> Certificates | None:
 
 def mqtt_listening(
     shore: MqttShore,
+    ways: Ways,
     settings: MqttListenerSettings,
     bound: socket.socket,
     certificates: Certificates | None,
@@ -240,6 +252,7 @@ def mqtt_listening(
         connections_max=settings.connections_max,
         connect_timeout_s=settings.connect_timeout_s,
         user_from=settings.tls.user_from,
+        authenticate=ways.door(settings),
     )
     protocol = protocol_of(listener, settings)
     if settings.proxy_protocol:

@@ -120,6 +120,16 @@ class HttpSettings(Struct, frozen=True, kw_only=True):
     """Let everybody in without credentials, from other machines too; the REST API is theirs."""
 
 
+class AuthenticationSettings(Struct, frozen=True, kw_only=True):
+    """What the ways to find out who a client is need to know."""
+
+    users_file: str = ""
+    """File with users beside those of the server, `NAME:CREDENTIAL` in each line."""
+
+    iterations: Annotated[int, Meta(ge=4096, le=10_000_000)] = 4096
+    """Rounds of hashing for new passwords; SCRAM clients do the same work at each login."""
+
+
 class LocalStorageSettings(Struct, frozen=True, kw_only=True):
     """The log as files in one directory."""
 
@@ -187,6 +197,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     kafka: KafkaSettings = KafkaSettings()
     http: HttpSettings = HttpSettings()
     tls: TlsSettings = TlsSettings()
+    authentication: AuthenticationSettings = AuthenticationSettings()
     storage: StorageSettings = StorageSettings()
     log: LogSettings = LogSettings()
     routes: tuple[Route, ...] = ()

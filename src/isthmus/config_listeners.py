@@ -25,6 +25,7 @@ MQTT_PACKET_BYTES_MAX: Final = 268_435_460  # fixed header and the longest rest 
 MQTT_SCHEMES: Final = ("tcp", "tls", "ws", "wss", "unix")
 TLS_SCHEMES: Final = ("tls", "wss")
 WEB_SCHEMES: Final = ("ws", "wss")
+WAYS: Final = ("certificate", "users", "jwt", "http")  # to find out who a client is
 UNIX_PATH_BYTES_MAX: Final = 107  # and a zero behind it [unix(7)]
 
 
@@ -68,7 +69,10 @@ class MqttLimits(Struct, frozen=True, kw_only=True):
     """What one MQTT listener may have otherwise than the others."""
 
     allow_anonymous: bool = False
-    """Let clients in without credentials from other machines, too."""
+    """Let clients in who do not show who they are, from other machines or at all."""
+
+    authentication: tuple[str, ...] = ()
+    """Ways to find out who a client is, in their order: certificate, users, jwt, http."""
 
     packet_size_max: Annotated[int, Meta(ge=1024, le=MQTT_PACKET_BYTES_MAX)] = 16_777_216
     """Bytes of the largest packet taken."""
@@ -193,9 +197,9 @@ class MqttListenerSettings(MqttLimits, frozen=True, kw_only=True):
 
     @property
     def is_authenticated(self) -> bool:
-        """Whether nobody comes in whom neither a CA nor a key of theirs vouches for."""
+        """Whether nobody comes in who does not show who it is."""
         asks = self.tls.client_certificates == "required" or self.tls.psk_file != ""
-        return self.address.scheme in TLS_SCHEMES and asks
+        return bool(self.authentication) or (self.address.scheme in TLS_SCHEMES and asks)
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -268,6 +272,12 @@ def check_listener(listener: MqttListenerSettings, own: Collection[str]) -> None
             ipaddress.ip_network(network)
         except ValueError as error:
             raise ConfigError(f"proxy_from: {error}") from None
+    unknown = [way for way in listener.authentication if way not in WAYS]
+    if unknown or len(set(listener.authentication)) < len(listener.authentication):
+        raise ConfigError(
+            f"authentication has each of {', '.join(WAYS)} once at most,"
+            f" and not {', '.join(unknown or listener.authentication)}"
+        )
     if encrypted:
         check_tls(address, listener.tls)
 
@@ -288,10 +298,11 @@ def check_tls(address: Address, tls: TlsOptions) -> None:
 
 def check_open(section: str, address: Address, *, allow_anonymous: bool) -> None:
     """Refuse to serve other machines without authentication, unless that is written down."""
+    ask = "ask with mqtt.authentication who they are, " if section == "mqtt" else ""
     if not address.is_loopback and not allow_anonymous:
         raise ConfigError(
             f"{address} can be reached from other machines and nobody has to log in there:"
-            f" listen on 127.0.0.1, or write {section}.allow_anonymous = true"
+            f" listen on 127.0.0.1, {ask}or write {section}.allow_anonymous = true"
         )
 
 

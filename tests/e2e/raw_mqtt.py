@@ -23,6 +23,8 @@ CONNECT, CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP, SUBSCRIBE, SUBACK = 
 UNSUBSCRIBE, UNSUBACK, PINGREQ, PINGRESP, DISCONNECT, AUTH = range(10, 16)
 
 SESSION_EXPIRY: Final = 0x11
+AUTH_METHOD: Final = 0x15
+AUTH_DATA: Final = 0x16
 
 
 def uint16(number: int) -> bytes:
@@ -58,14 +60,23 @@ def connect(
     keep_alive_s: int = 0,
     session_expiry_s: int | None = None,
     will: tuple[str, bytes, int, bool] | None = None,
+    user: tuple[str, bytes] | None = None,
+    method: tuple[str, bytes] | None = None,
 ) -> bytes:
-    """Return a CONNECT; a will is topic name, payload, QoS and retain."""
+    """Return a CONNECT.
+
+    A will is topic name, payload, QoS and retain; a user has a password, an authentication
+    method its first data.
+    """
     flags = 0x02 if clean else 0
     tail = text(client_id)
     if will is not None:
         topic_name, payload, qos, retain = will
         flags |= 0x04 | qos << 3 | (0x20 if retain else 0)
         tail += (b"\0" if version == 5 else b"") + text(topic_name) + text(payload)
+    if user is not None:
+        flags |= 0xC0
+        tail += text(user[0]) + text(user[1])
     properties = b""
     if version == 5:
         inner = (
@@ -73,9 +84,29 @@ def connect(
             if session_expiry_s is None
             else bytes([SESSION_EXPIRY]) + session_expiry_s.to_bytes(4, "big")
         )
+        if method is not None:
+            inner += authentication(*method)
         properties = varint(len(inner)) + inner
     head = text("MQTT") + bytes([version, flags]) + uint16(keep_alive_s)
     return packet(CONNECT, head + properties + tail)
+
+
+def authentication(method: str, data: bytes) -> bytes:
+    """Return the two properties of an authentication method."""
+    return bytes([AUTH_METHOD]) + text(method) + bytes([AUTH_DATA]) + text(data)
+
+
+def auth(reason: int, method: str, data: bytes) -> bytes:
+    """Return an AUTH."""
+    inner = authentication(method, data)
+    return packet(AUTH, bytes([reason]) + varint(len(inner)) + inner)
+
+
+def authentication_data(properties: bytes) -> bytes:
+    """Return the data among properties, which end with method and data or data and method."""
+    at = properties.index(bytes([AUTH_DATA]))
+    size = int.from_bytes(properties[at + 1 : at + 3], "big")
+    return properties[at + 3 : at + 3 + size]
 
 
 def publish(

@@ -266,6 +266,12 @@ def test_nothing_is_open_to_others_unless_that_is_written(section: str, host: st
     assert getattr(listener, "address", listener).port == 7
 
 
+def test_who_asks_may_be_open_to_others() -> None:
+    listeners = "mqtt.listeners=[{address='tcp://0.0.0.0:1', authentication=['users']}%s]"
+    Sources(assignments=[listeners % ""]).read()
+    assert "mqtt.authentication" in mistake(assignments=[listeners % ", 'tcp://0.0.0.0:2'"])
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "[::1]", "localhost"])
 def test_loopback_needs_no_permission(host: str) -> None:
     Sources(assignments=[f"mqtt.listeners=tcp://{host}:7"]).read()
@@ -417,6 +423,9 @@ TLS = "mqtt.listeners=[{address='tls://127.0.0.1:1', tls={certificate='x', %s}}]
             "origins has no effect",
         ),
         ("mqtt.listeners=wss://127.0.0.1:1/mqtt", "needs tls.certificate"),
+        ("mqtt.authentication=['users','magic']", "jwt, http once at most, and not magic"),
+        ("mqtt.authentication=['users','users']", "once at most"),
+        ("mqtt.authentication=users", "must be a list of texts"),
         ("mqtt.listeners=[{address='unix://x', mode='rw'}]", "mode must be three digits"),
         ("kafka.listeners=tls://127.0.0.1:1", "this can listen on tcp:// only"),
     ],

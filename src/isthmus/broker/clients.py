@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from isthmus.broker.greetings import Greetings
 from isthmus.broker.identity import CERTIFICATE, Principal
+from isthmus.broker.passwords import USERS
 from isthmus.broker.session_recovery import recover
 from isthmus.broker.sessions import SessionTable
 from isthmus.broker.subscriptions import Subscription
@@ -166,6 +167,16 @@ class Clients:
             entry.principal = principal
         else:
             connection.close(NotAuthorized("authenticated again, and as another user"))
+
+    def users_changed(self, names: set[str]) -> None:
+        """Send away who is in as one of these users of the server.
+
+        They are other users now, or none; who still is one comes back as what it is.
+        """
+        for entry in [*self.sessions.entries.values()]:
+            principal, connection = entry.principal, entry.connection
+            if connection and principal.way == USERS and principal.user in names:
+                connection.close(NotAuthorized("the user was changed or removed"))
 
     def receive(
         self, entry: SessionEntry, connection: Connection, packets: Sequence[Any]

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from isthmus.broker.users import USERS_LOG_TOPIC
 from isthmus.errors import IsthmusError, OffsetOutOfRange
 from isthmus.kafka.errors import ErrorCode, code_of
 from isthmus.storage.log import ISOLATION_DURABLE, ISOLATION_WRITTEN
@@ -169,7 +170,7 @@ class Fetches:
             return read
         entry.found_as = partition.log_topic
         read.leader_epoch = partition.leader_epoch
-        read.error = epoch_error(partition, entry.leader_epoch)
+        read.error = _refusal_of(partition, entry)
         if read.error:
             return read
         read.marks = (
@@ -330,6 +331,12 @@ def _failed(read: PartitionRead, error: ErrorCode) -> PartitionRead:
     read.error = error
     read.buffers, read.size = (), 0
     return read
+
+
+def _refusal_of(partition: Partition, entry: FetchPartition) -> ErrorCode:
+    if partition.log_topic == USERS_LOG_TOPIC:  # what is kept of passwords is nobody's to read
+        return ErrorCode.TOPIC_AUTHORIZATION_FAILED
+    return epoch_error(partition, entry.leader_epoch)
 
 
 def _out_of_range(read: PartitionRead, partition: Partition) -> PartitionRead:

@@ -1,7 +1,7 @@
 """For commands that look into a data directory without a server: which one, and a runtime.
 
-The runtime is for opening the log once and closing it again: nothing waits in between, so what
-is put off for later never comes, and what is put on another thread is done at once.
+The runtime is for opening the log once and closing it again: what is put off for later comes
+only if one waits for it (`turn_until`), and what is put on another thread is done at once.
 """
 
 from __future__ import annotations
@@ -43,6 +43,11 @@ class OfflineRuntime:
         self._deferred.append(call)
 
     post = defer
+
+    def turn_until(self, is_over: Callable[[], bool]) -> None:
+        """Do what was put off, until it is over or nothing is left."""
+        while not is_over() and self._deferred:
+            self._deferred.popleft()()
 
     def later(self, _delay_ms: int, _call: Callable[[], object]) -> Callable[[], None]:
         """Never call: the log is closed before anything falls due."""

@@ -14,6 +14,7 @@ from tests.unit.broker.kafka_room import KafkaRoom, TurnAppends, batch_of
 from isthmus.broker.fetch_sessions import EPOCH_FINAL, EPOCH_MAX, FetchContext, FetchSessions
 from isthmus.broker.fetches import Fetch, Fetches, FetchPartition, PartitionRead, epoch_end
 from isthmus.broker.topic_ids import TopicIds
+from isthmus.broker.users import USERS_LOG_TOPIC
 from isthmus.kafka.errors import ErrorCode
 from isthmus.record.batch import BatchBuilder
 from isthmus.record.markers import EndMarker, build_marker
@@ -51,6 +52,15 @@ def test_what_is_there_is_answered_at_once() -> None:
     assert (first.error, first.marks, first.leader_epoch) == (ErrorCode.NONE, (2, 2, 0), 0)
     assert first.size == sum(map(len, first.buffers)) > 0
     assert (second.size, second.marks) == (0, (0, 0, 0))
+
+
+def test_what_is_kept_of_passwords_is_nobodys_to_read() -> None:
+    room = FetchRoom()
+    room.log.create(USERS_LOG_TOPIC, 1, {})
+    room.produce(USERS_LOG_TOPIC)
+    assert room.serve(FetchPartition(USERS_LOG_TOPIC, b"", 0, 0, BIG), wait_ms=500) is None
+    (read,) = room.answers[0]
+    assert (read.error, read.size) == (ErrorCode.TOPIC_AUTHORIZATION_FAILED, 0)
 
 
 def test_an_empty_partition_is_waited_for() -> None:

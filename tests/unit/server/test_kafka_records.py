@@ -187,6 +187,7 @@ def test_bad_batches_are_refused(
         ({"index": 2}, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION),
         ({"index": -1}, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION),
         ({"name": "__consumer_offsets"}, ErrorCode.INVALID_TOPIC_EXCEPTION),
+        ({"name": "__users"}, ErrorCode.INVALID_TOPIC_EXCEPTION),
         ({"name": "absent", "version": 13}, ErrorCode.UNKNOWN_TOPIC_ID),
     ],
 )

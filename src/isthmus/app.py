@@ -24,7 +24,8 @@ from isthmus.broker.clients import Clients
 from isthmus.broker.inspection import Inspection
 from isthmus.broker.routes import Route, RouteTable
 from isthmus.config_listeners import TLS_SCHEMES, WEB_SCHEMES
-from isthmus.errors import ServerMoved, ServerShuttingDown, UseAnotherServer
+from isthmus.errors import ConfigError, ServerMoved, ServerShuttingDown, UseAnotherServer
+from isthmus.logs import Sparing
 from isthmus.mqtt.handshake import Offer
 from isthmus.server.kafka import KafkaShore
 from isthmus.server.listener import (
@@ -34,7 +35,7 @@ from isthmus.server.listener import (
     open_socket,
 )
 from isthmus.server.mqtt import MqttListener, MqttShore
-from isthmus.server.proxy import ProxyHeader
+from isthmus.server.reception import Reception
 from isthmus.server.reloads import Reloads
 from isthmus.server.renewal import keep_renewed
 from isthmus.server.runtime import LoopRuntime
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from isthmus.config import HttpSettings, KafkaSettings, MqttSettings, Settings
     from isthmus.config_listeners import MqttListenerSettings
     from isthmus.errors import IsthmusError
-    from isthmus.server.proxy import Origin
+    from isthmus.server.admission import Arrival
 
 logger = logging.getLogger(__name__)
 
@@ -116,8 +117,9 @@ async def serve(settings: Settings, read: Callable[[], Settings]) -> int:
     runtime = LoopRuntime(loop)
     log = open_log(settings, runtime)
     broker = open_broker(settings, runtime, log, routes)
-    mqtt = mqtt_shore(broker, settings.mqtt)
+    mqtt = mqtt_shore(broker, settings.mqtt, Sparing(runtime, settings.log.repeats_s))
     ways.open(runtime, broker, mqtt.clients)
+    reloads.add("limits", partial(new_limits, mqtt, settings.mqtt))
     kafka = kafka_shore(broker, settings.kafka, sockets["kafka"])
     listening = [
         mqtt_listening(mqtt, ways, *each)
@@ -129,7 +131,7 @@ async def serve(settings: Settings, read: Callable[[], Settings]) -> int:
     async with asyncio.TaskGroup() as group:
         build = http_shore(broker, mqtt, settings.http, lambda: _unready(log, stop))
         group.create_task(serve_http(sockets["http"], build, stop))
-        watched = [*listening, *ways.watched]
+        watched = [*filter(None, certificates), *ways.watched]
         group.create_task(keep_renewed(watched, renewal, stop, settings.tls.reload_check_s))
         group.create_task(reloads.run(stop))
         addresses = " ".join(
@@ -144,10 +146,7 @@ async def serve(settings: Settings, read: Callable[[], Settings]) -> int:
         reloads.ask()
         for each in listening:
             each.close()
-        await drain(broker)
-        mqtt.close(farewell(settings.mqtt))
-        kafka.close()
-        await asyncio.sleep(0)  # the loop writes out what the connections were told
+        await say_farewell(broker, mqtt, kafka, farewell(settings.mqtt))
     broker.close()
     log.close()
     runtime.close()
@@ -203,7 +202,7 @@ def packet_size_max(settings: MqttSettings) -> int:
     return max(each.packet_size_max for each in (settings, *settings.listeners))
 
 
-def mqtt_shore(broker: Broker, settings: MqttSettings) -> MqttShore:
+def mqtt_shore(broker: Broker, settings: MqttSettings, lines: Sparing) -> MqttShore:
     """Wire the MQTT side."""
     kind = {"use-another": UseAnotherServer, "moved": ServerMoved}.get(settings.redirect)
     clients = Clients(
@@ -213,7 +212,7 @@ def mqtt_shore(broker: Broker, settings: MqttSettings) -> MqttShore:
         subscriptions_max=settings.subscriptions_per_session_max,
         redirected=kind and kind("clients are sent elsewhere", settings.server_reference),
     )
-    return MqttShore(clients, connections_max=settings.connections_max)
+    return MqttShore(clients, connections_max=settings.connections_max, lines=lines)
 
 
 def certificates_of(settings: MqttListenerSettings) -> Certificates | None:
@@ -229,9 +228,55 @@ def mqtt_listening(
     settings: MqttListenerSettings,
     bound: socket.socket,
     certificates: Certificates | None,
-) -> Listening:
-    """Wire one way into the MQTT side, with what its clients are offered."""
-    offer = Offer(
+) -> Listening | Reception:
+    """Wire one way into the MQTT side."""
+    listener = MqttListener(
+        shore,
+        settings.name,
+        offer_of(settings),
+        settings,
+        user_from=settings.tls.user_from,
+        authenticate=ways.door(settings),
+    )
+    protocol = protocol_of(listener, settings)
+    if certificates is None and not settings.proxy_protocol:
+        return Listening(bound, protocol)
+    proxies = [ip_network(each) for each in settings.proxy_from]
+    return Reception(
+        bound,
+        protocol,
+        listener.admission,
+        shore.lines,
+        name=settings.name,
+        timeout_s=settings.connect_timeout_s,
+        certificates=certificates,
+        proxies=proxies if settings.proxy_protocol else None,
+    )
+
+
+def new_limits(
+    shore: MqttShore, begun: MqttSettings, settings: Settings
+) -> Callable[[], object]:
+    """Return what gives the MQTT listeners the limits of new settings. Raises ConfigError."""
+    new = settings.mqtt
+    if [(each.name, each.address) for each in new.listeners] != [
+        (each.name, each.address) for each in begun.listeners
+    ]:
+        raise ConfigError("mqtt.listeners: they are opened, closed and named by a restart only")
+    if packet_size_max(new) > packet_size_max(begun):
+        raise ConfigError("mqtt.packet_size_max grows by a restart only")
+
+    def put_in_place() -> None:
+        shore.total.maximum = new.connections_max
+        for listener, own in zip(shore.listeners, new.listeners, strict=True):
+            listener.change(offer_of(own), own)
+
+    return put_in_place
+
+
+def offer_of(settings: MqttListenerSettings) -> Offer:
+    """Return what the clients of a listener are offered."""
+    return Offer(
         session_expiry_max_s=settings.session_expiry_max_s,
         receive_maximum=settings.receive_maximum,
         inflight_max=settings.inflight_max,
@@ -244,29 +289,6 @@ def mqtt_listening(
         wildcard_available=settings.wildcard_available,
         identifiers_available=settings.identifiers_available,
         response_information=settings.response_information,
-    )
-    listener = MqttListener(
-        shore,
-        settings.name,
-        offer,
-        connections_max=settings.connections_max,
-        connect_timeout_s=settings.connect_timeout_s,
-        user_from=settings.tls.user_from,
-        authenticate=ways.door(settings),
-    )
-    protocol = protocol_of(listener, settings)
-    if settings.proxy_protocol:
-        protocol = partial(
-            ProxyHeader,
-            protocol,
-            trusted=[ip_network(each) for each in settings.proxy_from],
-            timeout_s=settings.connect_timeout_s,
-        )
-    return Listening(
-        bound,
-        protocol,
-        certificates=certificates,
-        handshake_timeout_s=settings.connect_timeout_s,
     )
 
 
@@ -281,15 +303,15 @@ def farewell(settings: MqttSettings) -> IsthmusError:
 def protocol_of(
     listener: MqttListener, settings: MqttListenerSettings
 ) -> Callable[..., asyncio.BufferedProtocol]:
-    """Return what makes a connection's protocol; it may be told whom a proxy connects."""
+    """Return what makes a connection's protocol; it may be told what was admitted before."""
     if settings.address.scheme not in WEB_SCHEMES:
         return listener.connection
 
     from isthmus.server.websocket import WebSocketConnection
 
-    def connection(origin: Origin | None = None) -> WebSocketConnection:
+    def connection(arrival: Arrival | None = None) -> WebSocketConnection:
         return WebSocketConnection(
-            listener.connection(origin), path=settings.address.path, origins=settings.origins
+            listener.connection(arrival), path=settings.address.path, origins=settings.origins
         )
 
     return connection
@@ -315,6 +337,16 @@ def http_shore(
         Inspection(broker, mqtt.clients),
         allow_anonymous=settings.allow_anonymous,
     )
+
+
+async def say_farewell(
+    broker: Broker, mqtt: MqttShore, kafka: KafkaShore, error: IsthmusError
+) -> None:
+    """End all connections, once what is under way is done; MQTT clients are told why."""
+    await drain(broker)
+    mqtt.close(error)
+    kafka.close()
+    await asyncio.sleep(0)  # the loop writes out what the connections were told
 
 
 async def drain(broker: Broker) -> None:

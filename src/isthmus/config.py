@@ -170,6 +170,9 @@ class LogSettings(Struct, frozen=True, kw_only=True):
     format: Literal["text", "json"] = "text"
     """`text`: event key=value; `json`: one object on each line."""
 
+    repeats_s: Annotated[int, Meta(ge=0, le=3600)] = 10
+    """Time in which lines that a client can cause come once for each address; 0: always."""
+
 
 class Route(Struct, frozen=True, kw_only=True):
     """Which MQTT topic names live in which log topic, and under which key."""

@@ -83,6 +83,33 @@ class MqttLimits(Struct, frozen=True, kw_only=True):
     connect_timeout_s: Annotated[int, Meta(ge=1, le=3600)] = 10
     """Seconds from a new connection to its CONNECT."""
 
+    handshakes_max: Annotated[int, Meta(ge=1)] = 10_000
+    """Connections of one listener on their way to the answer to CONNECT, at one time."""
+
+    connection_rate_max: Annotated[int, Meta(ge=0)] = 0
+    """New connections a second through one listener; 0: no limit."""
+
+    address_connection_rate_max: Annotated[int, Meta(ge=0)] = 0
+    """New connections a second from one address through one listener; 0: no limit."""
+
+    address_connections_max: Annotated[int, Meta(ge=0)] = 0
+    """Connections from one address through one listener, at one time; 0: no limit."""
+
+    client_messages_rate_max: Annotated[int, Meta(ge=0)] = 0
+    """Messages a second from one connection; 0: no limit."""
+
+    client_bytes_rate_max: Annotated[int, Meta(ge=0)] = 0
+    """Bytes a second from one connection; 0: no limit."""
+
+    client_rate_action: Literal["wait", "disconnect"] = "wait"
+    """Above its own rates a connection is read from later, or ended (0x96)."""
+
+    messages_rate_max: Annotated[int, Meta(ge=0)] = 0
+    """Messages a second through one listener, from all connections; 0: no limit."""
+
+    bytes_rate_max: Annotated[int, Meta(ge=0)] = 0
+    """Bytes a second through one listener, from all connections; 0: no limit."""
+
     session_expiry_max_s: Annotated[int, Meta(ge=0, le=0xFFFF_FFFF)] = 604_800
     """Seconds that a session outlives its connection, at most; with 3.1.1, always."""
 
@@ -265,8 +292,6 @@ def check_listener(listener: MqttListenerSettings, own: Collection[str]) -> None
         raise ConfigError(f"tls has no effect on {address}: only tls:// and wss:// have it")
     if listener.proxy_from and (not listener.proxy_protocol or address.scheme == "unix"):
         raise ConfigError("proxy_from has no effect without proxy_protocol, nor on a file")
-    if listener.proxy_protocol and encrypted:
-        raise ConfigError(f"proxy_protocol is for listeners without TLS, and {address} has it")
     for network in listener.proxy_from:
         try:
             ipaddress.ip_network(network)

@@ -78,6 +78,10 @@ class ReceiveMaximumExceeded(ProtocolError):
     """More unacknowledged QoS 1 and 2 publishes than the receiver announced."""
 
 
+class MessageRateExceeded(ProtocolError):
+    """More messages or bytes a second than one client may send, where that ends it."""
+
+
 class KeepAliveTimeout(ProtocolError):
     """Nothing came for one and a half keep alive intervals."""
 
@@ -115,6 +119,10 @@ class AuthenticationMethodUnknown(Refused):
 
 class ServerBusy(Refused):
     """More clients than the server takes at one time; the client may try again later."""
+
+
+class ConnectionRateExceeded(Refused):
+    """More connections a second than are taken; the client may try again later."""
 
 
 class Redirected(Refused):

@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 if TYPE_CHECKING:
     from isthmus.config import LogSettings
+    from isthmus.runtime import Runtime
 
 TEMPLATE: Final = re.compile(r"(?P<event>[^%]*?)(?P<pairs>(?: [a-z_]+=%[a-z])*)")
 PLAIN: Final = re.compile(r"[^\s\"=\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+SPARING_KINDS_MAX: Final = 1_000  # remembered at a time; what more there is counts as one
 CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -65,6 +67,46 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str, ensure_ascii=False)
+
+
+class Sparing:
+    """Lines that a peer can cause as often as it likes: one of a kind for each address.
+
+    What comes again within `period_s` is counted, and said by one more line at its end.
+    """
+
+    def __init__(self, runtime: Runtime, period_s: int) -> None:
+        """Begin with nothing said; `period_s` 0: nothing is counted."""
+        self._runtime = runtime
+        self._period_ms = period_s * 1000
+        self._repeated: dict[tuple[str, str, str], tuple[logging.Logger, int]] = {}
+
+    def warning(
+        self, logger: logging.Logger, whose: tuple[str, str], template: str, *values: object
+    ) -> None:
+        """Write a line as `logger` does, or count it; `whose` are its address and its kind."""
+        if not self._period_ms:
+            logger.warning(template, *values)
+            return
+        key = (template, *whose)
+        if key not in self._repeated and len(self._repeated) >= SPARING_KINDS_MAX:
+            key = (template, "others", "any")
+        before = self._repeated.get(key)
+        if before is not None:
+            self._repeated[key] = (logger, before[1] + 1)
+            return
+        if not self._repeated:
+            self._runtime.later(self._period_ms, self._tell)
+        self._repeated[key] = (logger, 0)
+        logger.warning(template, *values)
+
+    def _tell(self) -> None:
+        repeated, self._repeated = self._repeated, {}
+        for (template, address, kind), (logger, times) in repeated.items():
+            if times:
+                event, _ = parts_of(template) or (template, ())
+                again = f"{event}, repeated address=%s error=%s times=%d"
+                logger.warning(again, address, kind, times)
 
 
 def taken_apart(record: logging.LogRecord) -> tuple[str, dict[str, Any]]:

@@ -68,7 +68,8 @@ def own_server(
     own_process: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServerProcess]:
     """Return a running server shared by the tests of a module."""
-    server = ServerProcess(tmp_path_factory.mktemp("server"))
+    every_line = {"log.repeats_s": "0"}
+    server = ServerProcess(tmp_path_factory.mktemp("server"), every_line)
     server.start()
     yield server
     server.stop()

@@ -134,11 +134,10 @@ def test_a_proxy_says_for_whom_it_connects(
     start_server: Callable[..., ServerProcess], unique: str
 ) -> None:
     proxied = 'address = "tcp://127.0.0.1:0", proxy_protocol = true'
-    server = start_server(
-        settings=listeners(
-            f'{proxied}, proxy_from = ["127.0.0.0/8"]', f'{proxied}, proxy_from = ["192.0.2.1"]'
-        )
+    doors = listeners(
+        f'{proxied}, proxy_from = ["127.0.0.0/8"]', f'{proxied}, proxy_from = ["192.0.2.1"]'
     )
+    server = start_server(settings={**doors, "log.repeats_s": "0"})
     line = b"PROXY TCP4 203.0.113.9 10.0.0.1 51000 1883\r\n"
     fields = b"\r\n\r\n\0\r\nQUIT\n\x21\x21\0\x24"
     fields += IPv6Address("2001:db8::9").packed + bytes(16) + b"\xc7\x38\0\0"

@@ -415,10 +415,6 @@ TLS = "mqtt.listeners=[{address='tls://127.0.0.1:1', tls={certificate='x', %s}}]
             "proxy_from: 'x' does not appear to be",
         ),
         (
-            TLS.replace(" tls=", " proxy_protocol=true, tls=") % "key='x'",
-            "is for listeners without TLS",
-        ),
-        (
             "mqtt.listeners=[{address='tcp://127.0.0.1:1', origins=['https://a.example']}]",
             "origins has no effect",
         ),

@@ -8,6 +8,7 @@ import logging
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.sim import SimRuntime
 
 from isthmus import logs
 from isthmus.config import LogSettings
@@ -88,3 +89,43 @@ def test_the_level_holds_and_a_second_set_up_replaces_the_first() -> None:
     logging.getLogger("isthmus").warning("loud")
     assert not first.getvalue()
     assert second.getvalue().endswith("warning loud logger=isthmus\n")
+
+
+def test_a_line_that_comes_again_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+    runtime = SimRuntime()
+    sparing, log = logs.Sparing(runtime, 10), logging.getLogger("isthmus.x")
+
+    def say(address: str) -> None:
+        sparing.warning(log, (address, "Malformed"), "refused peer=%s", address)
+
+    for _ in range(5):
+        say("192.0.2.1")
+    say("192.0.2.2")
+    assert [record.getMessage() for record in caplog.records] == [
+        "refused peer=192.0.2.1",
+        "refused peer=192.0.2.2",
+    ]
+    caplog.clear()
+    runtime.advance(10_000)
+    assert [record.getMessage() for record in caplog.records] == [
+        "refused, repeated address=192.0.2.1 error=Malformed times=4"
+    ]
+    caplog.clear()
+    runtime.advance(10_000)
+    say("192.0.2.1")
+    assert [record.getMessage() for record in caplog.records] == ["refused peer=192.0.2.1"]
+
+
+def test_lines_of_very_many_addresses_are_counted_together(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    runtime = SimRuntime()
+    sparing, log = logs.Sparing(runtime, 10), logging.getLogger("isthmus.x")
+    for number in range(logs.SPARING_KINDS_MAX + 500):
+        sparing.warning(log, (str(number), "Malformed"), "refused peer=%s", number)
+    assert len(caplog.records) == logs.SPARING_KINDS_MAX + 1
+    caplog.clear()
+    runtime.advance(10_000)
+    assert [record.getMessage() for record in caplog.records] == [
+        "refused, repeated address=others error=any times=499"
+    ]

@@ -1,11 +1,13 @@
 """Listening sockets: open them all or none, with one sentence where an address cannot be
-had; and what comes through them, with TLS that is renewed while clients are connected."""
+had; and plain connections, which are given their protocol at once.
+
+What has TLS or a proxy before its protocol comes through `server/reception.py`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,81 +18,32 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from isthmus.config_listeners import Address
-    from isthmus.server.tls import Certificates
-
-logger = logging.getLogger(__name__)
 
 BACKLOG = 4096  # connections that wait to be accepted: ten thousand devices may come at once
-SHUTDOWN_S = 5.0  # a closing TLS connection has this long to say goodbye
 
 
 class Listening:
     """One bound socket, whose connections are given a protocol each."""
 
     def __init__(
-        self,
-        bound: socket.socket,
-        protocol: Callable[[], asyncio.BaseProtocol],
-        *,
-        certificates: Certificates | None = None,
-        handshake_timeout_s: float | None = None,
+        self, bound: socket.socket, protocol: Callable[[], asyncio.BaseProtocol]
     ) -> None:
         self._bound = bound
         self._protocol = protocol
-        self._certificates = certificates
-        self._handshake_timeout_s = handshake_timeout_s
         self._server: asyncio.Server | None = None
-        self._outdated = False  # whether it listens with a context of before
 
     async def open(self) -> None:
-        """Accept connections, with the newest certificates.
-
-        May be called again: whoever is connected, or in the middle of a handshake, goes on with
-        what it has begun, and who waits in the backlog finds the new one.
-        """
-        certificates = self._certificates
+        """Accept connections."""
         loop = asyncio.get_running_loop()
         is_file = self._bound.family == socket.AF_UNIX
         create = loop.create_unix_server if is_file else loop.create_server
-        server = await create(
-            self._protocol,
-            sock=self._bound.dup(),
-            ssl=certificates.context if certificates is not None else None,
-            ssl_handshake_timeout=self._handshake_timeout_s if certificates else None,
-            ssl_shutdown_timeout=SHUTDOWN_S if certificates else None,
-        )
-        if self._server is not None:
-            self._server.close()
-        self._server = server
-
-    async def renew(self, *, forced: bool) -> None:
-        """Listen with new certificates if their files have changed, or anyway.
-
-        Where that cannot be, for want of a descriptor say, it is tried again the next time.
-        """
-        certificates = self._certificates
-        if certificates is None:
-            return
-        if await asyncio.to_thread(certificates.reload, forced=forced):
-            self._outdated = True
-        if not self._outdated or self._is_closed():
-            return
-        try:
-            await self.open()
-            self._outdated = False
-        except OSError as error:
-            logger.error("certificates not in use yet reason=%s", error)
-        if self._is_closed() and self._server is not None:  # meanwhile
-            self._server.close()
+        self._server = await create(self._protocol, sock=self._bound.dup())
 
     def close(self) -> None:
         """Accept no more."""
         if self._server is not None:
             self._server.close()
         close_socket(self._bound)
-
-    def _is_closed(self) -> bool:
-        return self._bound.fileno() < 0
 
 
 def open_socket(where: Address, section: str, *, mode: int = 0o660) -> socket.socket:

@@ -13,36 +13,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from isthmus.broker.identity import Identity
+from isthmus.broker.limits import LOCAL, Meter
 from isthmus.errors import (
     IsthmusError,
     KeepAliveTimeout,
+    MessageRateExceeded,
+    NotAuthorized,
     ProtocolError,
-    Redirected,
-    ServerBusy,
+    Refused,
     TooLarge,
     UnexpectedPacket,
 )
+from isthmus.logs import Sparing
 from isthmus.mqtt.codec import Decoder, encode
 from isthmus.mqtt.handshake import fits
-from isthmus.mqtt.packets import (
-    CONNACK,
-    DISCONNECT,
-    VERSION_5,
-    Auth,
-    Connack,
-    Connect,
-    Disconnect,
-)
-from isthmus.mqtt.properties import (
-    MAXIMUM_PACKET_SIZE,
-    REASON_STRING,
-    REQUEST_PROBLEM_INFO,
-    SERVER_REFERENCE,
-)
-from isthmus.mqtt.reasons import connack_code, reason_in, text_of
+from isthmus.mqtt.packets import DISCONNECT, PUBLISH, VERSION_5, Auth, Connect
+from isthmus.mqtt.properties import MAXIMUM_PACKET_SIZE
+from isthmus.server.admission import Admission, Total
+from isthmus.server.farewells import farewell, refusal
 from isthmus.server.tls import KeyedContext, user_of
 from isthmus.wire.buffer import WriteBuffer
 
@@ -51,31 +42,42 @@ if TYPE_CHECKING:
 
     from isthmus.broker.clients import Clients
     from isthmus.broker.sessions import SessionEntry
+    from isthmus.config_listeners import MqttLimits
     from isthmus.mqtt.handshake import Offer, Terms
     from isthmus.mqtt.opening import Opening
+    from isthmus.mqtt.packets import Connack, Disconnect
+    from isthmus.server.admission import Arrival
     from isthmus.server.proxy import Origin
-
-Answer = TypeVar("Answer", Connack, Disconnect)
 
 logger = logging.getLogger(__name__)
 
 RECEIVE_BYTES = 64 * 1024  # libuv reads up to 32 times before it lets another socket read
 LINGER_MS = 5_000  # a closing connection has this long to take what was written
-REFUSALS_MAX = 256  # connections beyond the limit that wait for their CONNECT, to be told why
-REFUSED_BYTES_MAX = 4096  # of such a CONNECT
+READ_BYTES_MIN = 256  # at a time, where a rate is low
+MESSAGE_BYTES = 16  # of a small one
+REFUSED_BYTES_MAX = 4096  # of a CONNECT that is refused whatever it says
 WRITE_HIGH_BYTES = 1 << 20  # the transport holds this much before deliveries queue in the log
+
+
+REFUSED = "connection refused connection=%d peer=%s listener=%s client=%s error=%s reason=%s"
+CLOSED = "connection closed connection=%d peer=%s listener=%s client=%s error=%s reason=%s"
 
 
 class MqttShore:
     """What all MQTT connections of the server share."""
 
-    def __init__(self, clients: Clients, *, connections_max: int) -> None:
+    def __init__(
+        self, clients: Clients, *, connections_max: int, lines: Sparing | None = None
+    ) -> None:
         self.clients = clients
-        self.connections_max = connections_max
+        self.total = Total(connections_max)
+        self.lines = lines or Sparing(clients.runtime, 0)
+        self.listeners: list[MqttListener] = []
         self.connections: set[MqttConnection] = set()
         self.receive_buffer = memoryview(bytearray(RECEIVE_BYTES))
         self.accepted = 0
         self.refused = 0
+        self.held = 0  # times that a client was read from later, because of a rate
 
     def close(self, error: IsthmusError) -> None:
         """Tell every client why, and close all connections."""
@@ -84,59 +86,62 @@ class MqttShore:
 
 
 class MqttListener:
-    """One way in: what the connections that come through it are offered, and their number."""
+    """One way in: what the connections that come through it are offered, and their limits."""
 
     def __init__(
         self,
         shore: MqttShore,
         name: str,
         offer: Offer,
+        limits: MqttLimits,
         *,
-        connections_max: int,
-        connect_timeout_s: int,
         user_from: str = "none",
         authenticate: Callable[[Identity, Opening], None] | None = None,
     ) -> None:
+        runtime = shore.clients.runtime
         self.shore = shore
         self.name = name
-        self.offer = offer
-        self.connections_max = connections_max
-        self.connect_timeout_s = connect_timeout_s
         self.user_from = user_from  # what in a client's certificate is its user, if anything
         self.authenticate = authenticate  # what decides who comes in; None: whoever connects
-        self.connections = 0  # open now
-
-    def connection(self, origin: Origin | None = None) -> MqttConnection:
-        """Return the protocol of a new connection; `origin` is whom a proxy connects."""
-        return MqttConnection(self, origin)
-
-    def is_full(self, margin: int = 0) -> bool:
-        """Whether another connection is one too many, here or on the shore.
-
-        `margin`: so many more are let in, only to be told.
-        """
-        shore = self.shore
-        return (
-            self.connections >= self.connections_max + margin
-            or len(shore.connections) >= shore.connections_max + margin
+        self.admission = Admission(limits, shore.total, runtime)
+        self.meter = Meter(
+            limits.messages_rate_max, limits.bytes_rate_max, runtime.monotonic_ms()
         )
+        self.change(offer, limits)
+        shore.listeners.append(self)
+
+    def change(self, offer: Offer, limits: MqttLimits) -> None:
+        """Take other limits; what is offered holds for those who come from now on."""
+        self.offer = offer
+        self.limits = self.admission.limits = limits
+        messages = limits.client_messages_rate_max, limits.messages_rate_max
+        sizes = limits.client_bytes_rate_max, limits.bytes_rate_max
+        rates = [rate * MESSAGE_BYTES for rate in messages if rate] + [*filter(None, sizes)]
+        self.is_metered = bool(rates)
+        # What is read is acted on, so of little at a time where little is allowed.
+        read_max = max(READ_BYTES_MIN, min(rates, default=RECEIVE_BYTES))
+        self.receive_buffer = self.shore.receive_buffer[:read_max]
+
+    def connection(self, arrival: Arrival | None = None) -> MqttConnection:
+        """Return the protocol of a new connection; `arrival`: it was admitted already."""
+        return MqttConnection(self, arrival)
 
 
 class MqttConnection(asyncio.BufferedProtocol):
     """One socket that speaks MQTT."""
 
     __slots__ = (
+        "_arrival",
         "_cancel_timer",
         "_connect",
         "_decoder",
         "_entry",
         "_heard_ms",
         "_holds",
-        "_is_beyond_limit",
         "_listener",
+        "_meter",
         "_number",
         "_opening",
-        "_origin",
         "_shore",
         "_silence_max_ms",
         "_terms",
@@ -149,9 +154,9 @@ class MqttConnection(asyncio.BufferedProtocol):
 
     identity: Identity  # known once the connection is made
 
-    def __init__(self, listener: MqttListener, origin: Origin | None = None) -> None:
+    def __init__(self, listener: MqttListener, arrival: Arrival | None = None) -> None:
         self._listener = listener
-        self._origin = origin
+        self._arrival = arrival  # until the client has its session
         self._shore = listener.shore
         self._decoder = Decoder(listener.offer.packet_size_max)
         self._transport: asyncio.Transport | None = None
@@ -160,7 +165,7 @@ class MqttConnection(asyncio.BufferedProtocol):
         self._connect: Connect | None = None  # until it is answered
         self._opening: Opening | None = None  # as long as the client may send AUTH
         self._waits = False  # for a verdict, and is not read
-        self._is_beyond_limit = False
+        self._meter: Meter | None = None  # where the listener has rates
         self._number = 0
         self._heard_ms = 0
         self._holds = 0  # reasons why nothing is read just now
@@ -173,38 +178,55 @@ class MqttConnection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         shore = self._shore
-        self._transport = transport = cast("asyncio.Transport", transport)
+        transport = cast("asyncio.Transport", transport)
         shore.accepted += 1
         self._number = shore.accepted
         listener = self._listener
-        self.identity, reason = identity_of(transport, listener, self._origin)
-        self._is_beyond_limit = listener.is_full()
-        if listener.is_full(REFUSALS_MAX):
-            reason = "too many connections"
-        if reason:
-            shore.refused += 1
-            logger.warning(
-                "connection refused peer=%s listener=%s reason=%s",
-                self.identity,
-                listener.name,
-                reason,
-            )
-            self._transport = None
-            transport.abort()
+        origin = origin_of(transport)
+        try:
+            arrival = self._arrival
+            if arrival is None:
+                arrival = self._arrival = listener.admission.arrive(origin)
+            arrival.is_taken = True
+            origin = arrival.origin
+            user = user_behind(transport, listener.user_from)
+        except Refused as error:
+            self._turn_away(transport, Identity(*origin, listener.name), error)
             return
-        if self._is_beyond_limit:
+        self.identity = Identity(*origin, listener.name, user)
+        if arrival.refusal is not None:
             shore.refused += 1
             size_max = min(self._decoder.packet_size_max, REFUSED_BYTES_MAX)
             self._decoder.packet_size_max = size_max
+        self._transport = transport
         shore.connections.add(self)
-        listener.connections += 1
         transport.set_write_buffer_limits(WRITE_HIGH_BYTES)
-        self._cancel_timer = shore.clients.runtime.later(
-            listener.connect_timeout_s * 1000, self._connect_timed_out
+        runtime = shore.clients.runtime
+        waited_ms = runtime.monotonic_ms() - arrival.admitted_ms
+        self._cancel_timer = runtime.later(
+            max(0, listener.limits.connect_timeout_s * 1000 - waited_ms),
+            self._connect_timed_out,
         )
 
+    def _turn_away(
+        self, transport: asyncio.Transport, identity: Identity, error: Refused
+    ) -> None:
+        """Close a connection at once, unanswered."""
+        if self._arrival is not None:
+            self._listener.admission.give_up(self._arrival)
+        self._shore.refused += 1
+        self._shore.lines.warning(
+            logger,
+            (identity.address, type(error).__name__),
+            "connection refused peer=%s listener=%s reason=%s",
+            identity,
+            identity.listener,
+            error,
+        )
+        transport.abort()
+
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._shore.receive_buffer
+        return self._listener.receive_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._transport is None:
@@ -271,6 +293,11 @@ class MqttConnection(asyncio.BufferedProtocol):
         """Seconds that the client may be silent, as it was told; 0: for ever."""
         return self._terms.keep_alive_s if self._terms is not None else 0
 
+    @property
+    def defer(self) -> Callable[[Callable[[], object]], object]:
+        """What runs a call once, after the sockets of this turn."""
+        return self._shore.clients.runtime.defer
+
     def transmit(self, data: bytes) -> None:
         """Send bytes to the client."""
         if self._transport is not None:
@@ -280,9 +307,10 @@ class MqttConnection(asyncio.BufferedProtocol):
         """Say why, as far as the client's protocol version can, and close [MQTT-4.13.1-1]."""
         if self._transport is None:
             return
-        logger.warning(
-            "connection %s connection=%d peer=%s listener=%s client=%s error=%s reason=%s",
-            "refused" if self._terms is None else "closed",
+        self._shore.lines.warning(
+            logger,
+            (self.identity.address, type(error).__name__),
+            REFUSED if self._terms is None else CLOSED,
             self._number,
             self.identity,
             self._listener.name,
@@ -292,7 +320,11 @@ class MqttConnection(asyncio.BufferedProtocol):
         )
         if self._entry is not None:
             self._shore.clients.lost(self._entry, self)  # sends what was answered before
-        answer = self._farewell(error) if self._terms is not None else self._refusal(error)
+        answer: Disconnect | Connack | None
+        if self._terms is not None:
+            answer = farewell(error, self._terms)
+        else:
+            answer = refusal(error, self._connect, self._decoder.version)
         if answer is not None:
             self._send(answer)
         self._drop()
@@ -320,8 +352,8 @@ class MqttConnection(asyncio.BufferedProtocol):
     def _open(self, connect: Connect) -> None:
         self._connect = connect
         try:
-            if self._is_beyond_limit:
-                raise ServerBusy("the server has as many connections as it takes")
+            if self._arrival is not None and self._arrival.refusal is not None:
+                raise self._arrival.refusal
             self._opening = self._shore.clients.open(connect, self)
         except IsthmusError as error:
             self.close(error)
@@ -367,6 +399,8 @@ class MqttConnection(asyncio.BufferedProtocol):
         if self._opening is not None and not self._opening.goes_on:
             self._opening = None
         self._connect = None
+        self._arrival = None
+        self._listener.admission.opened()
         self._cancel_timer()
         self._cancel_timer = None
         if terms.keep_alive_s:
@@ -390,7 +424,27 @@ class MqttConnection(asyncio.BufferedProtocol):
     def _receive(self, data: memoryview) -> None:
         packets: list[Any] = self._decoder.feed(data)
         self._heard_ms = self._shore.clients.runtime.monotonic_ms()
+        if self._listener.is_metered and self._entry is not None:
+            self._measure(packets, len(data))
         self._act(packets)
+
+    def _measure(self, packets: list[Any], size: int) -> None:
+        """Count what was read; above a rate, read on later. Raises MessageRateExceeded."""
+        listener, now_ms = self._listener, self._heard_ms
+        limits = listener.limits
+        rates = limits.client_messages_rate_max, limits.client_bytes_rate_max
+        if self._meter is None:
+            self._meter = Meter(*rates, now_ms)
+        messages = sum(packet.type == PUBLISH for packet in packets)
+        wait_ms = self._meter.take(messages, size, *rates, now_ms)
+        if wait_ms and limits.client_rate_action == "disconnect":
+            raise MessageRateExceeded("more messages or bytes a second than a client may send")
+        rates = limits.messages_rate_max, limits.bytes_rate_max
+        wait_ms = max(wait_ms, listener.meter.take(messages, size, *rates, now_ms))
+        if wait_ms:
+            self._shore.held += 1
+            self._hold_reading()
+            self._shore.clients.runtime.later(wait_ms, self._resume_reading)
 
     def _act(self, packets: list[Any]) -> None:
         if self._entry is None:
@@ -404,38 +458,6 @@ class MqttConnection(asyncio.BufferedProtocol):
                 self._hold_reading()
         if self._decoder.error is not None:
             raise self._decoder.error
-
-    def _refusal(self, error: IsthmusError) -> Connack | None:
-        """Return the CONNACK that refuses a CONNECT, if one can be sent.
-
-        Of a CONNECT that could not be read nobody knows what its client takes.
-        """
-        version = self._decoder.version
-        reason = reason_in(CONNACK, error)
-        if not version or (version < 5 and connack_code(reason) is None):
-            return None
-        if version < 5 or self._connect is None:
-            return Connack(False, reason, None)
-        asked = self._connect.properties or {}
-        return _explained(
-            Connack(False, reason, None),
-            error,
-            asked.get(MAXIMUM_PACKET_SIZE, 0),
-            problem_info=asked.get(REQUEST_PROBLEM_INFO, 1) == 1,
-        )
-
-    def _farewell(self, error: IsthmusError) -> Disconnect | None:
-        """Return the DISCONNECT that says why, to a client of MQTT 5."""
-        terms = self._terms
-        assert terms is not None
-        if terms.version < 5:
-            return None
-        return _explained(
-            Disconnect(reason_in(DISCONNECT, error), None),
-            error,
-            terms.packet_size_max,
-            problem_info=terms.problem_info,
-        )
 
     def _connect_timed_out(self) -> None:
         self.close(KeepAliveTimeout("no CONNECT within the time allowed"))
@@ -470,6 +492,8 @@ class MqttConnection(asyncio.BufferedProtocol):
     def _resume_reading(self) -> None:
         self._holds -= 1
         if self._holds == 0 and self._transport is not None:
+            # What it has said meanwhile is still to be read.
+            self._heard_ms = self._shore.clients.runtime.monotonic_ms()
             self._transport.resume_reading()
 
     def _send(self, packet: Any) -> None:
@@ -493,47 +517,35 @@ class MqttConnection(asyncio.BufferedProtocol):
             self._opening = None
         if self in self._shore.connections:
             self._shore.connections.remove(self)
-            self._listener.connections -= 1
+            if self._arrival is None:
+                self._listener.admission.leave(self.identity.address)
+            else:
+                self._listener.admission.give_up(self._arrival)
         if self._cancel_timer is not None:
             self._cancel_timer()
             self._cancel_timer = None
 
 
-def identity_of(
-    transport: asyncio.BaseTransport, listener: MqttListener, origin: Origin | None
-) -> tuple[Identity, str]:
-    """Return who is at the other end, of a proxy if need be, and why it is refused, if it is.
+def origin_of(transport: asyncio.BaseTransport) -> Origin:
+    """Return address and port of the other end."""
+    peer = transport.get_extra_info("peername")
+    return peer[:2] if isinstance(peer, tuple) else (LOCAL, 0)
+
+
+def user_behind(transport: asyncio.BaseTransport, user_from: str) -> str:
+    """Return whom a certificate or a key names; empty: there is none. Raises NotAuthorized.
 
     A certificate that was checked but names no user must not make its owner anonymous.
     """
-    peer = origin or transport.get_extra_info("peername")
-    address, port = peer[:2] if isinstance(peer, tuple) else ("unix", 0)
     context = getattr(transport.get_extra_info("ssl_object"), "context", None)
-    shown = transport.get_extra_info("peercert") if listener.user_from != "none" else None
-    user, reason = "", ""
+    shown = transport.get_extra_info("peercert") if user_from != "none" else None
+    user = ""
     if isinstance(context, KeyedContext):
         user = context.asked.identity
-        reason = "" if user else "it resumes a session and shows no key"
+        if not user:
+            raise NotAuthorized("it resumes a session and shows no key")
     elif shown:
-        user = user_of(shown, listener.user_from)
-        reason = "" if user else "its certificate names no user"
-    return Identity(address, port, listener.name, user), reason
-
-
-def _explained(
-    packet: Answer, error: IsthmusError, packet_size_max: int, *, problem_info: bool
-) -> Answer | None:
-    """Return a CONNACK or DISCONNECT with as much beside its reason as its client takes.
-
-    The Server Reference, where there is one, is worth more than the Reason String; None: not
-    even the bare packet [MQTT-3.2.2-19, MQTT-3.14.2-3].
-    """
-    text = {REASON_STRING: text_of(error)} if problem_info else {}
-    reference: dict[int, str] = {}
-    if isinstance(error, Redirected) and error.reference:
-        reference[SERVER_REFERENCE] = error.reference
-    for properties in ({**reference, **text}, reference, None):
-        packet.properties = properties
-        if fits(packet, VERSION_5, packet_size_max):
-            return packet
-    return None
+        user = user_of(shown, user_from)
+        if not user:
+            raise NotAuthorized("its certificate names no user")
+    return user

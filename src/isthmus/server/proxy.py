@@ -1,27 +1,19 @@
 """The PROXY protocol, versions 1 and 2: a proxy says for whom it connects.
 
-`bytes_missing` and `origin_in` read the header and know no socket; `ProxyHeader` takes it off
-the front of a connection and hands the rest to the protocol that was meant. It reads not one
-byte beyond the header, so nothing has to be handed on. A listener that expects the header takes
-no connection without it: to guess would let any client lie about its address.
+Read here, as bytes; `server/reception.py` takes them off the front of a connection, not one
+more than belong to the header. A listener that expects the header takes no connection without
+it: to guess would let any client lie about its address.
 
 Source: "The PROXY protocol", HAProxy Technologies, 2020/03/05, whose sections are cited.
 """
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
-import logging
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final
 
 from isthmus.errors import Malformed
 from isthmus.wire.crc32c import crc32c
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-logger = logging.getLogger(__name__)
 
 Origin = tuple[str, int]  # IP address and port of the client behind the proxy
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -132,65 +124,3 @@ def check_additions(header: bytes, start: int) -> None:
             if header[begin:end] != crc32c(zeroed).to_bytes(4, "big"):
                 raise Malformed("a PROXY header whose checksum is wrong")
         start = end
-
-
-class ProxyHeader(asyncio.BufferedProtocol):
-    """The front of a connection that a proxy has made."""
-
-    def __init__(
-        self,
-        protocol: Callable[[Origin | None], asyncio.BufferedProtocol],
-        *,
-        trusted: Sequence[Network],
-        timeout_s: float,
-    ) -> None:
-        self._protocol = protocol
-        self._trusted = trusted  # empty: every proxy is
-        self._timeout_s = timeout_s
-        self._header = b""
-        self._missing = bytearray()
-        self._transport: asyncio.Transport
-        self._timer: asyncio.TimerHandle
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        self._timer = asyncio.get_running_loop().call_later(
-            self._timeout_s, self._refuse, "no PROXY header within the time allowed"
-        )
-        peer = transport.get_extra_info("peername")
-        if self._trusted and isinstance(peer, tuple):
-            address = ipaddress.ip_address(peer[0])
-            if not any(address in network for network in self._trusted):
-                self._refuse("not one of the proxies in proxy_from")
-
-    def get_buffer(self, sizehint: int) -> bytearray:
-        self._missing = bytearray(bytes_missing(self._header))
-        return self._missing
-
-    def buffer_updated(self, nbytes: int) -> None:
-        if self._transport.is_closing():
-            return
-        self._header += self._missing[:nbytes]
-        try:
-            if bytes_missing(self._header):
-                return
-            origin = origin_in(self._header)
-        except Malformed as error:
-            self._refuse(str(error))
-            return
-        self._timer.cancel()
-        protocol = self._protocol(origin)
-        self._transport.set_protocol(protocol)
-        protocol.connection_made(self._transport)
-
-    def eof_received(self) -> bool:
-        return False  # close
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self._timer.cancel()
-
-    def _refuse(self, reason: str) -> None:
-        peer = self._transport.get_extra_info("peername")
-        logger.warning("connection refused peer=%s reason=%s", peer or "unix", reason)
-        self._timer.cancel()
-        self._transport.abort()

@@ -1,10 +1,10 @@
 """TLS: contexts from certificate files, made anew when the files change; names of clients.
 
 For every listener that speaks TLS, whatever protocol it carries. `Certificates` holds the
-context for the connections that come next; whoever listens asks `reload` from time to time,
-and listens again with the new context when there is one (`server/listener.py`,
-docs/adr/0019). What is wrong with a file is one sentence that names setting and file: a
-ConfigError at the start, a log line later, and then the old certificates stay.
+context for the connections that come next; each connection is given the newest one
+(`server/reception.py`, docs/adr/0023). What is wrong with a file is one sentence that names
+setting and file: a ConfigError at the start, a log line later, and then the old certificates
+stay.
 
 Sessions of TLS are resumed within one context only, so no certificate that was revoked, and no
 CA that was taken away, lives on in a session of before.
@@ -12,6 +12,7 @@ CA that was taken away, lives on in a session of before.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import ssl
 import sys
@@ -78,11 +79,12 @@ class Certificates:
         self._stamps = self._look()
         self.context = self._load()
 
-    def reload(self, *, forced: bool) -> bool:
-        """Read the files again if one has changed, or anyway; say whether `context` is new.
+    async def renew(self, *, forced: bool) -> None:
+        """Read the files again if one has changed, or anyway, on another thread."""
+        await asyncio.to_thread(self.reload, forced=forced)
 
-        Blocks; for another thread than the loop's.
-        """
+    def reload(self, *, forced: bool) -> bool:
+        """Do the same here, which blocks; say whether `context` is new."""
         stamps = self._look()
         if stamps == self._stamps and not forced:
             return False

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from websockets.frames import CloseCode, Frame, Opcode
@@ -37,13 +38,26 @@ quiet.setLevel(logging.ERROR)  # the MQTT connection says what there is to say
 class WebSocketConnection(asyncio.BufferedProtocol, asyncio.Transport):
     """One socket that speaks WebSocket, and the transport of the MQTT inside."""
 
-    __slots__ = ("_connection", "_path", "_socket", "_websocket")
+    __slots__ = (
+        "_connection",
+        "_defer",
+        "_is_paused",
+        "_is_stopped",
+        "_path",
+        "_socket",
+        "_unread",
+        "_websocket",
+    )
 
     def __init__(
         self, connection: MqttConnection, *, path: str, origins: Sequence[str] = ()
     ) -> None:
         self._connection = connection
         self._path = path  # empty: any
+        self._unread: deque[memoryview] = deque()  # of frames that came before a pause
+        self._defer = connection.defer
+        self._is_paused = False
+        self._is_stopped = False  # the socket, for longer where a frame is not all read
         self._websocket = ServerProtocol(
             # Who is no browser has no origin, and could claim any.
             origins=[*map(Origin, origins), None] if origins else None,
@@ -106,10 +120,14 @@ class WebSocketConnection(asyncio.BufferedProtocol, asyncio.Transport):
         self._socket.abort()
 
     def pause_reading(self) -> None:
-        self._socket.pause_reading()
+        self._is_paused = True
+        if not self._is_stopped:
+            self._is_stopped = True
+            self._socket.pause_reading()
 
     def resume_reading(self) -> None:
-        self._socket.resume_reading()
+        self._is_paused = False
+        self._defer(self._go_on)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return self._socket.get_extra_info(name, default)
@@ -137,13 +155,27 @@ class WebSocketConnection(asyncio.BufferedProtocol, asyncio.Transport):
             self._flush()
             self._connection.close(Malformed("WebSocket: a text frame, and MQTT is binary"))
         elif frame.opcode in {Opcode.BINARY, Opcode.CONT}:
-            data, start = memoryview(frame.data), 0
-            while start < len(data):
-                buffer = self._connection.get_buffer(-1)
-                piece = data[start : start + len(buffer)]
-                buffer[: len(piece)] = piece
-                start += len(piece)
-                self._connection.buffer_updated(len(piece))
+            self._unread.append(memoryview(frame.data))
+            self._feed()
+
+    def _go_on(self) -> None:
+        """Read the rest of a frame, then the socket."""
+        self._feed()
+        if self._is_stopped and not self._is_paused and not self._socket.is_closing():
+            self._is_stopped = False
+            self._socket.resume_reading()
+
+    def _feed(self) -> None:
+        """Hand on what has come, as a socket would: until the connection wants a pause."""
+        unread = self._unread
+        while unread and not self._is_paused:
+            data = unread.popleft()
+            buffer = self._connection.get_buffer(-1)
+            piece = data[: len(buffer)]
+            buffer[: len(piece)] = piece
+            if len(piece) < len(data):
+                unread.appendleft(data[len(piece) :])
+            self._connection.buffer_updated(len(piece))
 
     def _flush(self) -> None:
         """Send what the WebSocket has to say; an empty piece means that it is over."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from isthmus.config_listeners import MqttLimits
 from isthmus.mqtt.codec import Decoder, encode
 from isthmus.mqtt.handshake import Offer
 from isthmus.mqtt.packets import (
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 class FakeTransport:
     """What a connection sees of its socket."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "127.0.0.1") -> None:
+        self.address = address
         self.sent = bytearray()
         self.closed = False
         self.aborted = False
@@ -38,7 +40,7 @@ class FakeTransport:
         return self.unsent
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return ("127.0.0.1", 5000) if name == "peername" else default
+        return (self.address, 5000) if name == "peername" else default
 
     def set_write_buffer_limits(self, high: int, low: int | None = None) -> None:
         assert high > 0
@@ -69,11 +71,15 @@ class Wire:
     """A client's end of one connection."""
 
     def __init__(
-        self, shore: MqttShore, version: int = 5, listener: MqttListener | None = None
+        self,
+        shore: MqttShore,
+        version: int = 5,
+        listener: MqttListener | None = None,
+        address: str = "127.0.0.1",
     ) -> None:
         self.version = version
         self.shore = shore
-        self.transport = FakeTransport()
+        self.transport = FakeTransport(address)
         self.connection: MqttConnection = (listener or listener_of(shore)).connection()
         self.connection.connection_made(self.transport)
 
@@ -107,8 +113,8 @@ def listener_of(
     *,
     packet_size_max: int = 1 << 16,
     keep_alive_max_s: int = 65535,
-    connections_max: int = 3,
     authenticate: Callable[[Identity, Opening], None] | None = None,
+    **limits: Any,
 ) -> MqttListener:
     offer = Offer(
         session_expiry_max_s=1000,
@@ -118,11 +124,5 @@ def listener_of(
         topic_alias_max=10,
         keep_alive_max_s=keep_alive_max_s,
     )
-    return MqttListener(
-        shore,
-        "door",
-        offer,
-        connections_max=connections_max,
-        connect_timeout_s=10,
-        authenticate=authenticate,
-    )
+    own = MqttLimits(**{"connections_max": 3, **limits})
+    return MqttListener(shore, "door", offer, own, authenticate=authenticate)

@@ -35,11 +35,8 @@ from isthmus.mqtt.properties import (
     SERVER_KEEP_ALIVE,
     SERVER_REFERENCE,
 )
-from isthmus.server.mqtt import (
-    REFUSALS_MAX,
-    REFUSED_BYTES_MAX,
-    MqttShore,
-)
+from isthmus.server.admission import REFUSALS_MAX
+from isthmus.server.mqtt import REFUSED_BYTES_MAX, MqttShore
 from isthmus.wire.buffer import WriteBuffer
 
 
@@ -95,7 +92,7 @@ def test_a_listener_has_limits_of_its_own_and_those_of_the_shore(shore: MqttShor
     assert Wire(shore).connect().reason == 0x89  # three are open
     first.connection.close(ServerShuttingDown(""))
     first.connection.connection_lost(None)
-    assert small.connections == 0
+    assert small.admission.connections == 0
     assert Wire(shore, listener=small).connect().reason == 0
 
 
@@ -359,9 +356,10 @@ def test_connections_are_limited(shore: MqttShore, version: int, reason: int) ->
 
 
 def test_clients_beyond_the_limit_cannot_say_much(shore: MqttShore) -> None:
-    crowd = [Wire(shore) for _ in range(3 + REFUSALS_MAX)]
+    door = listener_of(shore)
+    crowd = [Wire(shore, listener=door) for _ in range(3 + REFUSALS_MAX)]
     assert not crowd[-1].transport.aborted
-    assert Wire(shore).transport.aborted
+    assert Wire(shore, listener=door).transport.aborted
     crowd[-1].send(Connect(5, "c", username="u" * REFUSED_BYTES_MAX))
     assert [packet.reason for packet in crowd[-1].packets()] == []
     assert crowd[-1].transport.closed

@@ -15,6 +15,7 @@ from websockets.http11 import Response
 from websockets.typing import Origin, Subprotocol
 from websockets.uri import parse_uri
 
+from isthmus.broker.identity import NOBODY, Principal
 from isthmus.errors import ServerShuttingDown
 from isthmus.mqtt.codec import Decoder, encode
 from isthmus.mqtt.packets import Connack, Connect, Disconnect, Publish, Subscribe
@@ -27,11 +28,23 @@ class Browser:
     """The other end: HTTP and frames by `websockets`, MQTT by our codec."""
 
     def __init__(
-        self, *, path: str = "/mqtt", origins: tuple[str, ...] = (), **client: Any
+        self,
+        *,
+        path: str = "/mqtt",
+        origins: tuple[str, ...] = (),
+        rate: int = 0,
+        judge: Any = None,
+        **client: Any,
     ) -> None:
         self.shore = MqttShore(Shore().clients, connections_max=3)
         self.transport = FakeTransport()
-        inner = listener_of(self.shore, packet_size_max=1 << 20).connection()
+        door = listener_of(
+            self.shore,
+            packet_size_max=1 << 20,
+            client_messages_rate_max=rate,
+            authenticate=judge,
+        )
+        inner = door.connection()
         self.server = WebSocketConnection(inner, path="/mqtt", origins=origins)
         self.server.connection_made(self.transport)
         self.client = ClientProtocol(
@@ -44,7 +57,7 @@ class Browser:
 
     def exchange(self, sizes: Any = None) -> None:
         """Carry bytes both ways until both are silent; `sizes` cuts what the client sends."""
-        while data := b"".join(self.client.data_to_send()):
+        while (data := b"".join(self.client.data_to_send())) or self.transport.sent:
             while data and not self.transport.is_closing():
                 buffer = self.server.get_buffer(-1)
                 size = min(len(buffer), len(data), next(sizes) if sizes else 1 << 16)
@@ -223,3 +236,40 @@ def test_a_client_that_closes_is_answered_and_gone() -> None:
     assert browser.client.close_rcvd is not None and browser.client.close_rcvd.code == 1001
     browser.server.connection_lost(None)
     assert not browser.shore.connections
+
+
+def test_of_a_large_frame_no_more_is_read_than_the_connection_wants() -> None:
+    browser = Browser(rate=10)
+    browser.exchange()
+    browser.send(encoded(Connect(5, "c"), Subscribe(1, [("t", 0)], None)))
+    browser.packets()
+    browser.send(encoded(*[Publish(b"t", b"%d" % number) for number in range(100)]))
+    first = len(browser.packets())
+    assert 10 < first < 50
+    assert not browser.transport.reading
+    got = first
+    runtime: Any = browser.shore.clients.runtime
+    while got < 100:
+        runtime.advance(1_000)
+        browser.exchange()
+        got += len(browser.packets())
+    assert got == 100
+    runtime.advance(10_000)
+    assert browser.transport.reading
+
+
+def test_what_comes_in_one_frame_behind_connect_waits_for_the_verdict() -> None:
+    openings: list[Any] = []
+    browser = Browser(judge=lambda _, opening: openings.append(opening))
+    browser.exchange()
+    payload = bytes(200_000)  # more than is held for a client that is not let in yet
+    browser.send(
+        encoded(Connect(5, "c"), Subscribe(1, [("t", 0)], None), Publish(b"t", payload))
+    )
+    assert not browser.transport.reading
+    openings[0].accept(Principal("", "c", NOBODY))
+    browser.shore.clients.runtime.settle()
+    browser.exchange()
+    connack, suback, publish = browser.packets()
+    assert (connack.reason, suback.reasons, publish.payload) == (0, [0], payload)
+    assert browser.transport.reading

@@ -26,6 +26,7 @@ TYPED = [
     "isthmus.mqtt.properties",
     "isthmus.mqtt.codec",
     "isthmus.mqtt.delivery",
+    "isthmus.mqtt.traffic",
     "isthmus.mqtt.incoming",
     "isthmus.mqtt.session",
     "isthmus.kafka.codec",

@@ -18,6 +18,7 @@ cdef class Broker:
     cdef readonly object relays
     cdef readonly object retained
     cdef readonly object session_log
+    cdef readonly object traffic
     cdef readonly long long published
     cdef readonly long long delivered
     cdef readonly long long undeliverable

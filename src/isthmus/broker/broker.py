@@ -40,6 +40,7 @@ from isthmus.broker.timers import Deadlines
 from isthmus.errors import IsthmusError, NoSpace, NotAuthorized, Refused, StorageError
 from isthmus.mqtt.packets import PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, Publish
 from isthmus.mqtt.reasons import ReasonCode, reason_in, text_of
+from isthmus.mqtt.traffic import Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -78,6 +79,7 @@ class Broker:
         self.deadlines = Deadlines(runtime)
         self.subscriptions = Subscriptions()
         self.relays = Relays(self)
+        self.traffic = Traffic()
         self.published = 0
         self.delivered = 0
         self.undeliverable = 0  # records whose key is no topic name

@@ -84,6 +84,7 @@ class Clients:
         self._broker = broker
         self.runtime = broker.runtime
         self.congested = broker.congested
+        self.traffic = broker.traffic
         self._redirected = redirected
         self._subscriptions_max = subscriptions_max
         self.greetings = Greetings(broker, queue_length_max)
@@ -96,6 +97,7 @@ class Clients:
             broker.recalls.recall,
             queue_length_max,
             output_bytes_max,
+            broker.traffic,
         )
         ungreeted = recover(broker, self.sessions)
         broker.session_log.start()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from isthmus.mqtt.handshake import Offer, Terms
     from isthmus.mqtt.opening import Opening
     from isthmus.mqtt.packets import Auth, Publish, Will
+    from isthmus.mqtt.traffic import Traffic
     from isthmus.runtime import Runtime
 
 EXPIRY_NEVER: Final = 0xFFFF_FFFF  # [MQTT-3.1.2.11.2]
@@ -104,6 +105,7 @@ class SessionTable:
         recall: Callable[..., Publish | None],
         queue_length_max: int,
         output_bytes_max: int,
+        traffic: Traffic,
     ) -> None:
         """Make an empty table.
 
@@ -119,6 +121,9 @@ class SessionTable:
         self._recall = recall
         self._queue_length_max = queue_length_max
         self._output_bytes_max = output_bytes_max
+        self._traffic = traffic
+        self.connected = 0  # of the entries
+        self.expired = 0  # sessions whose time was over
         self.entries: dict[str, SessionEntry] = {}  # in the order of their numbers
         self._begun = 0
 
@@ -143,6 +148,7 @@ class SessionTable:
             entry = self._add(terms.client_id)
         self._cancel_deadlines(entry)  # a will that waits is not sent [MQTT-3.1.3-9]
         entry.connection = connection
+        self.connected += 1
         entry.principal = principal
         entry.detached_at_ms = 0
         entry.expiry_s = terms.session_expiry_s
@@ -170,14 +176,18 @@ class SessionTable:
         """Begin to count what is left of a restored session's time, if anything is left."""
         passed_ms = max(self._runtime.now_ms() - entry.detached_at_ms, 0)
         if entry.expiry_s != EXPIRY_NEVER and passed_ms >= entry.expiry_s * 1000:
-            self._end(entry)
+            self._expire(entry)
             return True
         self._wait(entry, passed_ms)
         return False
 
     def _add(self, client_id: str) -> SessionEntry:
         session = Session(
-            client_id, self._recall, self._queue_length_max, self._output_bytes_max
+            client_id,
+            self._recall,
+            self._queue_length_max,
+            self._output_bytes_max,
+            self._traffic,
         )
         entry = self.entries[client_id] = SessionEntry(session, self._begun)
         self._begun += 1
@@ -195,6 +205,7 @@ class SessionTable:
         if entry.connection is not connection:
             return
         entry.connection = None
+        self.connected -= 1
         if entry.session.output.size:
             connection.transmit(entry.session.output.take())
         entry.session.detach()
@@ -221,12 +232,16 @@ class SessionTable:
             entry.will_due = self._deadlines.after(left_ms, self._send_will, entry)
         if entry.expiry_s != EXPIRY_NEVER:
             left_ms = entry.expiry_s * 1000 - passed_ms
-            entry.end_due = self._deadlines.after(left_ms, self._end, entry)
+            entry.end_due = self._deadlines.after(left_ms, self._expire, entry)
 
     def end(self, entry: SessionEntry) -> None:
         """End a session that has no connection any more, if nothing else has."""
         if self.entries.get(entry.session.client_id) is entry:
             self._end(entry)
+
+    def _expire(self, entry: SessionEntry) -> None:
+        self.expired += 1
+        self._end(entry)
 
     def _end(self, entry: SessionEntry) -> None:
         """The session is over; a will that still waits is sent now [MQTT-3.1.3-9]."""

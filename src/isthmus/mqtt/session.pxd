@@ -4,6 +4,7 @@ cimport cython
 from isthmus.mqtt.delivery cimport Delivery, DeliveryQueue, Run
 from isthmus.mqtt.incoming cimport Incoming
 from isthmus.mqtt.packets cimport Ack, Publish
+from isthmus.mqtt.traffic cimport Traffic
 from isthmus.wire.buffer cimport WriteBuffer
 
 
@@ -26,6 +27,7 @@ cdef class Session:
     cdef object _recall
     cdef Py_ssize_t _queue_max
     cdef Py_ssize_t _output_max
+    cdef Traffic _traffic
     cdef Py_ssize_t _window
     cdef Py_ssize_t _packet_size_max
     cdef int _maximum_qos
@@ -39,10 +41,12 @@ cdef class Session:
     cdef public int step
     cdef readonly int next_packet_id
 
-    @cython.locals(repeated=int)
+    @cython.locals(repeated=int, traffic=Traffic)
     cpdef bint receive_publish(self, Publish publish) except -1
     @cython.locals(asked=long)
     cpdef acknowledge(self, long attachment, int packet_id, int qos, int reason, str text=*)
+    cdef _write_ack(self, int kind, int packet_id, int reason)
+    cdef void _drop(self, Py_ssize_t count) noexcept
     cdef _answer_publish(self, int kind, int packet_id, int reason, str text)
     cdef bint _takes(self, Py_ssize_t size) noexcept
     cpdef bint forget(self, int packet_id) except -1
@@ -61,7 +65,8 @@ cdef class Session:
     cdef _send(self, Publish publish, int qos, bint retain, bytes identifiers,
                object partition, long long offset)
     cdef int _take_packet_id(self)
-    @cython.locals(properties=bytes, topic=bytes, named=bytes, with_alias=bytes, alias=int)
+    @cython.locals(properties=bytes, topic=bytes, named=bytes, with_alias=bytes, alias=int,
+                   traffic=Traffic)
     cdef bint _encode(self, Publish publish, int qos, bint retain, bint dup, int packet_id,
                       bytes identifiers) except -1
     @cython.locals(size=Py_ssize_t, body=Py_ssize_t)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from isthmus.mqtt.handshake import Terms
+    from isthmus.mqtt.traffic import Traffic
 
 REFUSED_FROM = 0x80  # reason codes from here on are failures [MQTT 5.0, 2.4]
 OVERHEAD_MAX = 13  # fixed header of 5, lengths of topic and properties 2 and 4, packet id 2
@@ -63,6 +64,7 @@ class Session:
         "_queue_max",
         "_recall",
         "_retain_available",
+        "_traffic",
         "_window",
         "attachment",
         "changed",
@@ -91,6 +93,7 @@ class Session:
         recall: Callable[..., Publish | None],
         queue_max: int,
         output_max: int,
+        traffic: Traffic,
     ) -> None:
         """Make an empty session.
 
@@ -99,6 +102,7 @@ class Session:
         any more. For one that takes time to get it returns NOT_YET, and sets `recalling` until
         it is there; then the owner calls `drain`.
         `queue_max` counts waiting messages, `output_max` the bytes that may wait in `output`.
+        `traffic` counts for all sessions of the server.
         """
         self.client_id = client_id
         self.owner: object = None  # whatever the floor above keeps with the session
@@ -116,6 +120,7 @@ class Session:
         self._recall = recall
         self._queue_max = queue_max
         self._output_max = output_max
+        self._traffic = traffic
         self._window = 65535
         self._packet_size_max = 0
         self._maximum_qos = 2
@@ -157,7 +162,7 @@ class Session:
         self.transmit = None
         self._aliases = None
         self.output.clear()
-        self.dropped += self.queue.drop_qos_0()
+        self._drop(self.queue.drop_qos_0())
 
     def resume(self) -> None:
         """Send again what was in flight, in its order, then what waits [MQTT-4.6.0-1].
@@ -168,7 +173,7 @@ class Session:
         self._owed.clear()
         for packet_id, delivery in self.inflight.items():
             if delivery.state == AWAIT_PUBCOMP:
-                encode_ack(self.output, self.version, PUBREL, packet_id, 0)
+                self._write_ack(PUBREL, packet_id, 0)
             else:
                 self._owed[packet_id] = None
         self.drain()
@@ -192,6 +197,9 @@ class Session:
         The DUP flag is never asked [MQTT-3.3.1-3]. Raises the ProtocolError of a PUBLISH that
         is more than the server offers [MQTT-3.2.2-11, MQTT-3.2.2-14].
         """
+        traffic = self._traffic
+        traffic.publishes_received += 1
+        traffic.publish_bytes_received += len(publish.payload)
         if publish.qos > self._maximum_qos:
             raise QosNotSupported(f"QoS {publish.qos}, and {self._maximum_qos} is offered")
         if publish.retain and not self._retain_available:
@@ -206,7 +214,7 @@ class Session:
         if repeated == 0:
             return True
         if repeated == ANSWERED:
-            encode_ack(self.output, self.version, PUBREC, publish.packet_id, 0)
+            self._write_ack(PUBREC, publish.packet_id, 0)
         return False
 
     def acknowledge(
@@ -237,7 +245,7 @@ class Session:
         if text and self.version == 5:
             self.answer(Ack(kind, packet_id, reason), text)
         else:
-            encode_ack(self.output, self.version, kind, packet_id, reason)
+            self._write_ack(kind, packet_id, reason)
 
     def forget(self, packet_id: int) -> bool:
         """Take the next QoS 2 publish with this id as new [MQTT-4.3.3-9, MQTT-4.3.3-12].
@@ -265,7 +273,11 @@ class Session:
         """Say PUBCOMP: the release of the ids is as safe as their messages."""
         if attachment == self.attachment and self.connected:
             for packet_id in packet_ids:
-                encode_ack(self.output, self.version, PUBCOMP, packet_id, 0)
+                self._write_ack(PUBCOMP, packet_id, 0)
+
+    def _write_ack(self, kind: int, packet_id: int, reason: int) -> None:
+        encode_ack(self.output, self.version, kind, packet_id, reason)
+        self._traffic.packets_sent += 1
 
     def answer(self, packet: Any, text: str = "") -> None:
         """Send what is no PUBLISH. Raises TooLarge where the client does not take it.
@@ -275,6 +287,7 @@ class Session:
         [MQTT-3.1.2-29] or takes no packet so large [MQTT-3.9.2-1].
         """
         before = self.output.size
+        self._traffic.packets_sent += 1
         if text and self._problem_info and self.version == 5:
             packet.properties = {REASON_STRING: text}
             encode(packet, 5, self.output)
@@ -300,7 +313,7 @@ class Session:
                 self.incoming.released.append(ack.packet_id)
                 return
             reason = 0 if known else ReasonCode.PACKET_IDENTIFIER_NOT_FOUND
-            encode_ack(self.output, self.version, PUBCOMP, ack.packet_id, reason)
+            self._write_ack(PUBCOMP, ack.packet_id, reason)
             return
         delivery = self.inflight.get(ack.packet_id)
         if self._owed:
@@ -318,13 +331,7 @@ class Session:
     def _receive_pubrec(self, ack: Ack, delivery: Delivery | None) -> None:
         if delivery is None:
             # An id of a session that the server no longer has [MQTT-3.6.2.1, 0x92].
-            encode_ack(
-                self.output,
-                self.version,
-                PUBREL,
-                ack.packet_id,
-                ReasonCode.PACKET_IDENTIFIER_NOT_FOUND,
-            )
+            self._write_ack(PUBREL, ack.packet_id, ReasonCode.PACKET_IDENTIFIER_NOT_FOUND)
         elif delivery.state != AWAIT_PUBACK:
             self._stepped()
             if ack.reason >= REFUSED_FROM:
@@ -333,7 +340,7 @@ class Session:
                     self.drain()
                 return
             delivery.state = AWAIT_PUBCOMP
-            encode_ack(self.output, self.version, PUBREL, ack.packet_id, 0)
+            self._write_ack(PUBREL, ack.packet_id, 0)
 
     def _stepped(self) -> None:
         self.changed = True
@@ -365,7 +372,7 @@ class Session:
         ):
             self._send(publish, qos, retain, identifiers, partition, offset)
         elif (qos == 0 and not self.connected) or self.queue.length >= self._queue_max:
-            self.dropped += 1
+            self._drop(1)
         else:
             self.changed = True
             self.queue.push(partition, offset, qos, retain, identifiers)
@@ -399,7 +406,7 @@ class Session:
             if publish is NOT_YET:
                 break
             if publish is None:
-                self.dropped += 1
+                self._drop(1)
                 self.changed = True
             else:
                 self._send(publish, run.qos, run.retain, run.identifiers, run.partition, offset)
@@ -422,11 +429,11 @@ class Session:
             publish, delivery.qos, delivery.retain, True, packet_id, delivery.identifiers
         ):
             return True
-        self.dropped += 1
+        self._drop(1)
         self._stepped()
         if delivery.qos == 2:
             delivery.state = AWAIT_PUBCOMP
-            encode_ack(self.output, self.version, PUBREL, packet_id, 0)
+            self._write_ack(PUBREL, packet_id, 0)
         else:
             del self.inflight[packet_id]
         return True
@@ -442,7 +449,7 @@ class Session:
     ) -> None:
         if qos == 0:
             if not self._encode(publish, 0, retain, False, 0, identifiers):
-                self.dropped += 1
+                self._drop(1)
             return
         packet_id = self._take_packet_id()
         if self._encode(publish, qos, retain, False, packet_id, identifiers):
@@ -451,7 +458,7 @@ class Session:
             if qos == 2:
                 self._stepped()
         else:
-            self.dropped += 1
+            self._drop(1)
 
     def _take_packet_id(self) -> int:
         """Return a packet id that is not in use [MQTT-2.2.1-3]."""
@@ -499,7 +506,16 @@ class Session:
             packet_id,
             properties,
         )
+        traffic = self._traffic
+        traffic.packets_sent += 1
+        traffic.publishes_sent += 1
+        traffic.publish_bytes_sent += len(publish.payload)
         return True
+
+    def _drop(self, count: int) -> None:
+        """Deliveries are given up."""
+        self.dropped += count
+        self._traffic.dropped += count
 
     def _fits(self, topic: bytes, payload: bytes, qos: int, properties: bytes) -> bool:
         """Say whether a PUBLISH is within the client's limit."""

@@ -70,6 +70,7 @@ class MqttShore:
         self, clients: Clients, *, connections_max: int, lines: Sparing | None = None
     ) -> None:
         self.clients = clients
+        self.traffic = clients.traffic
         self.total = Total(connections_max)
         self.lines = lines or Sparing(clients.runtime, 0)
         self.listeners: list[MqttListener] = []
@@ -231,6 +232,7 @@ class MqttConnection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         if self._transport is None:
             return
+        self._shore.traffic.bytes_received += nbytes
         self._guarded(self._receive, self._shore.receive_buffer[:nbytes])
 
     def _guarded(self, call: Callable[..., None], *arguments: Any) -> None:
@@ -301,6 +303,7 @@ class MqttConnection(asyncio.BufferedProtocol):
     def transmit(self, data: bytes) -> None:
         """Send bytes to the client."""
         if self._transport is not None:
+            self._shore.traffic.bytes_sent += len(data)
             self._transport.write(data)
 
     def close(self, error: IsthmusError) -> None:
@@ -351,6 +354,7 @@ class MqttConnection(asyncio.BufferedProtocol):
 
     def _open(self, connect: Connect) -> None:
         self._connect = connect
+        self._shore.traffic.connects += 1
         try:
             if self._arrival is not None and self._arrival.refusal is not None:
                 raise self._arrival.refusal
@@ -447,6 +451,7 @@ class MqttConnection(asyncio.BufferedProtocol):
             self._shore.clients.runtime.later(wait_ms, self._resume_reading)
 
     def _act(self, packets: list[Any]) -> None:
+        self._shore.traffic.packets_received += len(packets)
         if self._entry is None:
             self._before_connack(packets)
         elif packets:
@@ -500,7 +505,8 @@ class MqttConnection(asyncio.BufferedProtocol):
         assert self._transport is not None
         out = WriteBuffer()
         encode(packet, self._decoder.version or 4, out)
-        self._transport.write(out.take())
+        self._shore.traffic.packets_sent += 1
+        self.transmit(out.take())
 
     def _drop(self) -> None:
         """Close once what was written is sent."""

@@ -16,9 +16,11 @@ from isthmus.mqtt.packets import (
     Ack,
     Connect,
     Publish,
+    Suback,
 )
 from isthmus.mqtt.properties import TOPIC_ALIAS
 from isthmus.mqtt.session import NOT_YET, Session
+from isthmus.mqtt.traffic import Traffic
 
 LOG = object()
 
@@ -31,7 +33,8 @@ class Client:
     ) -> None:
         self.log: list[Publish | None] = []
         self.cold: set[int] = set()  # offsets that take time to read
-        self.session = Session("c", self.recall, queue_max, output_max)
+        self.traffic = Traffic()
+        self.session = Session("c", self.recall, queue_max, output_max, self.traffic)
         self.version = version
 
     def recall(
@@ -469,3 +472,23 @@ def test_a_connection_that_is_gone_when_it_comes_gets_nothing(client: Client) ->
     assert client.session.output.size == 0
     client.attach()
     assert client.received() == [(b"0", 1, 1, False)]
+
+
+def test_what_goes_over_the_connection_is_counted() -> None:
+    client = Client(queue_max=1)
+    client.attach(window=1)
+    session, traffic = client.session, client.traffic
+    session.receive_publish(Publish(b"t", b"12345", 1, packet_id=1))
+    session.acknowledge(session.attachment, 1, 1, 0)
+    assert (traffic.publishes_received, traffic.publish_bytes_received) == (1, 5)
+    assert (traffic.packets_sent, traffic.publishes_sent) == (1, 0)
+    for payload in (b"a", b"bcd", b"e"):  # one is sent, one waits, one is too much
+        client.log.append(Publish(b"t", payload))
+        session.deliver(client.log[-1], 1, False, b"", LOG, len(client.log) - 1)
+    assert (traffic.packets_sent, traffic.publishes_sent, traffic.dropped) == (2, 1, 1)
+    session.receive_ack(Ack(PUBACK, 1))
+    assert (traffic.packets_sent, traffic.publishes_sent) == (3, 2)
+    assert traffic.publish_bytes_sent == 4
+    session.answer(Suback(9, [0], None))
+    assert traffic.packets_sent == 4
+    assert session.dropped == traffic.dropped == 1

@@ -210,6 +210,7 @@ def mqtt_shore(broker: Broker, settings: MqttSettings, lines: Sparing) -> MqttSh
         queue_length_max=settings.queue_length_max,
         output_bytes_max=settings.output_bytes_max,
         subscriptions_max=settings.subscriptions_per_session_max,
+        will_grace_s=settings.will_grace_s,
         redirected=kind and kind("clients are sent elsewhere", settings.server_reference),
     )
     return MqttShore(clients, connections_max=settings.connections_max, lines=lines)

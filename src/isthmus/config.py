@@ -60,6 +60,9 @@ class MqttSettings(MqttLimits, frozen=True, kw_only=True):
     subscriptions_per_session_max: Annotated[int, Meta(ge=1)] = 10_000
     """Topic filters that one session may have."""
 
+    will_grace_s: Annotated[int, Meta(ge=0, le=86_400)] = 30
+    """How long a start waits for the clients of the run before until it sends their wills."""
+
 
 class KafkaSettings(Struct, frozen=True, kw_only=True):
     """What Kafka clients meet."""

@@ -35,7 +35,7 @@ from tests.e2e.raw_mqtt import (
 from tests.e2e.test_restart import END, restart
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.e2e.server_process import Address, ServerProcess
 
@@ -150,3 +150,42 @@ def test_a_qos_2_delivery_goes_on_where_it_was(end: str, fresh_server: ServerPro
         session.send(ack(PUBCOMP, one.packet_id) + ack(PUBREC, two.packet_id))
         session.expect(PUBREL)
         session.send(ack(PUBCOMP, two.packet_id))
+
+
+def set_will(client: Client, payload: bytes, delay_s: int) -> None:
+    """Give a paho client a will at `wills` that waits for a while [MQTT 3.1.3.2.2]."""
+    properties = Properties(PacketTypes.WILLMESSAGE)
+    properties.WillDelayInterval = delay_s
+    client.will_set("wills", payload, 2, properties=properties)
+
+
+def test_wills_of_clients_that_stay_away_are_sent(
+    start_server: Callable[..., ServerProcess],
+) -> None:
+    """Once, whatever becomes of the server then; that of a client that is back, never."""
+    server = start_server(settings={"mqtt.will_grace_s": "1"})
+    session = Properties(PacketTypes.CONNECT)
+    session.SessionExpiryInterval = 1000
+    lasting = {"clean_start": False, "properties": session}
+    inbox = Inbox()
+    with (
+        lasting_client(server.mqtt, 5, inbox) as (watcher, _),
+        paho_client(
+            server.mqtt, "away", prepare=lambda c: set_will(c, b"gone", 0), **lasting
+        ) as away,
+        paho_client(
+            server.mqtt, "back", prepare=lambda c: set_will(c, b"never", 1000), **lasting
+        ) as back,
+    ):
+        paho_subscribe(watcher, "wills", 2)
+        for client in (watcher, away, back):
+            client.loop_stop()  # or their threads would connect again
+        restart(server, "kill")
+        with (
+            lasting_client(server.mqtt, 5, inbox),
+            paho_client(server.mqtt, "back", **lasting),
+        ):
+            assert inbox.wait(1)[0].payload == b"gone"
+        restart(server, "kill")
+        with lasting_client(server.mqtt, 5, inbox):
+            inbox.stays_at(1, for_s=1.2)

@@ -4,7 +4,9 @@ Three clients that never forget, as MQTT asks of them, publish to each other and
 lose their connections, and the server ends in order, dies, or dies between two writes; and what
 it keeps of them is compacted at any moment. The
 model knows only the promises: what was acknowledged reaches every session that had subscribed,
-at QoS 2 exactly once; in order; and nobody gets what they did not subscribe to.
+at QoS 2 exactly once; in order; and nobody gets what they did not subscribe to. Each connection
+has a will, which is sent if its client stays away: after its delay, or after the grace that a
+start gives; else it is not.
 """
 
 from __future__ import annotations
@@ -28,12 +30,15 @@ from isthmus.mqtt.packets import (
     Publish,
     Subscribe,
     Unsubscribe,
+    Will,
 )
+from isthmus.mqtt.properties import WILL_DELAY
 from isthmus.topics.filter import filter_matches
 
 DEVICES = ("a", "b", "c")
 FILTERS = st.sampled_from(["t/1", "t/2", "t/+", "#"])
 PACKET_IDS = 4
+GRACE_MS = 30_000
 
 
 class PowerOff(Exception):
@@ -53,12 +58,18 @@ class Device:
         self.got: list[tuple[str, bytes, int]] = []
         self.due: dict[bytes, int] = {}  # payload: the QoS at which it must come
         self.allowed: set[bytes] = set()
+        self.will = f"will of {name}".encode()  # its payload
+        self.will_delay_s = 0
+        self.will_due_ms: int | None = None  # since the connection was lost
 
     def connect(self, shore: Shore, *, first: bool = False) -> list[Publish]:
         """Return what had to be published again."""
         repeated: list[Publish] = []
         self.link, self.unread = Client(shore, self.name, 5), []
-        connack = self.link.connect(clean_start=False, expiry_s=900, receive_maximum=3)
+        will = Will(b"w", self.will, 1, False, {WILL_DELAY: self.will_delay_s})
+        connack = self.link.connect(
+            clean_start=False, will=will, expiry_s=900, receive_maximum=3
+        )
         assert connack.session_present is not first
         packets = self.link.after_connack
         for packet_id, (publish, received) in list(self.sending.items()):
@@ -113,11 +124,12 @@ class Histories(RuleBasedStateMachine):
         super().__init__()
         self.shore = Shore()
         self.devices = {name: Device(name) for name in DEVICES}
-        for device in self.devices.values():
-            device.connect(self.shore, first=True)
         self.count = 0
         self.order: dict[bytes, int] = {}
         self.passed_ms = 0
+        self.wills_sent: set[bytes] = set()
+        for device in self.devices.values():
+            device.connect(self.shore, first=True)
 
     # --- what clients do ----------------------------------------------------------------------
 
@@ -172,9 +184,22 @@ class Histories(RuleBasedStateMachine):
                 if due and min(publish.qos, max(granted)) > 0:
                     device.due[payload] = min(publish.qos, max(granted))
 
-    def connect(self, device: Device) -> None:
+    def connect(self, device: Device, will_delay_s: int = 0) -> None:
+        self.count += 1
+        device.will = b"will %d" % self.count
+        device.will_delay_s = will_delay_s
+        device.will_due_ms = None
         for publish in device.connect(self.shore):
             self.expect(publish, due=False)
+
+    def send_wills(self) -> None:
+        """Have the model send the wills that are due by now."""
+        now_ms = self.shore.runtime.now_ms()
+        for device in self.devices.values():
+            if device.will_due_ms is not None and device.will_due_ms <= now_ms:
+                device.will_due_ms = None
+                self.wills_sent.add(device.will)
+                self.expect(Publish(b"w", device.will, 1), due=True)
 
     def die_while(self, device: Device, publish: Publish, written: int) -> None:
         log = self.shore.log
@@ -208,11 +233,14 @@ class Histories(RuleBasedStateMachine):
         if device.link is not None:
             device.link.lose()
             device.link = None
+            lost_ms = self.shore.runtime.now_ms()
+            device.will_due_ms = lost_ms + 1000 * device.will_delay_s
+            self.send_wills()
 
-    @rule(name=st.sampled_from(DEVICES))
-    def reconnect(self, name: str) -> None:
+    @rule(name=st.sampled_from(DEVICES), will_delay_s=st.sampled_from([0, 20, 50, 2000]))
+    def reconnect(self, name: str, will_delay_s: int) -> None:
         if self.devices[name].link is None:
-            self.connect(self.devices[name])
+            self.connect(self.devices[name], will_delay_s)
 
     # --- what becomes of the server -----------------------------------------------------------
 
@@ -232,8 +260,12 @@ class Histories(RuleBasedStateMachine):
             packets = device.arrived()[:reading]
             device.link = None
             device.take(packets)  # its answers go nowhere
+        grace_end_ms = self.shore.runtime.now_ms() + GRACE_MS
+        for device in self.devices.values():
+            if device.will_due_ms is not None:
+                device.will_due_ms = max(device.will_due_ms, grace_end_ms)
         for device in connected:
-            self.connect(device)
+            self.connect(device, device.will_delay_s)
 
     @rule(divisor=st.sampled_from([1, 2, 3]))
     def compact(self, divisor: int) -> None:
@@ -247,6 +279,7 @@ class Histories(RuleBasedStateMachine):
         if self.passed_ms < 800_000:
             self.passed_ms += ms
             self.shore.runtime.advance(ms)
+            self.send_wills()
 
     # --- the promises -------------------------------------------------------------------------
 
@@ -282,6 +315,8 @@ class Histories(RuleBasedStateMachine):
         self.nobody_gets_what_they_did_not_subscribe_to()
         self.qos_2_comes_once_and_in_order()
         stored = [record.value for record in self.shore.records("mqtt")]
+        wills = [value for value in stored if value.startswith(b"will")]
+        assert sorted(wills) == sorted(self.wills_sent)
         for name in DEVICES:
             for payload, qos in self.devices[name].due.items():
                 assert qos < 2 or stored.count(payload) == 1

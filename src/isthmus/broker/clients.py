@@ -75,6 +75,7 @@ class Clients:
         queue_length_max: int,
         output_bytes_max: int,
         subscriptions_max: int,
+        will_grace_s: int,
         redirected: Redirected | None = None,
     ) -> None:
         """Take up the sessions of the last run.
@@ -98,6 +99,7 @@ class Clients:
             queue_length_max,
             output_bytes_max,
             broker.traffic,
+            will_grace_s,
         )
         ungreeted = recover(broker, self.sessions)
         broker.session_log.start()

@@ -3,10 +3,10 @@
 A persistent session is there again after the end of the server, whatever end that was. What
 cannot be found out from the log otherwise is written in the turn in which it happens, and
 stands in the log before anything of it leaves the process: that the session exists, its
-subscriptions, and each step of a QoS 2 handshake. The rest (what is in flight at QoS 1, what
-waits) is written at a checkpoint, once a minute where it changed, and at an orderly end; the
-log itself tells what came since [DESIGN 5]. So after a crash QoS 1 repeats what came since the
-checkpoint, and QoS 2 repeats nothing.
+subscriptions, its will, and each step of a QoS 2 handshake. The rest (what is in flight at
+QoS 1, what waits) is written at a checkpoint, once a minute where it changed, and at an orderly
+end; the log itself tells what came since [DESIGN 5]. So after a crash QoS 1 repeats what came
+since the checkpoint, and QoS 2 repeats nothing.
 
 Each batch that holds session states begins with marks: how far the log was matched when they
 were written. A checkpoint ends with marks that hold for all sessions that it did not have to
@@ -36,10 +36,12 @@ from isthmus.broker.session_records import (
     SessionState,
     SubscriptionTerms,
     encode,
+    encode_will,
     filter_key,
     marks_key,
     pack_terms,
     queue_key,
+    will_key,
 )
 from isthmus.errors import IsthmusError, StorageError
 from isthmus.mqtt.session import STEP_IN
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from isthmus.broker.broker import Broker
     from isthmus.broker.sessions import SessionEntry
     from isthmus.broker.subscriptions import Subscription
+    from isthmus.mqtt.packets import Will
     from isthmus.mqtt.session import Session
     from isthmus.record.batch import RecordBatch
     from isthmus.storage.log import LogTopic, Partition
@@ -74,10 +77,11 @@ Row = tuple[bytes, bytes | None]
 class Logged:
     """What the log holds of one session."""
 
-    __slots__ = ("client", "parts", "pushed")
+    __slots__ = ("client", "parts", "pushed", "will")
 
     def __init__(self, client: bytes) -> None:
         self.client = client
+        self.will: Will | None = None
         self.pushed = 0  # deliveries with a number below this one are written
         self.parts: list[tuple[int, int]] = []  # first number, one past the last
 
@@ -102,7 +106,7 @@ class SessionLog:
     # --- what happens to sessions -------------------------------------------------------------
 
     def note(self, entry: SessionEntry) -> None:
-        """A client has connected or disconnected."""
+        """A client has connected or disconnected, or its will was sent."""
         session = entry.session
         if session.persistent:
             self._due[session] = True
@@ -150,6 +154,8 @@ class SessionLog:
             self._rows.append((filter_key(client, topic_filter.encode()), None))
         if logged is not None:
             self._rows += [(queue_key(client, number), None) for number, _ in logged.parts]
+            if logged.will is not None:
+                self._rows.append((will_key(client), None))
         self._rows.append((client, None))
         self._broker.schedule()
 
@@ -251,6 +257,8 @@ class SessionLog:
         if not due and not rows:
             return False
         self._due, self._rows = {}, []
+        for session in due:
+            self._add_will(session, rows)
         ticket = _Written(self, list(due), rows.copy())
         ticket.wants_durable = bool(rows) or any(due.values())
         if due:
@@ -275,10 +283,22 @@ class SessionLog:
             self.partition.append(batch, ticket, trusted=True)
         return True
 
-    def _add_state(self, session: Session, rows: list[Row]) -> None:
+    def _logged_of(self, session: Session) -> Logged:
         logged = self.logged.get(session)
         if logged is None:
             logged = self.logged[session] = Logged(session.client_id.encode())
+        return logged
+
+    def _add_will(self, session: Session, rows: list[Row]) -> None:
+        """Write the session's will where it is another one than the log has, or none."""
+        logged = self._logged_of(session)
+        will = cast("SessionEntry", session.owner).will
+        if will is not logged.will:
+            logged.will = will
+            rows.append((will_key(logged.client), None if will is None else encode_will(will)))
+
+    def _add_state(self, session: Session, rows: list[Row]) -> None:
+        logged = self._logged_of(session)
         gone = self._add_queue(session, logged, rows)
         entry = cast("SessionEntry", session.owner)
         numbers = PartitionNumbers(self._broker.log)

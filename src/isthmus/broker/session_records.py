@@ -4,6 +4,7 @@
     client id                               `SessionState`: terms, what is under way
     client id, NUL, `f`, topic filter       a subscription: (form, options, identifier)
     client id, NUL, `q`, number             `QueuePart`: waiting deliveries from this number on
+    client id, NUL, `w`                     `WillTerms`: the will that is not sent yet
     NUL, `m`, generation, `.`, number       `Marks` of the session states that follow it
     NUL, `c`                                `Marks` of a checkpoint, see session_log.py
 
@@ -19,7 +20,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
+from isthmus.errors import ProtocolError
 from isthmus.mqtt.delivery import AWAIT_PUBCOMP, Delivery
+from isthmus.mqtt.packets import Will
+from isthmus.mqtt.properties import WILL, read_properties, write_properties
+from isthmus.wire.buffer import ReadBuffer, WriteBuffer
 
 if TYPE_CHECKING:
     from isthmus.storage.log import Log, Partition
@@ -29,10 +34,13 @@ NOWHERE: Final = -1  # in place of a partition that is gone
 
 KIND_FILTER: Final = b"f"
 KIND_QUEUE: Final = b"q"
+KIND_WILL: Final = b"w"
 MARKS_KEY: Final = b"\0m"  # begins with this
 CHECKPOINT_KEY: Final = b"\0c"
 
-Value = TypeVar("Value", bound="SessionState | QueuePart | Marks | SubscriptionTerms")
+Value = TypeVar(
+    "Value", bound="SessionState | QueuePart | Marks | SubscriptionTerms | WillTerms"
+)
 PartitionIds = list[tuple[bytes, int]]  # topic id, index
 
 
@@ -71,6 +79,17 @@ class SubscriptionTerms(msgspec.Struct, array_like=True, frozen=True):
     ungreeted: bool = False  # retained messages are still to be sent, see greetings.py
 
 
+class WillTerms(msgspec.Struct, array_like=True, frozen=True):
+    """A will as CONNECT brought it."""
+
+    form: int
+    topic: bytes
+    payload: bytes
+    qos: int
+    retain: bool
+    properties: bytes  # as in CONNECT, with their length
+
+
 class Marks(msgspec.Struct, array_like=True, frozen=True):
     """How far the log was matched with the subscriptions, for each partition.
 
@@ -101,6 +120,27 @@ def decode(data: bytes, kind: type[Value]) -> Value | None:
     return value if value.form == FORM else None
 
 
+def encode_will(will: Will) -> bytes:
+    """Return a will as it is stored."""
+    out = WriteBuffer()
+    write_properties(out, will.properties)
+    return encode(WillTerms(FORM, will.topic, will.payload, will.qos, will.retain, out.take()))
+
+
+def decode_will(data: bytes) -> Will | None:
+    """Return a will, or None if it is malformed or of a form not known here."""
+    terms = decode(data, WillTerms)
+    if terms is None:
+        return None
+    body = ReadBuffer()
+    body.attach(terms.properties)
+    try:
+        properties = read_properties(body, WILL)
+    except ProtocolError:
+        return None
+    return Will(terms.topic, terms.payload, terms.qos, terms.retain, properties)
+
+
 def pack_terms(qos: int, retain: bool, state: int = 0) -> int:
     """Return the terms of a delivery as one number."""
     return qos | retain << 2 | state << 3
@@ -125,6 +165,11 @@ def filter_key(client: bytes, topic_filter: bytes) -> bytes:
 def queue_key(client: bytes, number: int) -> bytes:
     """Return the key of a part of a queue."""
     return b"%b\0%b%d" % (client, KIND_QUEUE, number)
+
+
+def will_key(client: bytes) -> bytes:
+    """Return the key of a will."""
+    return b"%b\0%b" % (client, KIND_WILL)
 
 
 class PartitionNumbers:

@@ -24,6 +24,7 @@ from isthmus.broker.session_records import (
     CHECKPOINT_KEY,
     KIND_FILTER,
     KIND_QUEUE,
+    KIND_WILL,
     MARKS_KEY,
     Marks,
     PartitionsById,
@@ -31,11 +32,13 @@ from isthmus.broker.session_records import (
     SessionState,
     SubscriptionTerms,
     decode,
+    decode_will,
     delivery_of,
     filter_key,
     marks_generation,
     one_of,
     queue_key,
+    will_key,
 )
 from isthmus.broker.subscriptions import Subscription
 
@@ -65,7 +68,7 @@ PartitionMarks: TypeAlias = "dict[Partition, tuple[int, int, int, int]]"
 class Written:
     """What the log topic holds of one client, as it stands there."""
 
-    __slots__ = ("filters", "generation", "marks", "offset", "parts", "state")
+    __slots__ = ("filters", "generation", "marks", "offset", "parts", "state", "will")
 
     def __init__(self) -> None:
         self.state: bytes | None = None
@@ -74,6 +77,7 @@ class Written:
         self.generation = -1  # of their key
         self.filters: dict[bytes, bytes] = {}
         self.parts: dict[int, bytes] = {}
+        self.will: bytes | None = None
 
 
 def recover(broker: Broker, table: SessionTable) -> list[Subscription]:
@@ -149,6 +153,8 @@ class Recovery:
                 written.parts.pop(int(name), None)
             else:
                 written.parts[int(name)] = value
+        elif kind == KIND_WILL:
+            written.will = value
         return None
 
     # --- sessions as they were ----------------------------------------------------------------
@@ -162,6 +168,7 @@ class Recovery:
             if written.state is None:  # it was never completely written, and never shall be
                 rows += [(filter_key(client, name), None) for name in written.filters]
                 rows += [(queue_key(client, number), None) for number in written.parts]
+                rows += [(will_key(client), None)] if written.will is not None else []
                 continue
             if not self._is_covered(written):
                 generations.add(written.generation)
@@ -179,6 +186,7 @@ class Recovery:
             session = entry.session
             session.changed = state.detached_at_ms == 0
             logged = self._log.logged[session] = Logged(client)
+            self._restore_will(entry, logged, written)
             self._restore_deliveries(session, state)
             self._restore_queue(session, logged, state, written)
             self._restore_subscriptions(session, written)
@@ -188,6 +196,13 @@ class Recovery:
         for session in list(self.marks):
             if self._table.end_if_expired(cast("SessionEntry", session.owner)):
                 del self.marks[session]
+
+    def _restore_will(self, entry: SessionEntry, logged: Logged, written: Written) -> None:
+        if written.will is None:
+            return
+        entry.will = logged.will = decode_will(written.will)
+        if entry.will is None:
+            logger.warning("will not readable client=%s", entry.session.client_id)
 
     def _restore_deliveries(self, session: Session, state: SessionState) -> None:
         partitions = self._partitions.find(state.partitions)

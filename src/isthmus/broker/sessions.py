@@ -2,8 +2,9 @@
 
 A session lives until its expiry interval has passed without a connection [MQTT-3.1.2-23]; a
 will is published when its connection ends without a proper DISCONNECT, after its delay or at
-the end of the session, whichever is first [MQTT-3.1.2-8, MQTT-3.1.3-9]. What a session does
-with packets is in `mqtt/session.py`.
+the end of the session, whichever is first [MQTT-3.1.2-8, MQTT-3.1.3-9]. Sessions of the run
+before have lost their connections with it: their wills wait a while for them to come back. What
+a session does with packets is in `mqtt/session.py`.
 """
 
 from __future__ import annotations
@@ -106,12 +107,13 @@ class SessionTable:
         queue_length_max: int,
         output_bytes_max: int,
         traffic: Traffic,
+        will_grace_s: int,
     ) -> None:
         """Make an empty table.
 
         `publish_will(entry, will)` is called when a will is due, `changed(entry)` when a client
-        has connected or is gone, `ended(session)` when a session is over and its subscriptions
-        go.
+        has connected or is gone or its will was sent, `ended(session)` when a session is over
+        and its subscriptions go. For `will_grace_s` the wills of restored sessions are kept.
         """
         self._runtime = runtime
         self._deadlines = deadlines
@@ -124,6 +126,7 @@ class SessionTable:
         self._traffic = traffic
         self.connected = 0  # of the entries
         self.expired = 0  # sessions whose time was over
+        self._will_grace_ms = will_grace_s * 1000
         self.entries: dict[str, SessionEntry] = {}  # in the order of their numbers
         self._begun = 0
 
@@ -178,7 +181,7 @@ class SessionTable:
         if entry.expiry_s != EXPIRY_NEVER and passed_ms >= entry.expiry_s * 1000:
             self._expire(entry)
             return True
-        self._wait(entry, passed_ms)
+        self._wait(entry, passed_ms, self._will_grace_ms)
         return False
 
     def _add(self, client_id: str) -> SessionEntry:
@@ -210,29 +213,28 @@ class SessionTable:
             connection.transmit(entry.session.output.take())
         entry.session.detach()
         entry.detached_at_ms = self._runtime.now_ms()
-        if entry.expiry_s > 0:
-            self._changed(entry)
         if not with_will:
             entry.will = None
         if entry.expiry_s == 0:
             self._end(entry)
         else:
-            self._wait(entry, 0)
+            self._changed(entry)
+            self._wait(entry, 0, 0)
 
-    def _wait(self, entry: SessionEntry, passed_ms: int) -> None:
+    def _wait(self, entry: SessionEntry, passed_ms: int, grace_ms: int) -> None:
         """Have a session without a connection end when its time is over, and its will sent.
 
-        `passed_ms`: since it lost its connection.
+        `passed_ms`: since it lost its connection; `grace_ms`: what a will waits at least.
         """
-        delay_s = _delay_s(entry.will)
-        if entry.will is not None and delay_s == 0:
-            self._send_will(entry)
-        elif entry.will is not None and delay_s < entry.expiry_s:  # else it comes with the end
-            left_ms = max(delay_s * 1000 - passed_ms, 0)
-            entry.will_due = self._deadlines.after(left_ms, self._send_will, entry)
         if entry.expiry_s != EXPIRY_NEVER:
             left_ms = entry.expiry_s * 1000 - passed_ms
             entry.end_due = self._deadlines.after(left_ms, self._expire, entry)
+        if entry.will is not None:
+            left_ms = max(_delay_s(entry.will) * 1000 - passed_ms, grace_ms)
+            if left_ms == 0:
+                self._send_will(entry)
+            else:  # or with the end of the session, if that comes before
+                entry.will_due = self._deadlines.after(left_ms, self._send_will, entry)
 
     def end(self, entry: SessionEntry) -> None:
         """End a session that has no connection any more, if nothing else has."""
@@ -256,6 +258,7 @@ class SessionTable:
         if entry.will is not None:
             will, entry.will = entry.will, None
             self._publish_will(entry, will)
+            self._changed(entry)
 
     def _cancel_deadlines(self, entry: SessionEntry) -> None:
         for deadline in (entry.will_due, entry.end_due):

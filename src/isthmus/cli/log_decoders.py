@@ -18,11 +18,13 @@ from isthmus.broker.session_records import (
     CHECKPOINT_KEY,
     KIND_FILTER,
     KIND_QUEUE,
+    KIND_WILL,
     MARKS_KEY,
     Marks,
     QueuePart,
     SessionState,
     SubscriptionTerms,
+    WillTerms,
     decode,
 )
 from isthmus.errors import CorruptBatch, Malformed
@@ -89,7 +91,7 @@ def group_record(record: Record) -> dict[str, Any]:
 
 
 def session_record(record: Record) -> dict[str, Any]:
-    """A session, one of its subscriptions or queues, or how far the log was matched."""
+    """A session, a subscription, queue or will of it, or how far the log was matched."""
     key, value = record.key or b"", record.value
     if key.startswith((MARKS_KEY, CHECKPOINT_KEY)):
         what = "marks" if key.startswith(MARKS_KEY) else "checkpoint"
@@ -103,6 +105,8 @@ def session_record(record: Record) -> dict[str, Any]:
         return {**about, "topic_filter": name, **fields_of(value, SubscriptionTerms)}
     if kind == KIND_QUEUE:
         return {**about, "queue_from": name, **fields_of(value, QueuePart)}
+    if kind == KIND_WILL:
+        return {**about, "will": True, **fields_of(value, WillTerms)}
     return {**about, "undecodable": f"a key of kind {kind!r}"}
 
 

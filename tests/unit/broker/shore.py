@@ -54,14 +54,14 @@ class Client:
 
     offer = OFFER
     authenticate = None
-    identity = Identity("127.0.0.1", 5000, "tcp")
     connected_at_ms = 0
     keep_alive_s = 0
 
-    def __init__(self, shore: Shore, client_id: str, version: int) -> None:
+    def __init__(self, shore: Shore, client_id: str, version: int, user: str = "") -> None:
         self.shore = shore
         self.client_id = client_id
         self.version = version
+        self.identity = Identity("127.0.0.1", 5000, "tcp", user)
         self.entry: Any = None
         self.sent = bytearray()
         self.closed: IsthmusError | None = None
@@ -150,9 +150,14 @@ class Shore:
         queue_length_max: int = 1000,
         retained_max: int = 100,
         retained_bytes_max: int = 1 << 30,
+        will_grace_s: int = 30,
     ) -> None:
         self.routes = routes
-        self.limits = {"queue_length_max": queue_length_max, "retained_max": retained_max}
+        self.limits = {
+            "queue_length_max": queue_length_max,
+            "retained_max": retained_max,
+            "will_grace_s": will_grace_s,
+        }
         self.runtime = runtime or SimRuntime(now_ms=now_ms)
         self.log = MemoryLog(self.runtime) if log is None else log
         self.broker = Broker(
@@ -168,6 +173,7 @@ class Shore:
             queue_length_max=queue_length_max,
             output_bytes_max=output_max,
             subscriptions_max=10,
+            will_grace_s=will_grace_s,
             redirected=redirected,
         )
 

@@ -142,6 +142,7 @@ async def serve(settings: Settings, read: Callable[[], Settings]) -> int:
         gc.freeze()  # what is there now stays
         await stop.wait()
         logger.info("stopping")
+        mqtt.clients.traces.close()
         renewal.set()
         reloads.ask()
         for each in listening:
@@ -336,6 +337,7 @@ def http_shore(
         application,
         unready,
         Inspection(broker, mqtt.clients),
+        mqtt.clients.traces,
         allow_anonymous=settings.allow_anonymous,
     )
 

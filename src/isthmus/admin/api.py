@@ -20,12 +20,14 @@ from urllib.parse import urlsplit
 
 import msgspec
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from isthmus.admin.trace import Feed
 from isthmus.broker.inspection import PAGE_MAX, CursorUnknown, Page, Wanted
+from isthmus.broker.traces import Trace
 from isthmus.errors import StorageError, TopicInvalid
-from isthmus.topics.filter import check_topic_filter
+from isthmus.topics.filter import SHARED_PREFIX, check_topic_filter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from isthmus.broker.inspection import Inspection
+    from isthmus.broker.traces import Traces
     from isthmus.errors import IsthmusError
 
     Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
@@ -42,6 +45,9 @@ Answer = TypeVar("Answer")
 PREFIX: Final = "/api/v1"
 PAGE_DEFAULT: Final = 100
 PAGING: Final = ("limit", "cursor")
+TRACED: Final = ("client_id", "address", "filter")
+TRACE_S_DEFAULT: Final = 60
+TRACE_S_MAX: Final = 86_400
 FLAGS: Final = {"true": True, "false": False}
 
 
@@ -92,8 +98,9 @@ def is_loopback(host: str) -> bool:
 class Api:
     """The routes, over one broker."""
 
-    def __init__(self, inspection: Inspection, authorize: Authorize) -> None:
+    def __init__(self, inspection: Inspection, traces: Traces, authorize: Authorize) -> None:
         self._inspection = inspection
+        self._traces = traces
         self._authorize = authorize
 
     def routes(self) -> list[Route]:
@@ -109,6 +116,8 @@ class Api:
                 "GET": self._retained_message,
                 "DELETE": self._remove_retained,
             },
+            "/traces": {"GET": self._list_traces},
+            "/trace": {"GET": self._trace},
         }
         return [
             Route(PREFIX + path, self._guarded(endpoints), methods=list(endpoints))
@@ -191,16 +200,14 @@ class Api:
     async def _retained(self, request: Request) -> Response:
         query = query_of(request, "filter", *PAGING)
         topic_filter = query.get("filter", "#")
+        check_filter(topic_filter)
         told: Told[Page | StorageError] = Told()
         try:
-            check_topic_filter(topic_filter)
             self._inspection.retained(
                 topic_filter, query.get("cursor"), limit_in(query), told.tell
             )
         except CursorUnknown:
             raise cursor_unknown() from None
-        except TopicInvalid as error:
-            raise Refusal(400, str(error), "query filter") from None
         return json_of(readable(await told.future))
 
     async def _retained_message(self, request: Request) -> Response:
@@ -225,6 +232,36 @@ class Api:
         if error is not None:
             raise Refusal(503, f"the log does not take it: {error}", "server")
         return Response(status_code=204)
+
+    # --- traces -------------------------------------------------------------------------------
+
+    async def _list_traces(self, request: Request) -> Response:
+        query_of(request)
+        return json_of({"items": self._traces.views(), "next": None})
+
+    async def _trace(self, request: Request) -> Response:
+        query = query_of(request, *TRACED, "for_s", "payload")
+        seconds = number_in(query, "for_s", TRACE_S_DEFAULT, TRACE_S_MAX)
+        with_payloads = flag_in(query, "payload") or False
+        if len(query) != 1:
+            raise Refusal(400, f"one of {', '.join(TRACED)} is wanted", "query")
+        ((name, value),) = query.items()
+        if not value:
+            raise Refusal(400, "it is empty", f"query {name}")
+        if name == "filter":
+            check_filter(value)
+        feed = Feed()
+        trace = Trace(
+            feed.put,
+            client_id=query.get("client_id", ""),
+            address=query.get("address", ""),
+            topic_filter=query.get("filter", ""),
+            with_payloads=with_payloads,
+        )
+        if self._traces.is_full:
+            raise Refusal(503, "there are as many traces as there may be", "server")
+        lines = feed.read(self._traces, trace, seconds)
+        return StreamingResponse(lines, media_type="application/x-ndjson")
 
 
 class Told(Generic[Answer]):
@@ -264,9 +301,15 @@ def needed(query: dict[str, str], name: str) -> str:
 
 def limit_in(query: dict[str, str]) -> int:
     """Take out how many items a page may have. Raises Refusal."""
-    text = query.pop("limit", str(PAGE_DEFAULT))
-    if not re.fullmatch("[0-9]{1,4}", text) or not 1 <= int(text) <= PAGE_MAX:
-        raise Refusal(400, f"a whole number from 1 to {PAGE_MAX} is wanted", "query limit")
+    return number_in(query, "limit", PAGE_DEFAULT, PAGE_MAX)
+
+
+def number_in(query: dict[str, str], name: str, default: int, number_max: int) -> int:
+    """Take out a number from 1 on. Raises Refusal."""
+    text = query.pop(name, str(default))
+    if not re.fullmatch("[0-9]{1,9}", text) or not 1 <= int(text) <= number_max:
+        what = f"a whole number from 1 to {number_max} is wanted"
+        raise Refusal(400, what, f"query {name}")
     return int(text)
 
 
@@ -276,6 +319,16 @@ def flag_in(query: dict[str, str], name: str) -> bool | None:
     if text is not None and text not in FLAGS:
         raise Refusal(400, "true or false is wanted", f"query {name}")
     return None if text is None else FLAGS[text]
+
+
+def check_filter(topic_filter: str) -> None:
+    """Check a topic filter, which is not a shared one. Raises Refusal."""
+    try:
+        check_topic_filter(topic_filter)
+    except TopicInvalid as error:
+        raise Refusal(400, str(error), "query filter") from None
+    if topic_filter.startswith(SHARED_PREFIX):
+        raise Refusal(400, "a shared filter belongs to subscriptions only", "query filter")
 
 
 # --- answers ----------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from uvicorn import Server
 
     from isthmus.broker.inspection import Inspection
+    from isthmus.broker.traces import Traces
 
 CONNECTIONS_MAX: Final = 256
 KEEP_ALIVE_S: Final = 5
@@ -88,7 +89,11 @@ def make_server(build: Callable[[], Starlette], stop: asyncio.Event) -> Server:
 
 
 def application(
-    unready: Callable[[], str | None], inspection: Inspection, *, allow_anonymous: bool
+    unready: Callable[[], str | None],
+    inspection: Inspection,
+    traces: Traces,
+    *,
+    allow_anonymous: bool,
 ) -> Starlette:
     """Return the routes; `/healthz` is answered by whoever lives, `/readyz` asks `unready`.
 
@@ -111,7 +116,7 @@ def application(
             return JSONResponse({"status": "not ready", "reason": reason}, 503)
         return JSONResponse({"status": "ready"})
 
-    api = Api(inspection, same_site if allow_anonymous else from_this_machine)
+    api = Api(inspection, traces, same_site if allow_anonymous else from_this_machine)
     return Starlette(
         routes=[Route("/healthz", healthz), Route("/readyz", readyz), *api.routes()],
         exception_handlers={Refusal: refused, HTTPException: refused},

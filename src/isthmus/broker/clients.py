@@ -17,6 +17,7 @@ from isthmus.broker.passwords import USERS
 from isthmus.broker.session_recovery import recover
 from isthmus.broker.sessions import SessionTable
 from isthmus.broker.subscriptions import Subscription
+from isthmus.broker.traces import Traces
 from isthmus.errors import (
     AuthenticationMethodUnknown,
     IdentifiersNotSupported,
@@ -86,6 +87,7 @@ class Clients:
         self.runtime = broker.runtime
         self.congested = broker.congested
         self.traffic = broker.traffic
+        self.traces = Traces(broker.runtime, broker.subscriptions)
         self._redirected = redirected
         self._subscriptions_max = subscriptions_max
         self.greetings = Greetings(broker, queue_length_max)

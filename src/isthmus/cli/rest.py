@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
@@ -11,6 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from http.client import HTTPResponse
 
     from isthmus.config_listeners import Address
 
@@ -44,7 +46,25 @@ class RestShore:
                 left -= len(page["items"])
             query["cursor"] = page["next"]
 
+    def lines(self, *path: str, **query: Any) -> Iterator[bytes]:
+        """Yield the lines of an answer as they come, however long that takes."""
+        with self._answer("GET", path, query, silence_s_max=None) as response:
+            yield from response
+
     def _ask(self, method: str, path: tuple[str, ...], query: dict[str, Any]) -> Any:
+        with self._answer(method, path, query, silence_s_max=ANSWER_S_MAX) as response:
+            content = response.read()
+        return json.loads(content) if content else None
+
+    @contextmanager
+    def _answer(
+        self,
+        method: str,
+        path: tuple[str, ...],
+        query: dict[str, Any],
+        *,
+        silence_s_max: float | None,
+    ) -> Iterator[HTTPResponse]:
         where = "/api/v1/" + "/".join(quote(part, safe="") for part in path)
         given = {name: value for name, value in query.items() if value is not None}
         if given:
@@ -53,18 +73,21 @@ class RestShore:
             self._address.host, self._address.port, timeout=ANSWER_S_MAX
         )
         try:
+            connection.connect()
+            connection.sock.settimeout(silence_s_max)
             connection.request(method, where)
             response = connection.getresponse()
-            content = response.read()
+            if response.status >= 300:
+                raise click.ClickException(
+                    f"{self._address.authority} refuses: {said_in(response.read())}"
+                )
+            yield response
         except (OSError, HTTPException) as error:
             raise click.ClickException(
                 f"no Isthmus answers HTTP at {self._address.authority}: {error}"
             ) from None
         finally:
             connection.close()
-        if response.status >= 300:
-            raise click.ClickException(f"{self._address.authority} refuses: {said_in(content)}")
-        return json.loads(content) if content else None
 
 
 def said_in(content: bytes) -> str:

@@ -71,6 +71,7 @@ class MqttShore:
     ) -> None:
         self.clients = clients
         self.traffic = clients.traffic
+        self.traces = clients.traces
         self.total = Total(connections_max)
         self.lines = lines or Sparing(clients.runtime, 0)
         self.listeners: list[MqttListener] = []
@@ -303,7 +304,11 @@ class MqttConnection(asyncio.BufferedProtocol):
     def transmit(self, data: bytes) -> None:
         """Send bytes to the client."""
         if self._transport is not None:
-            self._shore.traffic.bytes_sent += len(data)
+            shore = self._shore
+            shore.traffic.bytes_sent += len(data)
+            if shore.traces.is_on:
+                version = self._decoder.version or 4
+                shore.traces.sent(self.identity, self._client_id, version, data)
             self._transport.write(data)
 
     def close(self, error: IsthmusError) -> None:
@@ -425,6 +430,12 @@ class MqttConnection(asyncio.BufferedProtocol):
 
     # --- inside -------------------------------------------------------------------------------
 
+    @property
+    def _client_id(self) -> str:
+        """The client id, as far as it is known."""
+        known = self._terms or self._connect
+        return known.client_id if known is not None else ""
+
     def _receive(self, data: memoryview) -> None:
         packets: list[Any] = self._decoder.feed(data)
         self._heard_ms = self._shore.clients.runtime.monotonic_ms()
@@ -451,12 +462,18 @@ class MqttConnection(asyncio.BufferedProtocol):
             self._shore.clients.runtime.later(wait_ms, self._resume_reading)
 
     def _act(self, packets: list[Any]) -> None:
-        self._shore.traffic.packets_received += len(packets)
+        shore = self._shore
+        shore.traffic.packets_received += len(packets)
+        if shore.traces.is_on:
+            shore.traces.received(self.identity, self._client_id, packets)
         if self._entry is None:
             self._before_connack(packets)
         elif packets:
-            clients = self._shore.clients
-            if not clients.receive(self._entry, self, packets):
+            clients = shore.clients
+            goes_on = clients.receive(self._entry, self, packets)
+            if shore.traces.is_on:
+                shore.traces.accepted(self.identity, self._client_id, packets)
+            if not goes_on:
                 self._drop()
                 return
             if clients.congested(self._resume_reading):

@@ -11,7 +11,9 @@ import pytest
 from tests.unit.broker.shore import Shore
 
 from isthmus.admin.http import application
+from isthmus.admin.trace import Feed
 from isthmus.broker.inspection import Inspection
+from isthmus.broker.traces import TRACES_MAX, Trace, Traces
 from isthmus.errors import NoSpace, StorageError
 
 HERE = {"host": "127.0.0.1:8080"}
@@ -24,7 +26,7 @@ class Room:
         self.shore = Shore()
         inspection = Inspection(self.shore.broker, self.shore.clients)
         self.application = application(
-            lambda: None, inspection, allow_anonymous=allow_anonymous
+            lambda: None, inspection, self.shore.clients.traces, allow_anonymous=allow_anonymous
         )
 
     def ask(
@@ -162,6 +164,13 @@ def test_a_log_that_takes_nothing(room: Room, monkeypatch: pytest.MonkeyPatch) -
         ("GET", "retained?cursor=x", 410, "query cursor", "begin it anew"),
         ("GET", "retained/nothing", 404, "path", "nothing is retained"),
         ("DELETE", "retained/nothing", 404, "path", "nothing is retained"),
+        ("GET", "trace", 400, "query", "one of client_id, address, filter"),
+        ("GET", "trace?client_id=a&address=b", 400, "query", "one of client_id"),
+        ("GET", "trace?client_id=", 400, "query client_id", "empty"),
+        ("GET", "trace?filter=%23/a", 400, "query filter", "misplaced wildcard"),
+        ("GET", "trace?filter=$share/g/a", 400, "query filter", "shared filter"),
+        ("GET", "trace?client_id=a&for_s=0", 400, "query for_s", "1 to 86400"),
+        ("GET", "trace?client_id=a&payload=1", 400, "query payload", "true or false"),
         ("GET", "nothing", 404, "path", "Not Found"),
     ],
 )
@@ -212,3 +221,65 @@ def test_where_everybody_is_let_in_the_name_does_not_matter() -> None:
     assert (
         room.ask("GET", "/api/v1/clients", headers | {"origin": "http://x.example"})[0] == 403
     )
+
+
+# --- traces -----------------------------------------------------------------------------------
+
+
+def feeding(seconds: float, *steps: Any) -> tuple[list[bytes], Traces]:
+    """Read a feed to its end; `steps` are called one after the other between what is read."""
+    shore = Shore()
+    traces = shore.clients.traces
+    feed = Feed()
+    trace = Trace(feed.put, client_id="c")
+    read: list[bytes] = []
+
+    async def scene() -> None:
+        async def reading() -> None:
+            read.extend([chunk async for chunk in feed.read(traces, trace, seconds)])
+
+        task = asyncio.ensure_future(reading())
+        for step in steps:
+            await asyncio.sleep(0)
+            step(traces, feed, task)
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(scene())
+    return read, traces
+
+
+def test_lines_come_as_they_are_put_and_the_server_ends_them() -> None:
+    read, traces = feeding(
+        1000,
+        lambda traces, feed, _: feed.put({"a": 1}) or feed.put({"b": 2}),
+        lambda traces, *_: None,
+        lambda traces, *_: traces.close(),
+    )
+    assert b"".join(read) == b'{"a":1}\n{"b":2}\n'
+    assert not traces.is_on
+
+
+def test_a_reader_that_is_too_slow_is_told_what_it_lost() -> None:
+    large = {"x": "y" * 3_000_000}
+    read, _ = feeding(
+        1000,
+        lambda _, feed, __: [feed.put(large) for _ in range(3)],
+        lambda traces, *_: None,
+        lambda traces, *_: traces.close(),
+    )
+    assert b"".join(read).endswith(b'{"lost":2}\n')
+
+
+def test_a_trace_ends_with_its_time_and_with_its_reader() -> None:
+    read, traces = feeding(0.0)
+    assert (read, traces.is_on) == ([], False)
+    _, traces = feeding(1000, lambda *_: None, lambda _, __, task: task.cancel())
+    assert not traces.is_on
+
+
+def test_only_so_many_traces_at_a_time(room: Room) -> None:
+    traces = room.shore.clients.traces
+    for number in range(TRACES_MAX):
+        traces.begin(Trace(print, client_id=f"c{number}"))
+    assert room.refused("GET", "trace?client_id=x")[0] == 503
+    assert room.get("traces")["items"][1] == {"client_id": "c1", "payload": False}

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 def build(reasons: list[str]) -> Starlette:
     shore = Shore()
     inspection = Inspection(shore.broker, shore.clients)
-    return application(lambda: next(iter(reasons), None), inspection, allow_anonymous=False)
+    return application(
+        lambda: next(iter(reasons), None),
+        inspection,
+        shore.clients.traces,
+        allow_anonymous=False,
+    )
 
 
 async def ask(port: int, path: str) -> tuple[int, bytes]:

@@ -43,6 +43,7 @@ from isthmus.server.tls import Certificates
 from isthmus.server.ways import Ways
 from isthmus.storage.local.log import LocalLog
 from isthmus.storage.local.settings import LocalSettings
+from isthmus.storage.memory import MemoryLog
 
 if TYPE_CHECKING:
     import socket
@@ -177,6 +178,7 @@ def open_broker(
         runtime,
         log,
         routes,
+        MemoryLog(runtime),
         partitions_default=settings.kafka.partitions_default,
         message_bytes_max=packet_size_max(settings.mqtt) + RECORD_OVERHEAD_MAX,
         retained_max=settings.mqtt.retained_max,

@@ -107,3 +107,25 @@ def payloads(inbox: Inbox, *names: str) -> list[bytes]:
         for message in inbox.wait(0)
         if message.topic_name.rpartition("/")[2] in names
     ]
+
+
+@pytest.mark.parametrize("version", ["mqttv311", "mqttv50"])
+def test_a_bridge_tells_how_it_is(
+    version: str, start_server: Callable[..., ServerProcess], tmp_path: Path, unique: str
+) -> None:
+    """In the server's own `$SYS`, retained: when it connects, and by its will."""
+    server = start_server()
+    names = "$SYS/broker/connection/+/state"
+    with paho_client(server.mqtt) as watcher:
+        inbox = paho_subscribe(watcher, names)
+
+        def states() -> list[bytes]:
+            return [message.payload for message in inbox.wait(0)]
+
+        with bridge(server.mqtt, tmp_path, version, unique):
+            wait_until(lambda: b"1" in states(), lambda: f"a bridge that is up: {states()}")
+            with paho_client(server.mqtt) as late:
+                (message,) = paho_subscribe(late, names).wait(1)
+                assert (message.payload, message.retain) == (b"1", True)
+        wait_until(lambda: states()[-1] == b"0", lambda: f"a bridge that is down: {states()}")
+    assert not any("publish refused" in line for line in server.log_lines())

@@ -27,6 +27,7 @@ cdef class Broker:
     cdef TopicTree _tree
     cdef readonly Destinations destinations
     cdef dict _by_name
+    cdef readonly object volatile
     cdef list _open
     cdef list _touched
     cdef bint _scheduled
@@ -37,8 +38,10 @@ cdef class Broker:
 
     @cython.locals(kind=int)
     cpdef bint receive(self, Session session, list packets, object other) except -1
-    @cython.locals(destination=Destination, open_batch=OpenBatch, ticket=PublishTicket)
+    @cython.locals(destination=Destination)
     cpdef publish(self, Session session, Publish publish)
+    @cython.locals(open_batch=OpenBatch, ticket=PublishTicket)
+    cdef _put(self, Destination destination, Session session, Publish publish)
     @cython.locals(session=Session, open_batch=OpenBatch)
     cpdef turn(self)
     cpdef touch(self, Session session)

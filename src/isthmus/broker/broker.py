@@ -23,6 +23,7 @@ from isthmus.broker.publishing import (
     MQTT_SEQUENCE,
     NO_OFFSET,
     Acknowledgement,
+    Destination,
     OpenBatch,
     PublishTicket,
     RelayTicket,
@@ -37,6 +38,7 @@ from isthmus.broker.session_log import SESSIONS_CONFIGS, SESSIONS_LOG_TOPIC, Ses
 from isthmus.broker.sessions import end_connection
 from isthmus.broker.subscriptions import Subscriptions
 from isthmus.broker.timers import Deadlines
+from isthmus.broker.volatile import Volatile
 from isthmus.errors import IsthmusError, NoSpace, NotAuthorized, Refused, StorageError
 from isthmus.mqtt.packets import PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, Publish
 from isthmus.mqtt.reasons import ReasonCode, reason_in, text_of
@@ -66,13 +68,17 @@ class Broker:
         runtime: Runtime,
         log: Log,
         routes: RouteTable,
+        volatile: Log,
         *,
         partitions_default: int = 1,
         message_bytes_max: int = 1 << 24,
         retained_max: int = 1_000_000,
         retained_bytes_max: int = 1 << 30,
     ) -> None:
-        """Open the broker's own log topics, creating them at the first start."""
+        """Open the broker's own log topics, creating them at the first start.
+
+        `volatile` is a log in memory, for what is not to be stored.
+        """
         self.runtime = runtime
         self.log = log
         self.routes = routes
@@ -90,6 +96,8 @@ class Broker:
             log, routes, self.subscriptions, partitions_default, message_bytes_max
         )
         self._by_name = self.destinations.by_name
+        self.volatile = Volatile(runtime, volatile)
+        self.destinations.reserved[b"$SYS"] = self.volatile.receive
         self._open: list[OpenBatch] = []
         self._touched: list[Session] = []
         self._scheduled = False
@@ -139,10 +147,23 @@ class Broker:
         destination = self._by_name.get(publish.topic)
         if destination is None:
             try:
-                destination = self.destinations.resolve(publish.topic)
+                destination = self.destinations.find(session, publish)
             except IsthmusError as error:
                 self._refuse(session, publish, error)
                 return
+            if destination is None:
+                return
+        self._put(destination, session, publish)
+
+    def say(
+        self, topic_name: str, payload: bytes, *, qos: int = 0, retain: bool = False
+    ) -> None:
+        """Publish what the server itself has to say; the log does not get it."""
+        publish = Publish(topic_name.encode(), payload, qos, retain)
+        self._put(self.volatile.take(publish), None, publish)
+
+    def _put(self, destination: Destination, session: Session | None, publish: Publish) -> None:
+        """Add a message to the open batch of its partition."""
         if not self._scheduled:
             self.schedule()
         open_batch = destination.open
@@ -175,6 +196,8 @@ class Broker:
 
     def _retain(self, session: Session | None, publish: Publish, ticket: PublishTicket) -> None:
         """Have a message retained; a publisher who waits for it waits for that, too."""
+        if ticket.partition is self.volatile.partition:
+            return  # they are retained there
         if session is None or publish.packet_id == 0:
             self.retained.put(publish)
             return
@@ -215,7 +238,7 @@ class Broker:
         self.retained.commit()
         self._note_steps()
         self.session_log.commit()
-        self.log.flush()
+        self._flush()
         if self._note_steps() and self.session_log.commit():
             self.log.flush()  # what was delivered at QoS 2 just now is about to be sent
         touched = self._touched
@@ -228,6 +251,11 @@ class Broker:
                     session.drain()  # what waited only for room in the output
                     if session.output.size:
                         self.touch(session)
+
+    def _flush(self) -> None:
+        """Have written what was appended."""
+        self.log.flush()
+        self.volatile.flush()
 
     def commit(self) -> None:
         """Write what is open now, for a request that must see what came before it."""
@@ -280,7 +308,7 @@ class Broker:
         Before the messages: where a crash comes in between, an id names a place that is not in
         the log, so it was never taken.
         """
-        self.log.flush()  # nothing stands between the end of a partition and the batch now
+        self._flush()  # nothing stands between the end of a partition and the batch now
         for ticket in tickets:
             offset = ticket.partition.end_offset
             for place, publish in enumerate(ticket.publishes):

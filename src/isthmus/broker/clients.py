@@ -286,6 +286,7 @@ class Clients:
                     reason = SUBACK_FAILURE
             reasons.append(reason)
         session.answer(Suback(packet.packet_id, reasons, None), text)
+        self._broker.volatile.greet(ungreeted)
         self.greetings.begin(ungreeted)
 
     def _check_filter(self, session: Session, offer: Offer, topic_filter: str) -> int:

@@ -2,12 +2,15 @@
 cimport cython
 
 from isthmus.broker.publishing cimport Destination, OpenBatch
+from isthmus.mqtt.packets cimport Publish
+from isthmus.mqtt.session cimport Session
 from isthmus.topics.tree cimport TopicTree
 
 
 @cython.final
 cdef class Destinations:
     cdef readonly dict by_name
+    cdef readonly dict reserved
     cdef object _log
     cdef object _routes
     cdef object _subscriptions
@@ -16,6 +19,7 @@ cdef class Destinations:
     cdef Py_ssize_t _message_bytes_max
     cdef dict _open_batches
 
+    cpdef Destination find(self, Session session, Publish publish)
     @cython.locals(open_batch=OpenBatch)
     cpdef Destination resolve(self, bytes topic_name)
     cpdef refresh(self, Destination destination)

@@ -5,6 +5,11 @@ stale in two ways: subscriptions change, then a destination asks for its receive
 is used next; log topics change, then all is forgotten. The records of the Kafka side come
 through here from the other end: which topic name is this record's, and who gets it.
 
+Topic names that begin with `$` are the server's own. What a client publishes under one of them
+is for whoever has reserved its first level: `reserved` has a function for each, which says
+where the message goes, or has taken it in another way, or refuses it. Where there is none, it
+is refused.
+
 Compiled, as part of the path of every message.
 """
 
@@ -19,8 +24,12 @@ from isthmus.record.partitioner import partition_for
 from isthmus.topics.filter import check_topic_name
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from isthmus.broker.routes import RouteTable
     from isthmus.broker.subscriptions import Subscriptions
+    from isthmus.mqtt.packets import Publish
+    from isthmus.mqtt.session import Session
     from isthmus.record.batch import Record
     from isthmus.storage.log import Log, LogTopic
 
@@ -39,7 +48,10 @@ class Destinations:
         message_bytes_max: int,
     ) -> None:
         """Begin with none; the last two are of log topics that a message creates."""
-        self.by_name: dict[bytes, Destination] = {}
+        self.by_name: dict[bytes, Destination] = {}  # but for names that begin with $
+        # By the first level of a topic name: takes the publisher, None for the server, and the
+        # message; returns where it goes, or None if it is taken. Raises what refuses it.
+        self.reserved: dict[bytes, Callable[[Session | None, Publish], Destination | None]] = {}
         self._log = log
         self._routes = routes
         self._subscriptions = subscriptions
@@ -47,6 +59,20 @@ class Destinations:
         self._partitions_default = partitions_default
         self._message_bytes_max = message_bytes_max
         self._open_batches: dict[Any, OpenBatch] = {}
+
+    def find(self, session: Session | None, publish: Publish) -> Destination | None:
+        """Return where a message goes whose topic name is not known yet; None: it is taken.
+
+        Raises Refused, StorageError.
+        """
+        topic_name = publish.topic
+        if not topic_name.startswith(b"$"):
+            return self.resolve(topic_name)
+        check_topic_name(topic_name.decode())
+        reserved = self.reserved.get(topic_name.partition(b"/")[0])
+        if reserved is None:
+            raise NotAuthorized("this topic name belongs to the server")
+        return reserved(session, publish)
 
     def resolve(self, topic_name: bytes) -> Destination:
         """Find where a topic name is stored. Raises Refused, StorageError."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from isthmus.broker.mapping import publish_of
 from isthmus.broker.recent_records import LOADING, RecentRecords
 from isthmus.broker.retained import RETAINED_LOG_TOPIC
 from isthmus.broker.sessions import end_connection
+from isthmus.broker.volatile import VOLATILE_LOG_TOPIC
 from isthmus.errors import StorageError
 from isthmus.mqtt.session import NOT_YET
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from isthmus.runtime import Runtime
 
 logger = logging.getLogger(__name__)
+
+TOPIC_NAME_IS_KEY: Final = (RETAINED_LOG_TOPIC, VOLATILE_LOG_TOPIC)
 
 
 class Recalls:
@@ -63,7 +66,7 @@ class Recalls:
         if record is None:
             return None
         log_topic: str = partition.log_topic
-        if log_topic == RETAINED_LOG_TOPIC:
+        if log_topic in TOPIC_NAME_IS_KEY:
             topic_name = record.key
         else:
             topic_name = self._destinations.topic_name_of(log_topic, record)

@@ -122,7 +122,7 @@ class Retained:
         else:
             headers = headers_of(publish, None, now_ms)
             qos, expires_ms = retained_terms(headers)
-            size = _size(topic_name, publish.payload, headers)
+            size = size_of(topic_name, publish.payload, headers)
             if self._exceeds(present, size):
                 self.refused += 1
                 if waiting is not None:
@@ -250,12 +250,12 @@ class Retained:
                 entry = None
                 if record.value is not None:
                     qos, expires_ms = retained_terms(record.headers)
-                    size = _size(topic_name, record.value, record.headers)
+                    size = size_of(topic_name, record.value, record.headers)
                     entry = Entry(record.offset, qos, size, expires_ms)
                 self._store(topic_name, entry)
 
 
-def _size(
+def size_of(
     topic_name: bytes, payload: bytes, headers: Sequence[tuple[str, bytes | None]]
 ) -> int:
     """Return the bytes that a retained message counts as."""

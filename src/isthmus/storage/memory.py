@@ -2,8 +2,7 @@
 
 For tests, for log topics nobody needs to keep, and as the shortest telling of the contract in
 log.py: read it first. There is nothing less safe than memory to wait for, so a record is
-durable as soon as it is written. Not here: limits on size. Retention is not part of this
-engine.
+durable as soon as it is written. Of retention there is `retention.bytes`, by whole batches.
 """
 
 from __future__ import annotations
@@ -105,6 +104,7 @@ class MemoryPartition:
                 self._ends.append(batch.next_offset)
                 self.size_bytes += batch.size
                 self.end_offset = batch.next_offset
+        self._retain()
         for aborted in self.producers.aborted:
             self._aborted.append(aborted)
         self.producers.settle()
@@ -115,6 +115,23 @@ class MemoryPartition:
             if ticket is not None and ticket.wants_durable:
                 ticket.durable()
         self._wake()
+
+    def _retain(self) -> None:
+        """Drop the oldest batches of what is more than `retention.bytes`, not the newest."""
+        left = self.size_bytes - self.config.retention_bytes
+        if left <= 0 or self.config.retention_bytes < 0 or not self.config.deletes:
+            return
+        for batch in self._batches[:-1]:
+            if left <= 0:
+                break
+            left -= batch.size
+            self.start_offset = batch.next_offset
+        self._drop_before_start()
+
+    def _drop_before_start(self) -> None:
+        gone = bisect_right(self._ends, self.start_offset)
+        self.size_bytes -= sum(batch.size for batch in self._batches[:gone])
+        del self._batches[:gone], self._ends[:gone]
 
     def read(
         self,
@@ -173,9 +190,7 @@ class MemoryPartition:
         except IsthmusError as error:
             done(error.with_traceback(None))
             return
-        gone = bisect_right(self._ends, self.start_offset)
-        self.size_bytes -= sum(batch.size for batch in self._batches[:gone])
-        del self._batches[:gone], self._ends[:gone]
+        self._drop_before_start()
         self._wake()
         done(None)
 

@@ -164,6 +164,7 @@ class Shore:
             self.runtime,
             self.log,
             RouteTable(routes),
+            MemoryLog(self.runtime),
             partitions_default=2,
             retained_max=retained_max,
             retained_bytes_max=retained_bytes_max,

@@ -211,8 +211,11 @@ def mqtt_shore(broker: Broker, settings: MqttSettings, lines: Sparing) -> MqttSh
     clients = Clients(
         broker,
         queue_length_max=settings.queue_length_max,
+        queue_policy=settings.queue_policy,
+        queue_qos_0=settings.queue_qos_0,
         output_bytes_max=settings.output_bytes_max,
         subscriptions_max=settings.subscriptions_per_session_max,
+        sessions_max=settings.sessions_max,
         will_grace_s=settings.will_grace_s,
         redirected=kind and kind("clients are sent elsewhere", settings.server_reference),
     )

@@ -42,6 +42,15 @@ class MqttSettings(MqttLimits, frozen=True, kw_only=True):
     queue_length_max: Annotated[int, Meta(ge=0)] = 1_000_000
     """Deliveries that wait for one session; more are dropped and counted."""
 
+    queue_policy: Literal["newest", "oldest", "disconnect"] = "newest"
+    """What is dropped of them; `disconnect`: the newest, and the client is disconnected."""
+
+    queue_qos_0: bool = True
+    """Whether deliveries at QoS 0 wait for a connected client that is slow."""
+
+    sessions_max: Annotated[int, Meta(ge=1)] = 1_000_000
+    """Sessions kept at one time, with and without a connection."""
+
     output_bytes_max: Annotated[int, Meta(ge=65_536)] = 4_194_304
     """Bytes kept in memory for one slow connection; above it deliveries wait in the log."""
 

@@ -15,13 +15,14 @@ from isthmus.broker.greetings import Greetings
 from isthmus.broker.identity import CERTIFICATE, Principal
 from isthmus.broker.passwords import USERS
 from isthmus.broker.session_recovery import recover
-from isthmus.broker.sessions import SessionTable
+from isthmus.broker.sessions import SessionTable, end_connection
 from isthmus.broker.subscriptions import Subscription
 from isthmus.broker.traces import Traces
 from isthmus.errors import (
     AuthenticationMethodUnknown,
     IdentifiersNotSupported,
     NotAuthorized,
+    QuotaExceeded,
     SharedNotSupported,
     TooLarge,
     TopicInvalid,
@@ -29,6 +30,7 @@ from isthmus.errors import (
     WildcardsNotSupported,
 )
 from isthmus.mqtt.control import NO_LOCAL
+from isthmus.mqtt.delivery import SessionLimits
 from isthmus.mqtt.handshake import Offer, Terms, agree, fits
 from isthmus.mqtt.opening import Opening
 from isthmus.mqtt.packets import (
@@ -74,8 +76,11 @@ class Clients:
         broker: Broker,
         *,
         queue_length_max: int,
+        queue_policy: str,
+        queue_qos_0: bool,
         output_bytes_max: int,
         subscriptions_max: int,
+        sessions_max: int,
         will_grace_s: int,
         redirected: Redirected | None = None,
     ) -> None:
@@ -91,6 +96,14 @@ class Clients:
         self._redirected = redirected
         self._subscriptions_max = subscriptions_max
         self.greetings = Greetings(broker, queue_length_max)
+        self._overflowing: dict[Session, None] = {}  # to be disconnected in this turn
+        limits = SessionLimits(
+            queue_length_max,
+            output_bytes_max,
+            queue_policy,
+            queue_qos_0=queue_qos_0,
+            overflowed=self._overflowed,
+        )
         self.sessions = SessionTable(
             broker.runtime,
             broker.deadlines,
@@ -98,10 +111,10 @@ class Clients:
             broker.session_log.note,
             self._ended,
             broker.recalls.recall,
-            queue_length_max,
-            output_bytes_max,
+            limits,
             broker.traffic,
-            will_grace_s,
+            sessions_max=sessions_max,
+            will_grace_s=will_grace_s,
         )
         ungreeted = recover(broker, self.sessions)
         broker.session_log.start()
@@ -158,6 +171,9 @@ class Clients:
             return
         if self.sessions.owner_of(terms.client_id) not in ("", principal.user):
             connection.close(NotAuthorized("the session of this client id is another user's"))
+            return
+        if not self.sessions.has_room(terms.client_id):
+            connection.close(QuotaExceeded("the server has as many sessions as it keeps"))
             return
         entry, present = self.sessions.connect(terms, connection, principal)
         session = entry.session
@@ -226,6 +242,17 @@ class Clients:
     def lost(self, entry: SessionEntry, connection: Connection) -> None:
         """A connection ends without the client's DISCONNECT: its will is due [MQTT-3.1.2-8]."""
         self.sessions.disconnect(entry, connection, with_will=True)
+
+    def _overflowed(self, session: Session) -> None:
+        """More waits for a session than may: its connection ends, once the turn is over."""
+        if not self._overflowing:
+            self.runtime.defer(self._end_overflowing)
+        self._overflowing[session] = None
+
+    def _end_overflowing(self) -> None:
+        overflowing, self._overflowing = self._overflowing, {}
+        for session in overflowing:
+            end_connection(session, QuotaExceeded("more deliveries wait than may"))
 
     def _disconnect(
         self, entry: SessionEntry, connection: Connection, packet: Disconnect

@@ -66,7 +66,10 @@ class SessionView(Struct, frozen=True, kw_only=True):
     in_flight: int
     """Deliveries at QoS 1 and 2 that the client has not acknowledged."""
     dropped: int
-    """Deliveries that were given up: no room in the queue, expired, or gone from the log."""
+    """Deliveries that were given up."""
+    dropped_by_reason: dict[str, int]
+    """Why: no room in the `queue`, `expired` while they waited, `too_large` for the client,
+    `gone` from the log, or at QoS 0 while the client was `offline`."""
 
 
 class ClientView(SessionView, frozen=True, kw_only=True):
@@ -233,7 +236,8 @@ class Inspection:
             "subscriptions": len(self._broker.subscriptions.of(session)),
             "queued": session.queue.length,
             "in_flight": len(session.inflight),
-            "dropped": session.dropped,
+            "dropped": session.dropped.total,
+            "dropped_by_reason": session.dropped.by_reason(),
         }
 
     def kick(self, client_id: str) -> bool:

@@ -17,7 +17,7 @@ from isthmus.broker.retained import RETAINED_LOG_TOPIC
 from isthmus.broker.sessions import end_connection
 from isthmus.broker.volatile import VOLATILE_LOG_TOPIC
 from isthmus.errors import StorageError
-from isthmus.mqtt.session import NOT_YET
+from isthmus.mqtt.session import EXPIRED, NOT_YET
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +47,7 @@ class Recalls:
     def recall(
         self, session: Session, partition: Any, offset: int, *, begun: bool = False
     ) -> Publish | None:
-        """Return the message of one record, or None if it is gone or has expired.
+        """Return the message of one record, None if it is gone, EXPIRED if it has expired.
 
         `begun`: it was sent before, so it no longer expires [MQTT-4.3.3-7]. NOT_YET: it takes
         the disk to read it, and the session goes on when it is there; or the disk cannot be
@@ -72,7 +72,8 @@ class Recalls:
             topic_name = self._destinations.topic_name_of(log_topic, record)
         if topic_name is None:
             return None
-        return publish_of(record, topic_name, self._runtime.now_ms(), 0, begun=begun)
+        publish = publish_of(record, topic_name, self._runtime.now_ms(), 0, begun=begun)
+        return EXPIRED if publish is None else publish
 
     def _go_on(self, session: Session) -> None:
         """What a session waited for has come from the disk."""

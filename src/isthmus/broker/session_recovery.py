@@ -41,6 +41,7 @@ from isthmus.broker.session_records import (
     will_key,
 )
 from isthmus.broker.subscriptions import Subscription
+from isthmus.mqtt.delivery import DROP_GONE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -215,7 +216,7 @@ class Recovery:
                 session.changed = True  # the place may soon hold another message
             delivery = delivery_of(partition, offset, terms, identifiers)
             if partition is None and delivery.qos == 1:
-                session.dropped += 1
+                session.drop(DROP_GONE, 1)
             else:
                 inflight[packet_id] = delivery
         places: dict[int, tuple[object, int]] = {}
@@ -243,7 +244,8 @@ class Recovery:
                 )
                 for offset in kept:
                     queue.push(partition, offset, qos, retain, identifiers)
-            session.dropped += last - first + 1 - len(kept)
+            if len(kept) <= last - first:
+                session.drop(DROP_GONE, last - first + 1 - len(kept))
         ends = [end for _, end in logged.parts]
         logged.pushed = queue.pushed = max(state.pushed, *ends, 0)
         if queue.pushed - queue.length != state.popped:  # not all of it is here again

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from isthmus.broker.timers import Deadline, Deadlines
     from isthmus.errors import IsthmusError
+    from isthmus.mqtt.delivery import SessionLimits
     from isthmus.mqtt.handshake import Offer, Terms
     from isthmus.mqtt.opening import Opening
     from isthmus.mqtt.packets import Auth, Publish, Will
@@ -104,9 +105,10 @@ class SessionTable:
         changed: Callable[[SessionEntry], None],
         ended: Callable[[Session], None],
         recall: Callable[..., Publish | None],
-        queue_length_max: int,
-        output_bytes_max: int,
+        limits: SessionLimits,
         traffic: Traffic,
+        *,
+        sessions_max: int,
         will_grace_s: int,
     ) -> None:
         """Make an empty table.
@@ -121,9 +123,9 @@ class SessionTable:
         self._changed = changed
         self._ended = ended
         self._recall = recall
-        self._queue_length_max = queue_length_max
-        self._output_bytes_max = output_bytes_max
+        self._limits = limits
         self._traffic = traffic
+        self._sessions_max = sessions_max
         self.connected = 0  # of the entries
         self.expired = 0  # sessions whose time was over
         self._will_grace_ms = will_grace_s * 1000
@@ -162,6 +164,10 @@ class SessionTable:
         self._changed(entry)
         return entry, present
 
+    def has_room(self, client_id: str) -> bool:
+        """Whether a client may have a session; who has one already may."""
+        return client_id in self.entries or len(self.entries) < self._sessions_max
+
     def owner_of(self, client_id: str) -> str:
         """Return the user whose session it is; empty: anybody's, or there is none."""
         entry = self.entries.get(client_id)
@@ -185,13 +191,7 @@ class SessionTable:
         return False
 
     def _add(self, client_id: str) -> SessionEntry:
-        session = Session(
-            client_id,
-            self._recall,
-            self._queue_length_max,
-            self._output_bytes_max,
-            self._traffic,
-        )
+        session = Session(client_id, self._recall, self._limits, self._traffic)
         entry = self.entries[client_id] = SessionEntry(session, self._begun)
         self._begun += 1
         session.owner = entry

@@ -3,6 +3,26 @@ cimport cython
 
 
 @cython.final
+cdef class SessionLimits:
+    cdef readonly Py_ssize_t queue_max
+    cdef public Py_ssize_t output_max
+    cdef readonly str queue_policy
+    cdef readonly bint queue_qos_0
+    cdef readonly object overflowed
+
+
+@cython.final
+cdef class Dropped:
+    cdef readonly long long queue
+    cdef readonly long long expired
+    cdef readonly long long too_large
+    cdef readonly long long gone
+    cdef readonly long long offline
+
+    cpdef add(self, int reason, long long count)
+
+
+@cython.final
 @cython.no_gc  # holds nothing that leads back to it; made and dropped with every QoS 1 message
 @cython.freelist(256)
 cdef class Delivery:

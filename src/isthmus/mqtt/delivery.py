@@ -11,10 +11,87 @@ The partition is opaque here: MQTT knows the log only as "the place this came fr
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from isthmus.mqtt.session import Session
 
 AWAIT_PUBACK = 1
 AWAIT_PUBREC = 2
 AWAIT_PUBCOMP = 3
+
+# Why a delivery is given up; see `Dropped`.
+DROP_QUEUE = 1
+DROP_EXPIRED = 2
+DROP_TOO_LARGE = 3
+DROP_GONE = 4
+DROP_OFFLINE = 5
+REASONS = ("queue", "expired", "too_large", "gone", "offline")
+
+
+class SessionLimits:
+    """How much may be on its way to a session; one object serves all sessions.
+
+    `queue_max` counts waiting deliveries. Beyond it `queue_policy` says what is dropped: the
+    `newest`, or the `oldest` that is not a retained message; with `disconnect` it is the
+    newest, and `overflowed(session)` is called if the session has a connection. Without
+    `queue_qos_0` a delivery at QoS 0 never waits. `output_max` is the number of bytes that may
+    wait in a session's output.
+    """
+
+    __slots__ = ("output_max", "overflowed", "queue_max", "queue_policy", "queue_qos_0")
+
+    def __init__(
+        self,
+        queue_max: int,
+        output_max: int,
+        queue_policy: str = "newest",
+        *,
+        queue_qos_0: bool = True,
+        overflowed: Callable[[Session], None] | None = None,
+    ) -> None:
+        self.queue_max = queue_max
+        self.output_max = output_max
+        self.queue_policy = queue_policy
+        self.queue_qos_0 = queue_qos_0
+        self.overflowed = overflowed
+
+
+class Dropped:
+    """Deliveries that a session's client never got, counted by the reason."""
+
+    __slots__ = REASONS
+
+    def __init__(self) -> None:
+        self.queue = 0  # more waited than may wait
+        self.expired = 0  # while they waited
+        self.too_large = 0  # for the client's Maximum Packet Size
+        self.gone = 0  # from the log, while they waited
+        self.offline = 0  # QoS 0, which does not wait for an absent client
+
+    def add(self, reason: int, count: int) -> None:
+        """Count some more."""
+        if reason == DROP_QUEUE:
+            self.queue += count
+        elif reason == DROP_EXPIRED:
+            self.expired += count
+        elif reason == DROP_TOO_LARGE:
+            self.too_large += count
+        elif reason == DROP_GONE:
+            self.gone += count
+        else:
+            self.offline += count
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.queue + self.expired + self.too_large + self.gone + self.offline
+
+    def by_reason(self) -> dict[str, int]:
+        """Return the counters by their names."""
+        return {name: getattr(self, name) for name in REASONS}
 
 
 class Delivery:

@@ -1,7 +1,7 @@
 # C types of session.py; the code is there.
 cimport cython
 
-from isthmus.mqtt.delivery cimport Delivery, DeliveryQueue, Run
+from isthmus.mqtt.delivery cimport Delivery, DeliveryQueue, Dropped, Run, SessionLimits
 from isthmus.mqtt.incoming cimport Incoming
 from isthmus.mqtt.packets cimport Ack, Publish
 from isthmus.mqtt.traffic cimport Traffic
@@ -22,11 +22,10 @@ cdef class Session:
     cdef readonly dict inflight
     cdef readonly DeliveryQueue queue
     cdef readonly Incoming incoming
-    cdef public long long dropped
+    cdef Dropped _dropped
     cdef object _owed
     cdef object _recall
-    cdef Py_ssize_t _queue_max
-    cdef Py_ssize_t _output_max
+    cdef SessionLimits _limits
     cdef Traffic _traffic
     cdef Py_ssize_t _window
     cdef Py_ssize_t _packet_size_max
@@ -46,7 +45,6 @@ cdef class Session:
     @cython.locals(asked=long)
     cpdef acknowledge(self, long attachment, int packet_id, int qos, int reason, str text=*)
     cdef _write_ack(self, int kind, int packet_id, int reason)
-    cdef void _drop(self, Py_ssize_t count) noexcept
     cdef _answer_publish(self, int kind, int packet_id, int reason, str text)
     cdef bint _takes(self, Py_ssize_t size) noexcept
     cpdef bint forget(self, int packet_id) except -1
@@ -56,9 +54,14 @@ cdef class Session:
     cpdef receive_ack(self, Ack ack)
     cpdef deliver(self, Publish publish, int qos, bint retain, bytes identifiers,
                   object partition, long long offset)
+    @cython.locals(queue=DeliveryQueue, limits=SessionLimits)
+    cdef bint _may_wait(self, int qos) except -1
+    cpdef drop(self, int reason, long long count)
     cpdef bint waiting(self) noexcept
     @cython.locals(queue=DeliveryQueue, run=Run, publish=Publish, offset="long long")
     cpdef drain(self)
+    @cython.locals(packet_id=int)
+    cdef bint _send_owed(self) except -1
     @cython.locals(delivery=Delivery, publish=Publish)
     cdef bint _send_again(self, int packet_id) except -1
     @cython.locals(packet_id=int)

@@ -26,8 +26,14 @@ from isthmus.mqtt.codec import encode, encode_ack, encode_properties, encode_pub
 from isthmus.mqtt.delivery import (
     AWAIT_PUBACK,
     AWAIT_PUBCOMP,
+    DROP_EXPIRED,
+    DROP_GONE,
+    DROP_OFFLINE,
+    DROP_QUEUE,
+    DROP_TOO_LARGE,
     Delivery,
     DeliveryQueue,
+    Dropped,
 )
 from isthmus.mqtt.incoming import ANSWERED, Incoming
 from isthmus.mqtt.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Publish
@@ -38,6 +44,7 @@ from isthmus.wire.buffer import WriteBuffer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from isthmus.mqtt.delivery import SessionLimits
     from isthmus.mqtt.handshake import Terms
     from isthmus.mqtt.traffic import Traffic
 
@@ -46,6 +53,7 @@ OVERHEAD_MAX = 13  # fixed header of 5, lengths of topic and properties 2 and 4,
 ALIAS_BYTES = 3  # of a topic alias, as a property
 
 NOT_YET = Publish(b"", b"")  # what `recall` returns for a message that takes time to get
+EXPIRED = Publish(b"", b"")  # and for one that is there, and not to be sent any more
 
 STEP_OUT = 1  # a delivery at QoS 2 went on
 STEP_IN = 2  # a packet id of the client was taken or released: must become durable
@@ -56,12 +64,12 @@ class Session:
 
     __slots__ = (
         "_aliases",
+        "_dropped",
+        "_limits",
         "_maximum_qos",
-        "_output_max",
         "_owed",
         "_packet_size_max",
         "_problem_info",
-        "_queue_max",
         "_recall",
         "_retain_available",
         "_traffic",
@@ -70,7 +78,6 @@ class Session:
         "changed",
         "client_id",
         "connected",
-        "dropped",
         "incoming",
         "inflight",
         "next_packet_id",
@@ -91,18 +98,16 @@ class Session:
         self,
         client_id: str,
         recall: Callable[..., Publish | None],
-        queue_max: int,
-        output_max: int,
+        limits: SessionLimits,
         traffic: Traffic,
     ) -> None:
         """Make an empty session.
 
-        `recall(session, partition, offset)` returns the message kept there, or None where it
-        is gone or has expired; with `begun=True` it has been sent before, and does not expire
-        any more. For one that takes time to get it returns NOT_YET, and sets `recalling` until
-        it is there; then the owner calls `drain`.
-        `queue_max` counts waiting messages, `output_max` the bytes that may wait in `output`.
-        `traffic` counts for all sessions of the server.
+        `recall(session, partition, offset)` returns the message kept there, None where it is
+        gone, EXPIRED where it has expired; with `begun=True` it has been sent before, and does
+        not expire any more. For one that takes time to get it returns NOT_YET, and sets
+        `recalling` until it is there; then the owner calls `drain`. `traffic` counts for all
+        sessions of the server.
         """
         self.client_id = client_id
         self.owner: object = None  # whatever the floor above keeps with the session
@@ -115,11 +120,10 @@ class Session:
         self.output = WriteBuffer()
         self.inflight: dict[int, Delivery] = {}
         self.queue = DeliveryQueue()
-        self.dropped = 0
+        self._dropped: Dropped | None = None  # None: none
         self._owed: OrderedDict[int, None] = OrderedDict()  # in flight, to be sent again
         self._recall = recall
-        self._queue_max = queue_max
-        self._output_max = output_max
+        self._limits = limits
         self._traffic = traffic
         self._window = 65535
         self._packet_size_max = 0
@@ -162,7 +166,9 @@ class Session:
         self.transmit = None
         self._aliases = None
         self.output.clear()
-        self._drop(self.queue.drop_qos_0())
+        forgotten = self.queue.drop_qos_0()
+        if forgotten:
+            self.drop(DROP_OFFLINE, forgotten)
 
     def resume(self) -> None:
         """Send again what was in flight, in its order, then what waits [MQTT-4.6.0-1].
@@ -367,15 +373,45 @@ class Session:
             self.connected
             and not self.paused
             and not self.waiting()
-            and self.output.size < self._output_max
+            and self.output.size < self._limits.output_max
             and (qos == 0 or len(self.inflight) < self._window)
         ):
             self._send(publish, qos, retain, identifiers, partition, offset)
-        elif (qos == 0 and not self.connected) or self.queue.length >= self._queue_max:
-            self._drop(1)
-        else:
+        elif self._may_wait(qos):
             self.changed = True
             self.queue.push(partition, offset, qos, retain, identifiers)
+
+    def _may_wait(self, qos: int) -> bool:
+        """Say whether a delivery may join the queue; what is dropped is counted."""
+        limits = self._limits
+        queue = self.queue
+        if qos == 0 and not self.connected:
+            self.drop(DROP_OFFLINE, 1)
+            return False
+        if queue.length < limits.queue_max and (qos > 0 or limits.queue_qos_0):
+            return True
+        self.drop(DROP_QUEUE, 1)
+        if qos == 0 and not limits.queue_qos_0:
+            return False
+        if limits.queue_policy == "oldest" and queue.length and not queue.head().retain:
+            queue.pop()
+            return True
+        if limits.queue_policy == "disconnect" and self.connected:
+            assert limits.overflowed is not None
+            limits.overflowed(self)
+        return False
+
+    def drop(self, reason: int, count: int) -> None:
+        """Deliveries are given up; see `Dropped` for the reasons."""
+        if self._dropped is None:
+            self._dropped = Dropped()
+        self._dropped.add(reason, count)
+        self._traffic.dropped += count
+
+    @property
+    def dropped(self) -> Dropped:
+        """What the session's client never got, since the server started."""
+        return Dropped() if self._dropped is None else self._dropped
 
     def waiting(self) -> bool:
         """Say whether anything is to be sent as soon as there is room."""
@@ -383,21 +419,12 @@ class Session:
 
     def drain(self) -> None:
         """Send what waits, as far as the window and the connection take it."""
-        if self.recalling:
+        if self.recalling or not self._send_owed():
             return
-        while self._owed and self.connected and not self.paused:
-            if self.output.size >= self._output_max:
-                return
-            if len(self.inflight) - len(self._owed) >= self._window:
-                return
-            packet_id = next(iter(self._owed))
-            if not self._send_again(packet_id):
-                return
-            del self._owed[packet_id]
         queue = self.queue
         while queue.length and self.connected and not self.paused:
             run = queue.head()
-            if self.output.size >= self._output_max:
+            if self.output.size >= self._limits.output_max:
                 break
             if run.qos > 0 and len(self.inflight) >= self._window:
                 break
@@ -406,13 +433,29 @@ class Session:
             if publish is NOT_YET:
                 break
             if publish is None:
-                self._drop(1)
+                self.drop(DROP_GONE, 1)
+                self.changed = True
+            elif publish is EXPIRED:
+                self.drop(DROP_EXPIRED, 1)
                 self.changed = True
             else:
                 self._send(publish, run.qos, run.retain, run.identifiers, run.partition, offset)
             queue.pop()
         if self.refill is not None:
             self.refill(self)
+
+    def _send_owed(self) -> bool:
+        """Repeat what was in flight; False where some of it is still to come."""
+        while self._owed and self.connected and not self.paused:
+            if self.output.size >= self._limits.output_max:
+                return False
+            if len(self.inflight) - len(self._owed) >= self._window:
+                return False
+            packet_id = next(iter(self._owed))
+            if not self._send_again(packet_id):
+                return False
+            del self._owed[packet_id]
+        return True
 
     def _send_again(self, packet_id: int) -> bool:
         """Repeat a PUBLISH with its id [MQTT-4.4.0-1, MQTT-3.3.1-1]; False if it is to come.
@@ -429,7 +472,7 @@ class Session:
             publish, delivery.qos, delivery.retain, True, packet_id, delivery.identifiers
         ):
             return True
-        self._drop(1)
+        self.drop(DROP_GONE if publish is None else DROP_TOO_LARGE, 1)
         self._stepped()
         if delivery.qos == 2:
             delivery.state = AWAIT_PUBCOMP
@@ -449,7 +492,7 @@ class Session:
     ) -> None:
         if qos == 0:
             if not self._encode(publish, 0, retain, False, 0, identifiers):
-                self._drop(1)
+                self.drop(DROP_TOO_LARGE, 1)
             return
         packet_id = self._take_packet_id()
         if self._encode(publish, qos, retain, False, packet_id, identifiers):
@@ -458,7 +501,7 @@ class Session:
             if qos == 2:
                 self._stepped()
         else:
-            self._drop(1)
+            self.drop(DROP_TOO_LARGE, 1)
 
     def _take_packet_id(self) -> int:
         """Return a packet id that is not in use [MQTT-2.2.1-3]."""
@@ -511,11 +554,6 @@ class Session:
         traffic.publishes_sent += 1
         traffic.publish_bytes_sent += len(publish.payload)
         return True
-
-    def _drop(self, count: int) -> None:
-        """Deliveries are given up."""
-        self.dropped += count
-        self._traffic.dropped += count
 
     def _fits(self, topic: bytes, payload: bytes, qos: int, properties: bytes) -> bool:
         """Say whether a PUBLISH is within the client's limit."""

@@ -148,6 +148,9 @@ class Shore:
         now_ms: int = 1_700_000_000_000,
         redirected: Redirected | None = None,
         queue_length_max: int = 1000,
+        queue_policy: str = "newest",
+        queue_qos_0: bool = True,
+        sessions_max: int = 1000,
         retained_max: int = 100,
         retained_bytes_max: int = 1 << 30,
         will_grace_s: int = 30,
@@ -155,6 +158,7 @@ class Shore:
         self.routes = routes
         self.limits = {
             "queue_length_max": queue_length_max,
+            "queue_policy": queue_policy,
             "retained_max": retained_max,
             "will_grace_s": will_grace_s,
         }
@@ -172,6 +176,9 @@ class Shore:
         self.clients = Clients(
             self.broker,
             queue_length_max=queue_length_max,
+            queue_policy=queue_policy,
+            queue_qos_0=queue_qos_0,
+            sessions_max=sessions_max,
             output_bytes_max=output_max,
             subscriptions_max=10,
             will_grace_s=will_grace_s,

@@ -11,6 +11,7 @@ from isthmus.broker import inspection as inspecting
 from isthmus.broker.identity import Identity, Principal
 from isthmus.broker.inspection import CursorUnknown, Inspection, Page, Wanted
 from isthmus.errors import AdministrativeAction, StorageError
+from isthmus.mqtt.delivery import DROP_QUEUE
 from isthmus.mqtt.packets import Will
 
 if TYPE_CHECKING:
@@ -120,12 +121,19 @@ def test_one_session_connected_and_away() -> None:
     device = shore.client("device", expiry_s=100, receive_maximum=1)
     device.subscribe("a/#", 1)
     shore.client("p", 4).publish("a/b", b"x", 1, packet_id=1)
-    shore.clients.sessions.entries["device"].session.dropped = 3
+    shore.clients.sessions.entries["device"].session.drop(DROP_QUEUE, 3)
     view = session_of(inspection, "device")
     assert (view.connected, view.protocol, view.keep_alive_s) == (True, "5.0", 60)
     assert (view.address, view.port, view.listener, view.user) == ("127.0.0.1", 5000, "tcp", "")
     assert (view.connected_at_ms, view.disconnected_at_ms) == (began_ms, None)
     assert (view.subscriptions, view.in_flight, view.queued, view.dropped) == (1, 1, 0, 3)
+    assert view.dropped_by_reason == {
+        "queue": 3,
+        "expired": 0,
+        "too_large": 0,
+        "gone": 0,
+        "offline": 0,
+    }
     shore.runtime.advance(1000)
     device.lose()
     view = session_of(inspection, "device")

@@ -86,4 +86,4 @@ def test_what_only_fits_without_its_alias_goes_without_and_assigns_none() -> Non
     client = attached(packet_size_max=12)
     assert sent(client, b"name/1", b"name/1") == [(b"name/1", 0)] * 2
     assert sent(client, b"name/12") == []
-    assert client.session.dropped == 1
+    assert client.session.dropped.too_large == 1

@@ -6,6 +6,7 @@ import pytest
 
 from isthmus.errors import ReceiveMaximumExceeded, TopicAliasInvalid, UnexpectedPacket
 from isthmus.mqtt.codec import Decoder
+from isthmus.mqtt.delivery import SessionLimits
 from isthmus.mqtt.handshake import Terms
 from isthmus.mqtt.packets import (
     PUBACK,
@@ -19,7 +20,7 @@ from isthmus.mqtt.packets import (
     Suback,
 )
 from isthmus.mqtt.properties import TOPIC_ALIAS
-from isthmus.mqtt.session import NOT_YET, Session
+from isthmus.mqtt.session import EXPIRED, NOT_YET, Session
 from isthmus.mqtt.traffic import Traffic
 
 LOG = object()
@@ -29,12 +30,26 @@ class Client:
     """A session with the log it recalls from, and what its client has received."""
 
     def __init__(
-        self, version: int = 5, queue_max: int = 100, output_max: int = 1 << 20
+        self,
+        version: int = 5,
+        queue_max: int = 100,
+        output_max: int = 1 << 20,
+        queue_policy: str = "newest",
+        *,
+        queue_qos_0: bool = True,
     ) -> None:
         self.log: list[Publish | None] = []
         self.cold: set[int] = set()  # offsets that take time to read
         self.traffic = Traffic()
-        self.session = Session("c", self.recall, queue_max, output_max, self.traffic)
+        self.overflows = 0
+        limits = SessionLimits(
+            queue_max,
+            output_max,
+            queue_policy,
+            queue_qos_0=queue_qos_0,
+            overflowed=self.overflowed,
+        )
+        self.session = Session("c", self.recall, limits, self.traffic)
         self.version = version
 
     def recall(
@@ -46,6 +61,10 @@ class Client:
             session.recalling = True
             return NOT_YET
         return self.log[offset]
+
+    def overflowed(self, session: Session) -> None:
+        assert session is self.session
+        self.overflows += 1
 
     def attach(
         self, window: int = 65535, packet_size_max: int = 0, receive_max: int = 65535
@@ -188,7 +207,8 @@ def test_a_qos_2_id_whose_message_cannot_be_sent_again_is_released(lost: str) ->
     assert client.received() == [(PUBREL, 2, 0)]
     client.session.receive_ack(Ack(PUBCOMP, 2, 0x92))
     assert not client.session.inflight
-    assert client.session.dropped == 2
+    drops = client.session.dropped
+    assert (drops.gone, drops.too_large) == ((2, 0) if lost == "gone" else (0, 2))
 
 
 def test_the_window_holds_back_and_opens_in_order(client: Client) -> None:
@@ -208,7 +228,7 @@ def test_an_absent_client_finds_qos_1_and_2_waiting_and_no_qos_0(client: Client)
     client.deliver(b"zero", 0)
     client.deliver(b"one", 1)
     client.deliver(b"two", 2)
-    assert client.session.dropped == 1
+    assert client.session.dropped.offline == client.session.dropped.total == 1
     client.attach()
     assert [packet[0] for packet in client.received()] == [b"one", b"two"]
 
@@ -236,25 +256,111 @@ def test_output_is_bounded_and_the_rest_waits() -> None:
     assert got == list(range(100))
 
 
-def test_what_exceeds_the_queue_is_dropped_and_counted() -> None:
-    client = Client(queue_max=3)
+# --- what is dropped --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("policy", "kept"),
+    [("newest", b"\0\1\2"), ("oldest", b"\2\3\4"), ("disconnect", b"\0\1\2")],
+)
+def test_what_exceeds_the_queue_is_dropped_and_counted(policy: str, kept: bytes) -> None:
+    client = Client(queue_max=3, queue_policy=policy)
     client.attach()
     client.session.detach()
     for number in range(5):
         client.deliver(bytes([number]), 1)
-    assert client.session.dropped == 2
+    assert client.session.dropped.queue == client.session.dropped.total == 2
+    assert client.overflows == 0  # there is nobody to disconnect
+    queue = client.session.queue
+    assert (queue.pushed - queue.length, queue.length) == (
+        (2, 3) if policy == "oldest" else (0, 3)
+    )
     client.attach()
-    assert [packet[0] for packet in client.received()] == [b"\0", b"\1", b"\2"]
+    assert b"".join(packet[0] for packet in client.received()) == kept
 
 
-def test_a_message_that_is_gone_from_the_log_is_skipped_and_counted(client: Client) -> None:
+def test_a_connection_whose_queue_is_full_is_to_be_ended() -> None:
+    client = Client(queue_max=2, queue_policy="disconnect")
+    client.attach(window=1)
+    for number in range(5):
+        assert client.overflows == max(0, number - 3)
+        client.deliver(bytes([number]), 1)
+    assert client.overflows == client.session.dropped.queue == 2
+
+
+@pytest.mark.parametrize("policy", ["newest", "oldest", "disconnect"])
+def test_no_message_waits_where_none_may(policy: str) -> None:
+    client = Client(queue_max=0, queue_policy=policy)
+    client.attach(window=1)
+    client.deliver(b"one", 1)
+    client.deliver(b"two", 1)
+    assert client.session.queue.length == 0
+    assert client.session.dropped.queue == 1
+
+
+def test_the_oldest_retained_message_is_not_dropped_for_newer_ones() -> None:
+    client = Client(queue_max=2, queue_policy="oldest")
+    client.attach(window=1)
+    client.log = [Publish(b"t", b"in flight", 1), Publish(b"t", b"retained", 1)]
+    client.session.deliver(client.log[0], 1, False, b"", LOG, 0)
+    client.session.queue.push(LOG, 1, 1, True, b"")
+    for payload in (b"a", b"b"):
+        client.deliver(payload, 1)
+    assert client.session.dropped.queue == 1
+    client.session.receive_ack(Ack(PUBACK, 1))
+    client.session.receive_ack(Ack(PUBACK, 2))
+    assert [packet[0] for packet in client.received()] == [b"in flight", b"retained", b"a"]
+
+
+def test_the_oldest_may_be_on_its_way_from_the_disk_when_it_is_dropped() -> None:
+    client = Client(queue_max=2, queue_policy="oldest")
+    client.attach()
+    client.session.detach()
+    for number in range(2):
+        client.deliver(bytes([number]), 1)
+    client.cold = {0}
+    client.attach()
+    client.deliver(b"\2", 1)
+    client.session.recalling = False
+    client.session.drain()
+    assert [packet[0] for packet in client.received()] == [b"\1", b"\2"]
+
+
+@pytest.mark.parametrize("queue_qos_0", [True, False])
+def test_qos_0_waits_for_a_slow_client_where_it_may(*, queue_qos_0: bool) -> None:
+    client = Client(queue_qos_0=queue_qos_0)
+    client.attach()
+    client.session.paused = True
+    client.deliver(b"zero", 0)
+    client.deliver(b"one", 1)
+    client.session.paused = False
+    client.session.drain()
+    expected = [b"zero", b"one"] if queue_qos_0 else [b"one"]
+    assert [packet[0] for packet in client.received()] == expected
+    assert client.session.dropped.queue == client.session.dropped.total == 2 - len(expected)
+
+
+def test_what_waits_at_qos_0_is_forgotten_with_the_connection(client: Client) -> None:
+    client.session.paused = True
+    client.deliver(b"zero", 0)
+    client.deliver(b"one", 1)
+    client.session.detach()
+    assert client.session.dropped.offline == client.session.dropped.total == 1
+
+
+@pytest.mark.parametrize("lost", [None, EXPIRED])
+def test_a_message_that_is_not_to_be_had_is_skipped_and_counted(
+    client: Client, lost: Publish | None
+) -> None:
     client.session.detach()
     client.deliver(b"one", 1)
     client.deliver(b"two", 1)
-    client.log[0] = None
+    client.log[0] = lost
     client.attach()
     assert [packet[0] for packet in client.received()] == [b"two"]
-    assert client.session.dropped == 1
+    drops = client.session.dropped
+    assert (drops.gone, drops.expired) == ((1, 0) if lost is None else (0, 1))
+    assert drops.total == 1
 
 
 @pytest.mark.parametrize("size", range(80, 140))
@@ -264,7 +370,7 @@ def test_no_packet_is_larger_than_the_client_takes(size: int) -> None:
     client.deliver(bytes(size), 1)
     sent = len(client.session.output.view())
     assert sent <= 110
-    assert (sent == 0) == (client.session.dropped == 1)
+    assert (sent == 0) == (client.session.dropped.too_large == 1)
     assert sent > 0 or size + 8 > 110
 
 
@@ -443,7 +549,7 @@ def test_what_is_on_its_way_from_the_disk_holds_up_what_comes_after(client: Clie
         (b"2", 1, 3, False),
         (b"3", 0, 0, False),
     ]
-    assert client.session.dropped == 0
+    assert client.session.dropped.total == 0
 
 
 def test_what_is_sent_again_keeps_its_order_when_it_takes_time(client: Client) -> None:
@@ -491,4 +597,4 @@ def test_what_goes_over_the_connection_is_counted() -> None:
     assert traffic.publish_bytes_sent == 4
     session.answer(Suback(9, [0], None))
     assert traffic.packets_sent == 4
-    assert session.dropped == traffic.dropped == 1
+    assert session.dropped.queue == traffic.dropped == 1

@@ -86,7 +86,7 @@ def _block(properties: bytes, version: int) -> bytes:
 class Will:
     """The will of a CONNECT."""
 
-    topic_name: str
+    topic_name: str | bytes
     payload: bytes = b"gone"
     qos: int = 0
     retain: bool = False

@@ -62,7 +62,7 @@ BEFORE_5 = pytest.mark.parametrize("version", [3, 4])
 def test_what_comes_before_connect_ends_the_connection_unanswered(
     first: bytes, dial: Dial
 ) -> None:
-    """[MQTT-3.1.0-1, MQTT-3.14.0-1]"""
+    """[MQTT-3.1.0-1, MQTT-3.14.0-1; MQTT 3.1.1: MQTT-3.1.0-1]"""
     client = dial()
     client.send(first)
     assert client.rest() == []
@@ -70,7 +70,7 @@ def test_what_comes_before_connect_ends_the_connection_unanswered(
 
 @VERSIONS
 def test_a_second_connect_ends_the_connection(version: int, join: Join, unique: str) -> None:
-    """[MQTT-3.1.0-2, MQTT-3.2.0-2]"""
+    """[MQTT-3.1.0-2, MQTT-3.2.0-2; MQTT 3.1.1: MQTT-3.1.0-2]"""
     client = join(version=version)
     client.send(connect(unique, version=version))
     assert client.ended() == (0x82 if version == 5 else None)
@@ -104,10 +104,17 @@ def test_connack_is_the_first_answer_whatever_comes_with_connect(
     assert [answer.kind for answer in client.rest()] == kinds
 
 
-def test_packets_may_follow_connect_without_waiting(dial: Dial, unique: str) -> None:
-    """[MQTT-3.2.0-1]"""
-    client = dial()
-    client.send(connect(unique), subscribe(1, (unique, 0)), publish(unique, b"x"))
+@VERSIONS
+def test_packets_may_follow_connect_without_waiting(
+    version: int, dial: Dial, unique: str
+) -> None:
+    """[MQTT-3.2.0-1, MQTT-3.1.4-5; MQTT 3.1.1: MQTT-3.2.0-1, MQTT-3.1.4-4]"""
+    client = dial(version)
+    client.send(
+        connect(unique, version=version),
+        subscribe(1, (unique, 0), version=version),
+        publish(unique, b"x", version=version),
+    )
     assert client.expect(CONNACK).reason == 0
     assert client.expect(SUBACK).reasons == (0,)
     assert client.message().payload == b"x"
@@ -123,7 +130,8 @@ def test_packets_may_follow_connect_without_waiting(dial: Dial, unique: str) -> 
 def test_an_unknown_protocol_is_refused_in_the_version_nearest_to_it(
     name: str, level: int, answer: int, dial: Dial
 ) -> None:
-    """[MQTT-3.1.2-1, MQTT-3.1.2-2, MQTT-3.2.2-7]"""
+    """[MQTT-3.1.2-1, MQTT-3.1.2-2, MQTT-3.2.2-7; MQTT 3.1.1: MQTT-3.1.2-1, MQTT-3.1.2-2,
+    MQTT-3.2.2-5]"""
     client = dial(5 if level >= 5 else 4)
     block = b"\0" if level >= 5 else b""
     head = text(name) + bytes([level, 2]) + uint16(0)
@@ -141,7 +149,8 @@ def test_an_unknown_protocol_is_refused_in_the_version_nearest_to_it(
 def test_impossible_connect_flags_end_the_connection(
     version: int, flags: int, dial: Dial
 ) -> None:
-    """[MQTT-3.1.2-3, MQTT-3.1.2-11, MQTT-3.1.2-12, MQTT-3.1.2-13]"""
+    """[MQTT-3.1.2-3, MQTT-3.1.2-11, MQTT-3.1.2-12, MQTT-3.1.2-13, MQTT-3.1.4-1; MQTT 3.1.1:
+    MQTT-3.1.2-3, MQTT-3.1.2-11, MQTT-3.1.2-13, MQTT-3.1.2-14, MQTT-3.1.2-15, MQTT-3.1.4-1]"""
     client = dial(version)
     block = b"\0" if version == 5 else b""
     will = block + text("w") + text("gone") if flags & 0x04 else b""
@@ -154,13 +163,16 @@ def test_impossible_connect_flags_end_the_connection(
 
 
 @pytest.mark.parametrize("client_id", [b"\xff", b"\xed\xa0\x80", b"a\0b", b"\xc0\x80"])
+@VERSIONS
 def test_a_client_id_that_is_not_utf_8_ends_the_connection(
-    client_id: bytes, dial: Dial
+    version: int, client_id: bytes, dial: Dial
 ) -> None:
-    """[MQTT-1.5.4-1, MQTT-1.5.4-2, MQTT-3.1.3-4]"""
-    client = dial()
-    client.send(connect(client_id))
-    assert client.expect(CONNACK).reason == 0x81
+    """[MQTT-1.5.4-1, MQTT-1.5.4-2, MQTT-3.1.3-4; MQTT 3.1.1: MQTT-1.5.3-1, MQTT-1.5.3-2,
+    MQTT-3.1.3-4]"""
+    client = dial(version)
+    client.send(connect(client_id, version=version))
+    if version == 5:
+        assert client.expect(CONNACK).reason == 0x81
     assert client.rest() == []
 
 
@@ -178,13 +190,14 @@ def test_a_client_id_that_is_not_utf_8_ends_the_connection(
 )
 @VERSIONS
 def test_client_ids_of_every_kind_are_taken(client_id: str, version: int, join: Join) -> None:
-    """[MQTT-3.1.3-5, MQTT-1.5.4-3]"""
+    """[MQTT-3.1.3-5, MQTT-1.5.4-3; MQTT 3.1.1: MQTT-3.1.3-5, MQTT-1.5.3-3]"""
     join(client_id, version).leave()
 
 
-def test_a_byte_order_mark_is_part_of_a_name(join: Join, unique: str) -> None:
-    """[MQTT-1.5.4-3]"""
-    client = join()
+@VERSIONS
+def test_a_byte_order_mark_is_part_of_a_name(version: int, join: Join, unique: str) -> None:
+    """[MQTT-1.5.4-3; MQTT 3.1.1: MQTT-1.5.3-3]"""
+    client = join(version=version)
     client.subscribe(f"{unique}/\ufeffx")
     client.publish(f"{unique}/x", b"without")
     client.publish(f"{unique}/\ufeffx", b"with")
@@ -213,12 +226,19 @@ def test_a_client_with_an_id_is_assigned_none(dial: Dial, unique: str) -> None:
 
 
 def test_in_3_1_1_a_session_to_keep_needs_an_id(dial: Dial) -> None:
-    """[MQTT 3.1.1: MQTT-3.1.3-7, MQTT-3.1.3-8]"""
+    """[MQTT 3.1.1: MQTT-3.1.3-7, MQTT-3.1.3-8, MQTT-3.1.3-9, MQTT-3.2.2-5]"""
     client = dial(4)
     client.send(connect("", version=4, clean=False))
     assert client.expect(CONNACK).reasons == (2,)
     assert client.rest() == []
-    assert dial(4).open("", clean=True).reason == 0
+
+
+def test_clients_without_an_id_do_not_share_one(dial: Dial) -> None:
+    """[MQTT-3.2.2-16; MQTT 3.1.1: MQTT-3.1.3-6]"""
+    clients = [dial(version) for version in (4, 4, 5, 5)]
+    for client in clients:
+        assert client.open("").reason == 0
+    assert [client.settled() for client in clients] == [[]] * 4
 
 
 def test_an_authentication_method_is_refused(dial: Dial, unique: str) -> None:
@@ -241,15 +261,21 @@ def test_what_follows_a_refused_connect_is_not_done(
     assert watcher.settled() == []
 
 
-@pytest.mark.parametrize("topic_name", ["", "a/+", "a/#"], ids=["empty", "plus", "hash"])
+@pytest.mark.parametrize(
+    ("topic_name", "reason"),
+    [("", 0x82), ("a/+", 0x90), ("a/#", 0x90), (b"\xff", 0x81), (b"a\0b", 0x81)],
+    ids=["empty", "plus", "hash", "not UTF-8", "U+0000"],
+)
 @VERSIONS
-def test_a_will_needs_a_topic_name(version: int, topic_name: str, dial: Dial) -> None:
-    """[MQTT-3.1.3-11, MQTT-4.7.0-1, MQTT-4.7.3-1]"""
+def test_a_will_needs_a_topic_name(
+    version: int, topic_name: str | bytes, reason: int, dial: Dial
+) -> None:
+    """[MQTT-3.1.3-11, MQTT-4.7.0-1, MQTT-4.7.3-1; MQTT 3.1.1: MQTT-3.1.3-10, MQTT-4.7.1-1,
+    MQTT-4.7.3-1]"""
     client = dial(version)
     client.send(connect("c", version=version, will=Will(topic_name)))
     reasons = [one.reason for one in client.rest() if isinstance(one, Answer)]
-    wanted = 0x82 if topic_name == "" else 0x90
-    assert reasons == ([wanted] if version == 5 else [])
+    assert reasons == ([reason] if version == 5 else [])
 
 
 @pytest.mark.parametrize(
@@ -316,11 +342,19 @@ def test_a_session_expiry_beyond_the_limit_is_told(dial: Dial, unique: str) -> N
 def test_silence_ends_the_connection_after_one_and_a_half_keep_alives(
     version: int, join: Join
 ) -> None:
-    """[MQTT-3.1.2-22; MQTT 3.1.1: MQTT-3.1.2-24]"""
+    """[MQTT-3.1.2-20, MQTT-3.1.2-22; MQTT 3.1.1: MQTT-3.1.2-23, MQTT-3.1.2-24]"""
     spoke_s = time.monotonic()
     client = join(version=version, keep_alive_s=1)
     assert client.ended() == (0x8D if version == 5 else None)
     assert time.monotonic() - spoke_s > 1.5 - TICK_S
+
+
+@VERSIONS
+def test_a_ping_is_answered(version: int, join: Join) -> None:
+    """[MQTT-3.12.4-1; MQTT 3.1.1: MQTT-3.12.4-1]"""
+    client = join(version=version)
+    client.send(packet(PINGREQ))
+    assert client.expect(PINGRESP).size == 2
 
 
 def test_any_packet_keeps_a_connection_alive(join: Join, unique: str) -> None:

@@ -106,9 +106,15 @@ def test_a_publish_against_the_rules_ends_the_connection_with_its_reason(
 def test_before_5_a_publish_against_the_rules_just_ends_the_connection(
     version: int, join: Join
 ) -> None:
-    """[MQTT 3.1.1: MQTT-3.3.1-4, MQTT-3.3.2-2, MQTT-4.8.0-1]"""
+    """[MQTT 3.1.1: MQTT-1.5.3-1, MQTT-1.5.3-2, MQTT-2.3.1-1, MQTT-3.3.1-2, MQTT-3.3.1-4,
+    MQTT-3.3.2-1, MQTT-3.3.2-2, MQTT-4.7.1-1, MQTT-4.7.3-1, MQTT-4.7.3-2, MQTT-4.8.0-1]"""
     for bad in (
         packet(PUBLISH, text("t") + uint16(1), flags=0x06),
+        packet(PUBLISH, text("t"), flags=0x08),
+        publish("t", b"", 1, 0, version=version),
+        publish("t", b"", 2, 0, version=version),
+        publish("a/#", b"", version=version),
+        publish(b"\xed\xa0\x80", b"", version=version),
         publish("a/+/b", b"", version=version),
         publish(b"a\0b", b"", version=version),
         publish("", b"", version=version),
@@ -123,7 +129,8 @@ def test_before_5_a_publish_against_the_rules_just_ends_the_connection(
 def test_a_publish_is_answered_as_its_quality_asks(
     version: int, qos: int, join: Join, unique: str
 ) -> None:
-    """[MQTT-3.3.4-1, MQTT-2.2.1-5, MQTT-4.3.1-1, MQTT-4.3.2-4, MQTT-4.3.3-8]"""
+    """[MQTT-3.3.4-1, MQTT-2.2.1-5, MQTT-4.3.1-1, MQTT-4.3.2-4, MQTT-4.3.3-8; MQTT 3.1.1:
+    MQTT-2.3.1-6, MQTT-3.3.4-1, MQTT-4.3.2-2, MQTT-4.3.3-2]"""
     client = join(version=version)
     client.send(publish(unique, b"x", qos, 513, version=version))
     answers = [(one.kind, one.packet_id) for one in client.settled()]  # type: ignore[union-attr]
@@ -133,11 +140,13 @@ def test_a_publish_is_answered_as_its_quality_asks(
 
 
 @pytest.mark.parametrize("qos", [1, 2])
+@VERSIONS
 def test_dup_and_retain_of_a_publish_are_not_those_of_its_delivery(
-    qos: int, join: Join, unique: str
+    version: int, qos: int, join: Join, unique: str
 ) -> None:
-    """[MQTT-3.3.1-3, MQTT-3.3.1-12, MQTT-4.3.2-2]"""
-    client = join()
+    """[MQTT-3.3.1-3, MQTT-3.3.1-12, MQTT-4.3.2-2, MQTT-4.3.3-2; MQTT 3.1.1: MQTT-3.3.1-3,
+    MQTT-3.3.1-9, MQTT-4.3.2-1, MQTT-4.3.3-1]"""
+    client = join(version=version)
     client.subscribe(unique, qos)
     client.publish(unique, b"x", qos, packet_id=7, dup=True, retain=True)
     message = client.message()
@@ -151,12 +160,13 @@ def test_dup_and_retain_of_a_publish_are_not_those_of_its_delivery(
 def test_a_delivery_has_the_lower_quality_of_publish_and_subscription(
     version: int, qos: int, granted: int, join: Join, unique: str
 ) -> None:
-    """[MQTT-3.8.4-8, MQTT-4.3.1-1, MQTT-4.3.2-1, MQTT-4.3.3-1; MQTT 3.1.1: MQTT-3.8.4-6]"""
+    """[MQTT-3.8.4-8, MQTT-4.3.1-1, MQTT-4.3.2-1, MQTT-4.3.3-1, MQTT-4.3.3-2; MQTT 3.1.1:
+    MQTT-2.3.1-5, MQTT-3.8.4-6, MQTT-4.3.1-1, MQTT-4.3.2-1, MQTT-4.3.3-1]"""
     subscriber, publisher = join(version=version), join(version=version)
     assert subscriber.subscribe(unique, granted).reasons == (granted,)
     publisher.publish(unique, b"x", qos)
     message = subscriber.message()
-    assert (message.payload, message.qos) == (b"x", min(qos, granted))
+    assert (message.payload, message.qos, message.dup) == (b"x", min(qos, granted), False)
     assert (message.packet_id != 0) == (message.qos > 0)
 
 
@@ -167,20 +177,24 @@ def test_a_delivery_has_the_lower_quality_of_publish_and_subscription(
     "topic_name",
     ["/", "//", "{}/", "/{}", "{}//x", " ", "{}/ü/☃", "{}/Ü", "{}/" + "x" * 65_000],
 )
-def test_topic_names_are_taken_as_they_are(topic_name: str, join: Join, unique: str) -> None:
-    """[MQTT-4.7.3-4, MQTT-3.3.2-3, MQTT-4.7.3-3]"""
+@VERSIONS
+def test_topic_names_are_taken_as_they_are(
+    version: int, topic_name: str, join: Join, unique: str
+) -> None:
+    """[MQTT-4.7.3-4, MQTT-3.3.2-3, MQTT-4.7.3-3; MQTT 3.1.1: MQTT-3.3.2-3, MQTT-4.7.3-4]"""
     name = topic_name.format(unique)
-    client = join()
+    client = join(version=version)
     client.subscribe(name)
     client.publish(name, b"x")
     message = client.message()
     assert (message.topic_name, message.payload) == (name, b"x")
 
 
-def test_the_longest_topic_name_is_taken(join: Join, unique: str) -> None:
-    """[MQTT-4.7.3-3]"""
+@VERSIONS
+def test_the_longest_topic_name_is_taken(version: int, join: Join, unique: str) -> None:
+    """[MQTT-4.7.3-3; MQTT 3.1.1: MQTT-4.7.3-3]"""
     name = unique + "y" * (65_535 - len(unique))
-    client = join()
+    client = join(version=version)
     client.subscribe(name)
     client.publish(name, b"x")
     assert client.message().topic_name == name
@@ -298,7 +312,7 @@ def test_a_payload_is_never_checked_against_its_format(join: Join, unique: str) 
 
 
 def test_every_alias_up_to_the_maximum_is_accepted(join: Join, unique: str) -> None:
-    """[MQTT-3.3.2-10]"""
+    """[MQTT-3.3.2-12]"""
     client = join()
     client.subscribe(f"{unique}/#")
     for alias in range(1, 65):
@@ -328,7 +342,7 @@ def test_an_alias_may_be_given_anew_and_is_not_passed_on(join: Join, unique: str
 def test_an_alias_out_of_range_or_unknown_ends_the_connection(
     alias: int, reason: int, join: Join
 ) -> None:
-    """[MQTT-3.3.2-8, MQTT-3.3.2-9]"""
+    """[MQTT-3.2.2-17, MQTT-3.3.2-8, MQTT-3.3.2-9]"""
     client = join()
     client.send(publish("" if alias == 9 else "t", properties=prop(TOPIC_ALIAS, alias)))
     assert client.ended() == reason

@@ -46,8 +46,8 @@ def resume(version: int) -> dict[str, object]:
 def test_a_qos_2_publish_is_taken_once_until_it_is_released(
     version: int, join: Join, unique: str
 ) -> None:
-    """[MQTT-4.3.3-8, MQTT-4.3.3-10, MQTT-4.3.3-11, MQTT-4.3.3-12, MQTT-3.3.1-3; MQTT 3.1.1:
-    MQTT-4.3.3-2]"""
+    """[MQTT-4.3.3-8, MQTT-4.3.3-10, MQTT-4.3.3-11, MQTT-4.3.3-12, MQTT-3.3.1-3, MQTT-4.1.0-1;
+    MQTT 3.1.1: MQTT-4.1.0-2, MQTT-4.3.3-2]"""
     watcher, client = join(version=version), join(version=version)
     watcher.subscribe(unique)
     for payload, dup in ((b"first", False), (b"second", True), (b"third", False)):
@@ -78,7 +78,8 @@ def test_three_qos_2_publishes_with_one_id_in_one_segment_are_one(
 def test_a_qos_2_exchange_goes_on_over_connections(
     version: int, join: Join, unique: str
 ) -> None:
-    """[MQTT-4.4.0-1, MQTT-4.3.3-10, MQTT-4.1.0-1]"""
+    """[MQTT-4.4.0-1, MQTT-4.3.3-10, MQTT-4.1.0-1; MQTT 3.1.1: MQTT-4.1.0-1, MQTT-4.3.3-2,
+    MQTT-4.4.0-1]"""
     watcher, client = join(), join(unique, version, **keep(version))
     watcher.subscribe(unique)
     client.send(publish(unique, b"x", 2, 9, version=version))
@@ -138,9 +139,12 @@ def test_a_refused_qos_2_id_is_free_again(join: Join, unique: str) -> None:
     assert watcher.payloads() == [b"x"]
 
 
-def test_a_qos_1_id_may_be_used_again_once_acknowledged(join: Join, unique: str) -> None:
-    """[MQTT-4.3.2-5, MQTT-3.3.1-3]"""
-    watcher, client = join(), join()
+@VERSIONS
+def test_a_qos_1_id_may_be_used_again_once_acknowledged(
+    version: int, join: Join, unique: str
+) -> None:
+    """[MQTT-4.3.2-5, MQTT-3.3.1-3; MQTT 3.1.1: MQTT-4.3.2-2]"""
+    watcher, client = join(), join(version=version)
     watcher.subscribe(unique)
     for payload in (b"a", b"b"):
         client.publish(unique, payload, 1, packet_id=9, dup=True)
@@ -187,13 +191,15 @@ def test_an_unknown_final_acknowledgement_is_ignored(
         packet(PUBACK, b"\0"),
     ],
 )
+@pytest.mark.parametrize("version", [4, 5])
 def test_acknowledgements_with_wrong_flags_or_length_are_malformed(
-    bad: bytes, join: Join
+    version: int, bad: bytes, join: Join
 ) -> None:
-    """[MQTT-2.1.3-1, MQTT-3.6.1-1, MQTT-4.13.1-1]"""
-    client = join()
+    """[MQTT-2.1.3-1, MQTT-3.6.1-1, MQTT-4.13.1-1; MQTT 3.1.1: MQTT-2.2.2-1, MQTT-2.2.2-2,
+    MQTT-3.6.1-1]"""
+    client = join(version=version)
     client.send(bad)
-    assert client.ended() == 0x81
+    assert client.ended() == (0x81 if version == 5 else None)
 
 
 @pytest.mark.parametrize("bad", [ack(PUBACK, 0), ack(PUBACK, 1, 0x92), ack(PUBREL, 1, 0x80)])
@@ -231,8 +237,9 @@ def test_who_asks_for_no_problem_information_gets_none_with_acknowledgements(
 def test_what_is_in_flight_comes_again_in_order_with_dup_and_its_ids(
     version: int, join: Join, unique: str
 ) -> None:
-    """[MQTT-4.4.0-1, MQTT-4.6.0-1, MQTT-3.3.1-1, MQTT-4.3.2-3, MQTT-4.3.3-3; MQTT 3.1.1:
-    MQTT-4.4.0-1, MQTT-4.6.0-1]"""
+    """[MQTT-4.4.0-1, MQTT-3.3.1-1, MQTT-4.3.2-3, MQTT-4.3.3-3, MQTT-4.5.0-2; MQTT 3.1.1:
+    MQTT-2.3.1-4, MQTT-3.3.1-1, MQTT-4.3.2-1, MQTT-4.3.3-1, MQTT-4.4.0-1, MQTT-4.5.0-2,
+    MQTT-4.6.0-1, MQTT-4.6.0-6]"""
     client, publisher = join(unique, version, **keep(version)), join()
     client.subscribe(unique, 2)
     for number in range(10):
@@ -254,7 +261,8 @@ def test_what_is_in_flight_comes_again_in_order_with_dup_and_its_ids(
 def test_the_second_half_of_a_qos_2_delivery_comes_again(
     version: int, join: Join, unique: str
 ) -> None:
-    """[MQTT-4.3.3-4, MQTT-4.3.3-5, MQTT-4.3.3-6, MQTT-4.4.0-1]"""
+    """[MQTT-4.3.3-4, MQTT-4.3.3-5, MQTT-4.3.3-6, MQTT-4.4.0-1; MQTT 3.1.1: MQTT-4.3.3-1,
+    MQTT-4.4.0-1]"""
     client, publisher = join(unique, version, **keep(version)), join()
     client.subscribe(unique, 2)
     publisher.publish(unique, b"x", 2)
@@ -315,11 +323,13 @@ def test_what_was_sent_comes_again_although_it_has_expired(
     assert again.properties == {MESSAGE_EXPIRY: [0]}
 
 
+@VERSIONS
 def test_packet_ids_are_not_zero_and_none_is_used_twice_at_a_time(
-    join: Join, unique: str
+    version: int, join: Join, unique: str
 ) -> None:
-    """[MQTT-2.2.1-4, MQTT-4.3.2-1, MQTT-4.3.3-1]"""
-    client = join()
+    """[MQTT-2.2.1-4, MQTT-4.3.2-1, MQTT-4.3.3-1; MQTT 3.1.1: MQTT-2.3.1-1, MQTT-2.3.1-4,
+    MQTT-4.3.2-1]"""
+    client = join(version=version)
     client.subscribe(unique, 1)
     held = set()
     for number in range(300):
@@ -333,15 +343,16 @@ def test_packet_ids_are_not_zero_and_none_is_used_twice_at_a_time(
 
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
+@VERSIONS
 def test_messages_of_a_topic_name_arrive_in_their_order(
-    qos: int, join: Join, unique: str
+    version: int, qos: int, join: Join, unique: str
 ) -> None:
     """[MQTT-4.6.0-5, MQTT-4.6.0-6; MQTT 3.1.1: MQTT-4.6.0-5, MQTT-4.6.0-6]"""
-    subscriber, publisher = join(), join()
+    subscriber, publisher = join(version=version), join(version=version)
     subscriber.subscribe(unique, qos)
     for number in range(200):
-        publisher.send(publish(unique, b"%d" % number, qos, number + 1))
-    publisher.send(publish(unique, b"end", qos, 999))
+        publisher.send(publish(unique, b"%d" % number, qos, number + 1, version=version))
+    publisher.send(publish(unique, b"end", qos, 999, version=version))
     got: list[bytes] = []
     while got[-1:] != [b"end"]:
         one = subscriber.receive()

@@ -25,7 +25,8 @@ IF_NEW, NEVER = 0x10, 0x20
 def test_the_last_retained_message_greets_a_subscriber(
     version: int, qos: int, join: Join, unique: str
 ) -> None:
-    """[MQTT-3.3.1-5, MQTT-3.3.1-9; MQTT 3.1.1: MQTT-3.3.1-5, MQTT-3.3.1-6, MQTT-3.3.1-8]"""
+    """[MQTT-3.3.1-5, MQTT-3.3.1-9; MQTT 3.1.1: MQTT-3.3.1-5, MQTT-3.3.1-6, MQTT-3.3.1-7,
+    MQTT-3.3.1-8]"""
     publisher, subscriber = join(version=version), join(version=version)
     publisher.publish(unique, b"old", 2 - qos, retain=True)
     publisher.publish(unique, b"new", qos, retain=True)
@@ -52,7 +53,7 @@ def test_a_retained_publish_counts_before_the_subscribe_behind_it(
 def test_an_empty_payload_removes_and_is_delivered_as_any_message(
     version: int, join: Join, unique: str
 ) -> None:
-    """[MQTT-3.3.1-6, MQTT-3.3.1-7; MQTT 3.1.1: MQTT-3.3.1-10, MQTT-3.3.1-11]"""
+    """[MQTT-3.3.1-6, MQTT-3.3.1-7; MQTT 3.1.1: MQTT-3.3.1-9, MQTT-3.3.1-10, MQTT-3.3.1-11]"""
     client = join(version=version)
     client.subscribe(unique, 1)
     for payload in (b"x", b"", b""):
@@ -67,9 +68,12 @@ def test_an_empty_payload_removes_and_is_delivered_as_any_message(
     assert later.messages() == []
 
 
-def test_a_publish_without_retain_leaves_what_is_retained(join: Join, unique: str) -> None:
+@VERSIONS
+def test_a_publish_without_retain_leaves_what_is_retained(
+    version: int, join: Join, unique: str
+) -> None:
     """[MQTT-3.3.1-8; MQTT 3.1.1: MQTT-3.3.1-12]"""
-    client = join()
+    client = join(version=version)
     client.publish(unique, b"kept", 1, retain=True)
     client.publish(unique, b"", 1)
     client.publish(unique, b"other", 0)
@@ -120,7 +124,7 @@ def test_subscribing_again_brings_retained_messages_again(
 
 
 def test_retained_messages_follow_each_filter_of_a_subscribe(join: Join, unique: str) -> None:
-    """[MQTT-3.8.4-5, MQTT-3.3.4-3]"""
+    """[MQTT-3.8.4-5, MQTT-3.3.4-3, MQTT-3.3.4-5]: a copy for each, with its identifier."""
     client = join()
     for level in "ab":
         user = prop(USER_PROPERTY, ("k", level))
@@ -160,14 +164,15 @@ def test_wildcards_find_retained_messages(
     }
 
 
-def test_a_retained_message_is_kept_within_its_session_of_no_client(
-    join: Join, unique: str
+@VERSIONS
+def test_a_retained_message_is_part_of_no_session(
+    version: int, join: Join, unique: str
 ) -> None:
-    """[MQTT-4.1.0-1, MQTT 5.0, 4.1: retained messages are no part of a session]"""
-    publisher = join(unique)
+    """[MQTT-4.1.0-1; MQTT 3.1.1: MQTT-3.1.2-7]"""
+    publisher = join(unique, version)
     publisher.publish(unique, b"x", 1, retain=True)
     publisher.leave()
-    join(unique, clean=True)
+    join(unique, version, clean=True)
     later = join()
     later.subscribe(unique)
     assert later.payloads() == [b"x"]

@@ -39,8 +39,9 @@ KEPT = prop(SESSION_EXPIRY, 3600)
 def test_a_session_is_present_until_a_clean_start(
     version: int, dial: Dial, unique: str
 ) -> None:
-    """[MQTT-3.1.2-4, MQTT-3.1.2-5, MQTT-3.1.2-6, MQTT-3.2.2-2, MQTT-3.2.2-3, MQTT-3.1.4-4;
-    MQTT 3.1.1: MQTT-3.1.2-4, MQTT-3.1.2-6, MQTT-3.2.2-1, MQTT-3.2.2-2, MQTT-3.2.2-3]"""
+    """[MQTT-3.1.2-4, MQTT-3.1.2-5, MQTT-3.1.2-6, MQTT-3.1.3-2, MQTT-3.2.2-2, MQTT-3.2.2-3,
+    MQTT-3.1.4-4; MQTT 3.1.1: MQTT-3.1.2-4, MQTT-3.1.2-6, MQTT-3.1.3-2, MQTT-3.1.4-3,
+    MQTT-3.2.2-1, MQTT-3.2.2-2, MQTT-3.2.2-3]"""
     options = {"properties": KEPT} if version == 5 else {}
     present = []
     for clean in (False, False, True, False, False):
@@ -53,7 +54,8 @@ def test_a_session_is_present_until_a_clean_start(
 
 @pytest.mark.parametrize("version", [4, 5])
 def test_subscriptions_are_part_of_the_session(version: int, join: Join, unique: str) -> None:
-    """[MQTT-3.1.2-4, MQTT-3.1.2-5, MQTT-4.5.0-1]"""
+    """[MQTT-3.1.2-4, MQTT-3.1.2-5, MQTT-4.5.0-1; MQTT 3.1.1: MQTT-3.1.2-4, MQTT-3.1.2-6,
+    MQTT-4.1.0-1, MQTT-4.5.0-1]"""
     options = {"properties": KEPT} if version == 5 else {}
     client = join(unique, version, clean=False, **options)
     client.subscribe(unique, 1)
@@ -78,14 +80,18 @@ def test_a_session_may_go_on_in_another_version(join: Join, unique: str) -> None
     assert (message.payload, message.dup) == (b"x", True)
 
 
-def test_qos_1_and_2_wait_for_an_absent_client_in_their_order(join: Join, unique: str) -> None:
-    """[MQTT-4.5.0-1, MQTT-3.1.2-23]"""
-    client, publisher = join(unique, properties=KEPT), join()
+@VERSIONS
+def test_qos_1_and_2_wait_for_an_absent_client_in_their_order(
+    version: int, join: Join, unique: str
+) -> None:
+    """[MQTT-4.5.0-1, MQTT-3.1.2-23; MQTT 3.1.1: MQTT-3.1.2-5, MQTT-4.5.0-1]"""
+    options = {"properties": KEPT} if version == 5 else {}
+    client, publisher = join(unique, version, clean=False, **options), join()
     client.subscribe(f"{unique}/#", 2)
     client.leave()
     for number in range(30):
         publisher.publish(f"{unique}/a", b"%d" % number, number % 3)
-    got = [message.payload for message in join(unique, clean=False).messages()]
+    got = [message.payload for message in join(unique, version, clean=False).messages()]
     assert [payload for payload in got if int(payload) % 3] == [
         b"%d" % number for number in range(30) if number % 3
     ]
@@ -215,7 +221,8 @@ def test_what_was_in_flight_goes_on_after_a_take_over(join: Join, unique: str) -
 
 @VERSIONS
 def test_nothing_after_disconnect_is_done(version: int, join: Join, unique: str) -> None:
-    """[MQTT-3.14.4-1, MQTT-3.14.4-2; MQTT 3.1.1: MQTT-3.14.4-2]"""
+    """[MQTT-3.14.4-1, MQTT-3.14.4-2; MQTT 3.1.1: MQTT-3.14.4-1, MQTT-3.14.4-2]: the server
+    closes, if the client does not."""
     watcher, client = join(), join(version=version)
     watcher.subscribe(unique)
     client.send(disconnect(), publish(unique, b"no", version=version), b"\xff\xff\xff")
@@ -230,6 +237,7 @@ def test_nothing_after_disconnect_is_done(version: int, join: Join, unique: str)
         (packet(DISCONNECT, b"\x8e\0"), 0x82),
         (packet(DISCONNECT, b"\0\0\0"), 0x81),
         (packet(15, b"\x18\0"), 0x82),
+        (packet(15, b"\x19\x04\x15\0\x01m", flags=1), 0x81),
         (packet(CONNACK, b"\0\0\0"), 0x82),
         (packet(0, b""), 0x81),
         (packet(12, b"x"), 0x81),
@@ -242,6 +250,7 @@ def test_nothing_after_disconnect_is_done(version: int, join: Join, unique: str)
         "reason of a server",
         "too long",
         "AUTH without method",
+        "AUTH with flags",
         "CONNACK",
         "type 0",
         "PINGREQ with body",
@@ -253,14 +262,30 @@ def test_nothing_after_disconnect_is_done(version: int, join: Join, unique: str)
 def test_a_broken_rule_is_told_before_the_connection_ends(
     bad: bytes, reason: int, join: Join
 ) -> None:
-    """[MQTT-3.14.1-1, MQTT-3.14.2-1, MQTT-4.13.1-1, MQTT-4.13.2-1, MQTT-2.1.3-1,
-    MQTT-1.5.5-1]"""
+    """[MQTT-3.14.1-1, MQTT-3.14.2-1, MQTT-3.15.1-1, MQTT-4.13.1-1, MQTT-4.13.2-1,
+    MQTT-2.1.3-1, MQTT-1.5.5-1]"""
     client = join()
     client.send(bad)
     last = client.rest()[-1]
     assert (last.kind, last.reason) == (DISCONNECT, reason)  # type: ignore[union-attr]
     assert last.properties[REASON_STRING] != [""]
     assert SESSION_EXPIRY not in last.properties  # [MQTT-3.14.2-2]
+
+
+def test_before_5_a_broken_rule_just_ends_the_connection(join: Join) -> None:
+    """[MQTT 3.1.1: MQTT-2.2.2-1, MQTT-2.2.2-2, MQTT-3.14.1-1, MQTT-4.8.0-1]"""
+    for bad in (
+        packet(DISCONNECT, b"", flags=1),
+        packet(DISCONNECT, b"\0"),
+        packet(15),
+        packet(CONNACK, b"\0\0"),
+        packet(12, b"", flags=1),
+        packet(12, b"x"),
+        b"\xc0\xff\xff\xff\xff\x01",
+    ):
+        client = join(version=4)
+        client.send(bad)
+        assert client.rest() == []
 
 
 def test_a_stopping_server_says_so(server: ServerProcess, join: Join) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.conformance.raw_client import (
     RECEIVE_MAXIMUM,
+    SESSION_EXPIRY,
     SUBSCRIPTION_ID,
     Answer,
     Message,
@@ -89,11 +90,37 @@ def test_a_subscribe_against_the_rules_ends_the_connection_with_its_reason(
     assert client.ended() == reason
 
 
+@pytest.mark.parametrize("version", [3, 4])
+def test_before_5_a_subscribe_against_the_rules_just_ends_the_connection(
+    version: int, join: Join
+) -> None:
+    """[MQTT 3.1.1: MQTT-1.5.3-1, MQTT-1.5.3-2, MQTT-2.3.1-1, MQTT-3.8.1-1, MQTT-3.8.3-1,
+    MQTT-3.8.3-3, MQTT-3.8.3-4, MQTT-3.10.1-1, MQTT-3.10.3-1, MQTT-3.10.3-2, MQTT-4.7.3-2]"""
+    for bad in (
+        subscribe(1, version=version),
+        unsubscribe(1, version=version),
+        subscribe(0, ("t", 0), version=version),
+        unsubscribe(0, "t", version=version),
+        packet(SUBSCRIBE, uint16(1) + text("t") + b"\0", 0),
+        packet(UNSUBSCRIBE, uint16(1) + text("t"), 0),
+        subscribe(1, ("t", 3), version=version),
+        subscribe(1, ("t", 4), version=version),
+        subscribe(1, ("t", 0x80), version=version),
+        subscribe(1, (b"\xff", 0), version=version),
+        subscribe(1, (b"a\0b", 0), version=version),
+        unsubscribe(1, b"\xff", version=version),
+    ):
+        client = join(version=version)
+        client.send(bad)
+        assert client.rest() == []
+
+
 @VERSIONS
 def test_each_filter_is_answered_in_its_order(version: int, join: Join, unique: str) -> None:
     """[MQTT-2.2.1-6, MQTT-3.8.4-1, MQTT-3.8.4-2, MQTT-3.8.4-5, MQTT-3.8.4-6, MQTT-3.8.4-7,
-    MQTT-3.9.3-1, MQTT-3.9.3-2; MQTT 3.1.1: MQTT-3.8.4-1, MQTT-3.8.4-2, MQTT-3.8.4-4,
-    MQTT-3.8.4-5]"""
+    MQTT-3.9.3-1, MQTT-3.9.3-2, MQTT-4.7.1-1, MQTT-4.7.1-2, MQTT-4.7.3-1; MQTT 3.1.1:
+    MQTT-2.3.1-7, MQTT-3.8.4-1, MQTT-3.8.4-2, MQTT-3.8.4-4, MQTT-3.8.4-5, MQTT-3.9.3-1,
+    MQTT-3.9.3-2, MQTT-4.7.1-2, MQTT-4.7.1-3, MQTT-4.7.3-1]"""
     client = join(version=version)
     entries = [(unique, 2), ("a/#/b", 1), ("a+", 1), ("", 0), (f"{unique}/+", 1), ("+/#", 0)]
     client.send(subscribe(65_535, *entries, version=version))
@@ -182,27 +209,33 @@ def test_unsubscribe_says_what_became_of_each_filter(join: Join, unique: str) ->
 
 @pytest.mark.parametrize("version", [3, 4])
 def test_before_5_an_unsuback_has_only_its_id(version: int, join: Join, unique: str) -> None:
-    """[MQTT 3.1.1: MQTT-3.10.4-4, MQTT-3.10.4-5]"""
+    """[MQTT 3.1.1: MQTT-2.3.1-7, MQTT-3.10.4-1, MQTT-3.10.4-2, MQTT-3.10.4-4, MQTT-3.10.4-5,
+    MQTT-3.10.4-6]"""
     client = join(version=version)
     client.subscribe(unique, 1)
-    assert client.unsubscribe(unique, "never", packet_id=3).reasons == ()
+    client.subscribe(f"{unique}/+", 1)
+    answer = client.unsubscribe(unique, "never", packet_id=3)
+    assert (answer.packet_id, answer.reasons) == (3, ())
     client.publish(unique, b"x")
-    assert client.messages() == []
+    client.publish(f"{unique}/a", b"y")
+    assert client.payloads() == [b"y"]
 
 
 @pytest.mark.parametrize("qos", [1, 2])
+@VERSIONS
 def test_what_was_begun_before_unsubscribe_is_brought_to_its_end(
-    qos: int, join: Join, unique: str
+    version: int, qos: int, join: Join, unique: str
 ) -> None:
-    """[MQTT-3.10.4-2, MQTT-3.10.4-3]"""
-    client, publisher = join(unique, properties=b"\x11\0\0\x0e\x10"), join()
+    """[MQTT-3.10.4-2, MQTT-3.10.4-3; MQTT 3.1.1: MQTT-3.10.4-2, MQTT-3.10.4-3]"""
+    options = {"properties": prop(SESSION_EXPIRY, 3600)} if version == 5 else {}
+    client, publisher = join(unique, version, clean=False, **options), join()
     client.subscribe(unique, qos)
     publisher.publish(unique, b"before", qos)
     first = client.message()
-    assert client.unsubscribe(unique).reasons == (0,)
+    assert client.unsubscribe(unique).packet_id == 1
     publisher.publish(unique, b"after", qos)
     client.cut()
-    client = join(unique, clean=False)
+    client = join(unique, version, clean=False)
     again = client.message()
     assert (again.payload, again.packet_id, again.dup) == (b"before", first.packet_id, True)
     if qos == 1:
@@ -253,20 +286,23 @@ MATCHES = [
 
 
 @pytest.mark.parametrize(("topic_filter", "topic_name", "matches"), MATCHES)
+@VERSIONS
 def test_filters_match_by_whole_levels(
-    topic_filter: str, topic_name: str, matches: bool, join: Join, unique: str
+    version: int, topic_filter: str, topic_name: str, matches: bool, join: Join, unique: str
 ) -> None:
-    """[MQTT-4.7.1-1, MQTT-4.7.1-2, MQTT-4.7.3-4, MQTT-3.3.2-3, MQTT-4.5.0-1]"""
-    client = join()
+    """[MQTT-4.7.1-1, MQTT-4.7.1-2, MQTT-4.7.3-4, MQTT-3.3.2-3, MQTT-4.5.0-1; MQTT 3.1.1:
+    MQTT-3.3.2-3, MQTT-4.5.0-1, MQTT-4.7.1-2, MQTT-4.7.1-3]"""
+    client = join(version=version)
     client.subscribe(topic_filter)
     client.publish(topic_name, unique.encode())
     payloads = [payload for payload in client.payloads() if payload == unique.encode()]
     assert payloads == [unique.encode()] * matches
 
 
-def test_names_are_not_normalised(join: Join, unique: str) -> None:
-    """[MQTT-4.7.3-4]"""
-    client = join()
+@VERSIONS
+def test_names_are_not_normalised(version: int, join: Join, unique: str) -> None:
+    """[MQTT-4.7.3-4; MQTT 3.1.1: MQTT-4.7.3-4]"""
+    client = join(version=version)
     client.subscribe(f"{unique}/\u00e9")  # one character
     client.publish(f"{unique}/e\u0301", b"two characters")
     client.publish(f"{unique}/\u00e9", b"one")

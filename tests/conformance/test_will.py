@@ -40,12 +40,26 @@ def delayed(topic_name: str, delay_s: int, payload: bytes = b"gone") -> Will:
 def test_a_lost_connection_leaves_its_will(
     version: int, qos: int, join: Join, unique: str
 ) -> None:
-    """[MQTT-3.1.2-7, MQTT-3.1.2-8, MQTT-3.1.2-14; MQTT 3.1.1: MQTT-3.1.2-8]"""
+    """[MQTT-3.1.2-7, MQTT-3.1.2-8, MQTT-3.1.2-14; MQTT 3.1.1: MQTT-3.1.2-8, MQTT-3.1.2-16]"""
     watcher = join(version=version)
     watcher.subscribe(unique, 2)
     join(version=version, will=Will(unique, b"gone", qos)).cut()
     message = watcher.message()
     assert (message.payload, message.qos, message.retain) == (b"gone", qos, False)
+    later = join(version=version)
+    later.subscribe(unique)
+    assert later.messages() == []  # it is not retained
+
+
+@VERSIONS
+def test_a_client_without_a_will_leaves_none(version: int, join: Join, unique: str) -> None:
+    """[MQTT 5.0, 3.1.2.5; MQTT 3.1.1: MQTT-3.1.2-12]"""
+    watcher = join(version=version)
+    watcher.subscribe("#")
+    watcher.messages()
+    join(unique, version).cut()
+    join(unique, version)  # so the first has ended, for the server too
+    assert watcher.messages() == []
 
 
 @VERSIONS
@@ -103,7 +117,7 @@ def test_a_retained_will_is_retained(join: Join, unique: str) -> None:
 
 @VERSIONS
 def test_an_empty_will_is_a_message(version: int, join: Join, unique: str) -> None:
-    """[MQTT-3.1.2-9]"""
+    """[MQTT-3.1.2-9; MQTT 3.1.1: MQTT-3.1.2-9]"""
     watcher = join()
     watcher.subscribe(unique)
     join(version=version, will=Will(unique, b"")).cut()

@@ -154,6 +154,7 @@ def check_refusals(
 
 
 def test_a_full_disk_refuses_and_goes_on_by_itself(server: ServerProcess, disk: Disk) -> None:
+    """[MQTT 3.1.1: MQTT-4.8.0-2]"""
     create_topic(server.kafka, "t")
     impatient = confluent_producer(server.kafka, retries=0, **{"linger.ms": 0})
     assert produce(impatient, "t", b"before") is None

@@ -65,6 +65,7 @@ def answers(port: int) -> bool:
 def test_a_bridge_carries_each_message_once_in_both_directions(
     version: str, start_server: Callable[..., ServerProcess], tmp_path: Path, unique: str
 ) -> None:
+    """[MQTT 3.1.1: MQTT-7.0.0-1]"""
     server = start_server()
     with (
         bridge(server.mqtt, tmp_path, version, unique) as address,

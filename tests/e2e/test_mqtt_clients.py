@@ -33,6 +33,7 @@ def require(*programs: MqttProgram) -> None:
 def test_payloads_arrive_as_published(
     publisher: MqttProgram, subscriber: MqttProgram, shores: Shores, unique: str
 ) -> None:
+    """[MQTT 3.1.1: MQTT-7.0.0-2]: by clients that know nothing of this server."""
     require(publisher, subscriber)
     pairs = USER_PROPERTIES if publisher.user_properties and subscriber.user_properties else ()
     messages = [

@@ -82,7 +82,7 @@ def test_wildcards_do_not_match_names_that_begin_with_a_dollar(
 def test_overlapping_subscriptions_deliver_at_least_the_highest_quality(
     shores: Shores, unique: str
 ) -> None:
-    """[MQTT-3.3.5-1]; one copy or one for each subscription, both are allowed."""
+    """[MQTT-3.3.4-2]; one copy or one for each subscription, both are allowed."""
     with raw_mqtt.raw_session(shores.mqtt, unique) as session:
         for packet_id, (name, qos) in enumerate((("#", 0), ("a", 1)), start=1):
             session.send(raw_mqtt.subscribe(packet_id, f"{unique}/{name}", qos))

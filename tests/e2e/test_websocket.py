@@ -43,6 +43,8 @@ def server(start_server: Start, scheme: str, ca: Authority) -> ServerProcess:
 def test_paho_publishes_and_reads(
     server: ServerProcess, scheme: str, ca: Authority, unique: str
 ) -> None:
+    """[MQTT 3.1.1: MQTT-7.1.2-1]"""
+
     def prepare(client: Client) -> None:
         if scheme == "wss":
             client.tls_set(str(ca.certificate))

@@ -1,4 +1,4 @@
-"""Topic aliases that the server gives: short numbers in place of topic names [MQTT-3.3.2-12].
+"""Topic aliases that the server gives: short numbers in place of topic names [MQTT-3.3.2-11].
 
 One table per connection of a client that takes some. Each name gets an alias with its first
 message; when all are given, the name that was used least recently loses its own. Not here: the

@@ -80,6 +80,17 @@ def test_a_packet_larger_than_the_receive_buffer_arrives_whole() -> None:
     assert publish.payload == payload
 
 
+def test_a_client_is_held_to_the_keep_alive_that_it_was_told(shore: MqttShore) -> None:
+    """[MQTT-3.1.2-21, MQTT-3.2.2-21]: not to its own, which is much longer."""
+    wire = Wire(shore, listener=listener_of(shore, keep_alive_max_s=7))
+    assert wire.connect(keep_alive_s=3600).properties[SERVER_KEEP_ALIVE] == 7
+    shore.clients.runtime.advance(10_499)
+    assert wire.packets() == []
+    shore.clients.runtime.advance(1)
+    assert [packet.reason for packet in wire.packets()] == [0x8D]
+    assert wire.transport.closed
+
+
 def test_a_listener_has_limits_of_its_own_and_those_of_the_shore(shore: MqttShore) -> None:
     small = listener_of(shore, connections_max=1, keep_alive_max_s=7)
     first = Wire(shore, listener=small)

@@ -164,7 +164,8 @@ def test_the_session_belongs_to_whom_was_accepted_last(shore: MqttShore, judge: 
 
 
 def test_a_client_answers_until_it_is_let_in(shore: MqttShore, judge: Judge) -> None:
-    """[MQTT-4.12.0-2, MQTT-4.12.0-3, MQTT-4.12.0-5]"""
+    """[MQTT-4.12.0-2, MQTT-4.12.0-3, MQTT-4.12.0-5, MQTT-3.15.2-2, MQTT-3.15.2-3]: a question
+    has its method and its data, and nothing else."""
     wire = Guarded(shore, judge)
     wire.send(by_method())
     for round_number in range(3):

@@ -95,6 +95,7 @@ CONNECT = encoded(Connect(5, "c"))
 
 
 def test_mqtt_is_spoken_inside() -> None:
+    """[MQTT-6.0.0-4; MQTT 3.1.1: MQTT-6.0.0-4]"""
     browser = Browser()
     browser.exchange()
     assert browser.response is not None and browser.response.status_code == 101
@@ -109,6 +110,7 @@ def test_mqtt_is_spoken_inside() -> None:
 def test_packets_frames_and_reads_end_where_they_like(
     frames: list[int], reads: list[int]
 ) -> None:
+    """[MQTT-6.0.0-2; MQTT 3.1.1: MQTT-6.0.0-2]"""
     browser = Browser()
     data = CONNECT + encoded(Subscribe(1, [("a", 0)], None), Publish(b"a", b"x" * 50))
     browser.exchange(repeat(reads))
@@ -150,6 +152,7 @@ def repeat(sizes: list[int]) -> Any:
     ],
 )
 def test_who_asks_for_something_else_is_told_so(how: dict[str, Any], status: int) -> None:
+    """[MQTT-6.0.0-3; MQTT 3.1.1: MQTT-6.0.0-3]"""
     browser = Browser(**how)
     browser.exchange()
     assert browser.response is not None and browser.response.status_code == status
@@ -182,6 +185,7 @@ def frame(first: int, data: bytes) -> bytes:
 def test_frames_that_are_none_end_the_connection(
     frames: bytes, code: int, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """[MQTT-6.0.0-1; MQTT 3.1.1: MQTT-6.0.0-1]"""
     browser = Browser()
     browser.exchange()
     with caplog.at_level("INFO"):

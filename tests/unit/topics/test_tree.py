@@ -21,7 +21,7 @@ def test_all_matching_filters_give_their_values() -> None:
 
 
 def test_names_with_a_dollar_are_matched_only_by_name() -> None:
-    """[MQTT-4.7.2-1]."""
+    """[MQTT-4.7.2-1; MQTT 3.1.1: MQTT-4.7.2-1]"""
     tree = TopicTree()
     for topic_filter in (
         "#",

@@ -18,11 +18,13 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from isthmus import __version__
 from isthmus.admin.http import application, serve_http
 from isthmus.broker.broker import Broker
 from isthmus.broker.clients import Clients
 from isthmus.broker.inspection import Inspection
 from isthmus.broker.routes import Route, RouteTable
+from isthmus.broker.status import Status, totals_of
 from isthmus.config_listeners import TLS_SCHEMES, WEB_SCHEMES
 from isthmus.errors import ConfigError, ServerMoved, ServerShuttingDown, UseAnotherServer
 from isthmus.logs import Sparing
@@ -219,7 +221,24 @@ def mqtt_shore(broker: Broker, settings: MqttSettings, lines: Sparing) -> MqttSh
         will_grace_s=settings.will_grace_s,
         redirected=kind and kind("clients are sent elsewhere", settings.server_reference),
     )
-    return MqttShore(clients, connections_max=settings.connections_max, lines=lines)
+    shore = MqttShore(clients, connections_max=settings.connections_max, lines=lines)
+    if settings.sys_interval_s:
+        Status(
+            broker.runtime,
+            partial(broker.say, retain=True),
+            lambda: totals_of(broker, clients, shore.accepted, memory_bytes()),
+            version=__version__,
+            interval_s=settings.sys_interval_s,
+        )
+    return shore
+
+
+def memory_bytes() -> tuple[int, int]:
+    """Return how much memory the process has, and the most that it ever had."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    now = pages * resource.getpagesize()
+    return now, max(now, peak_kib * 1024)
 
 
 def certificates_of(settings: MqttListenerSettings) -> Certificates | None:

@@ -60,6 +60,9 @@ class MqttSettings(MqttLimits, frozen=True, kw_only=True):
     redirect: Literal["at-shutdown", "use-another", "moved"] = "at-shutdown"
     """`use-another`, `moved`: refuse every client at once, for now or for good."""
 
+    sys_interval_s: Annotated[int, Meta(ge=0, le=86_400)] = 10
+    """Seconds from one look at what `$SYS/#` says to the next; 0: it says nothing."""
+
     retained_max: Annotated[int, Meta(ge=0)] = 1_000_000
     """Retained messages kept, over all topic names; more are sent but not retained."""
 

@@ -22,6 +22,7 @@ from isthmus import __version__
 from isthmus.admin.http import application, serve_http
 from isthmus.broker.broker import Broker
 from isthmus.broker.clients import Clients
+from isthmus.broker.guard import Streaks
 from isthmus.broker.inspection import Inspection
 from isthmus.broker.routes import Route, RouteTable
 from isthmus.broker.status import Status, totals_of
@@ -220,6 +221,8 @@ def mqtt_shore(broker: Broker, settings: MqttSettings, lines: Sparing) -> MqttSh
         sessions_max=settings.sessions_max,
         will_grace_s=settings.will_grace_s,
         redirected=kind and kind("clients are sent elsewhere", settings.server_reference),
+        flapping=flapping_in(settings),
+        failures=failures_in(settings),
     )
     shore = MqttShore(clients, connections_max=settings.connections_max, lines=lines)
     if settings.sys_interval_s:
@@ -239,6 +242,24 @@ def memory_bytes() -> tuple[int, int]:
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     now = pages * resource.getpagesize()
     return now, max(now, peak_kib * 1024)
+
+
+def flapping_in(settings: MqttSettings) -> Streaks:
+    """Return how often a client may connect."""
+    return Streaks(
+        most=settings.flapping_connects_max,
+        window_s=settings.flapping_window_s,
+        blocked_s=settings.flapping_ban_s,
+    )
+
+
+def failures_in(settings: MqttSettings) -> Streaks:
+    """Return how often attempts to authenticate may fail."""
+    return Streaks(
+        most=settings.authentication_failures_max,
+        window_s=settings.authentication_window_s,
+        blocked_s=settings.authentication_ban_s,
+    )
 
 
 def certificates_of(settings: MqttListenerSettings) -> Certificates | None:
@@ -294,6 +315,8 @@ def new_limits(
 
     def put_in_place() -> None:
         shore.total.maximum = new.connections_max
+        guard = shore.clients.guard
+        guard.flapping.limits, guard.failures.limits = flapping_in(new), failures_in(new)
         for listener, own in zip(shore.listeners, new.listeners, strict=True):
             listener.change(offer_of(own), own)
 

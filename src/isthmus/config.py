@@ -75,6 +75,24 @@ class MqttSettings(MqttLimits, frozen=True, kw_only=True):
     will_grace_s: Annotated[int, Meta(ge=0, le=86_400)] = 30
     """How long a start waits for the clients of the run before until it sends their wills."""
 
+    flapping_connects_max: Annotated[int, Meta(ge=0)] = 0
+    """Connections of one client id from one address in `flapping_window_s`; 0: no limit."""
+
+    flapping_window_s: Annotated[int, Meta(ge=1, le=86_400)] = 60
+    """Time in which they are counted."""
+
+    flapping_ban_s: Annotated[int, Meta(ge=1, le=604_800)] = 300
+    """Time for which such a client is kept out then, from that address."""
+
+    authentication_failures_max: Annotated[int, Meta(ge=0)] = 100
+    """Failed attempts to authenticate from one address in `authentication_window_s`; 0: all."""
+
+    authentication_window_s: Annotated[int, Meta(ge=1, le=86_400)] = 60
+    """Time in which they are counted."""
+
+    authentication_ban_s: Annotated[int, Meta(ge=1, le=604_800)] = 60
+    """Time for which such an address is kept out then."""
+
 
 class KafkaSettings(Struct, frozen=True, kw_only=True):
     """What Kafka clients meet."""

@@ -117,6 +117,10 @@ class AuthenticationMethodUnknown(Refused):
     """The authentication method of a CONNECT is not one of the server's."""
 
 
+class Banned(Refused):
+    """The client, its user or its address is kept out, by an administrator or for a while."""
+
+
 class ServerBusy(Refused):
     """More clients than the server takes at one time; the client may try again later."""
 

@@ -5,12 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.e2e.mqtt_programs import Message, paho_client, paho_publish, paho_subscribe
 from tests.e2e.patience import TICK_S, wait_until
-from tests.e2e.raw_mqtt import CONNACK, DISCONNECT, PUBACK, RawMqtt, connect, publish
+from tests.e2e.raw_mqtt import (
+    CONNACK,
+    DISCONNECT,
+    PUBACK,
+    RawMqtt,
+    connect,
+    publish,
+    raw_connection,
+)
 from tests.e2e.server_process import ServerProcess, address_of
 
 if TYPE_CHECKING:
@@ -33,7 +41,11 @@ def server(
     own_process: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServerProcess]:
     directory = tmp_path_factory.mktemp("server")
-    process = ServerProcess(directory, {"mqtt.listeners": LISTENERS.replace("\n", "")})
+    settings = {
+        "mqtt.listeners": LISTENERS.replace("\n", ""),
+        "mqtt.flapping_connects_max": "9",
+    }
+    process = ServerProcess(directory, settings)
     process.start()
     yield process
     process.stop()
@@ -86,6 +98,31 @@ def test_who_connects_too_fast_is_told_so(server: ServerProcess) -> None:
     assert set(reasons) == {0, 0x9F}
 
 
+def reason(address: Address, client_id: str, **options: Any) -> int:
+    """Connect, leave at once, and return the reason in CONNACK."""
+    with raw_connection(address) as wire:
+        wire.send(connect(client_id, **options))
+        return wire.expect(CONNACK).body[1]
+
+
+def test_a_client_that_connects_again_and_again_is_kept_out(
+    server: ServerProcess, unique: str
+) -> None:
+    plain = listener(server, 0)
+    assert [reason(plain, unique) for _ in range(10)] == [0] * 9 + [0x8A]
+    assert reason(plain, f"{unique}-other") == 0
+
+
+def test_an_address_that_guesses_passwords_is_kept_out(
+    start_server: Callable[..., ServerProcess], unique: str
+) -> None:
+    settings = {"mqtt.authentication": '["users"]', "mqtt.authentication_failures_max": "2"}
+    server = start_server(settings=settings)
+    guesses = [("ann", b"%d" % number) for number in range(4)]
+    told = [reason(server.mqtt, unique, user=guess) for guess in guesses]
+    assert told == [0x86, 0x86, 0x86, 0x8A]
+
+
 def test_limits_change_and_nobody_is_disconnected(
     start_server: Callable[..., ServerProcess], unique: str
 ) -> None:
@@ -94,27 +131,20 @@ def test_limits_change_and_nobody_is_disconnected(
     for number, wire in enumerate(old):
         wire.open(f"{unique}-{number}")
 
-    def reason() -> int:
-        wire = RawMqtt(server.mqtt)
-        wire.send(connect(f"{unique}-new"))
-        answer = wire.expect(CONNACK).body[1]
-        wire.cut()
-        return answer
-
     def reload(config: str, said: str) -> None:
         lines = len(server.log_lines())
         (server.directory / "isthmus.toml").write_text(config)
         os.kill(server.pid, signal.SIGHUP)
         wait_until(lambda: any(said in line for line in server.log_lines()[lines:]), said)
 
-    assert reason() == 0x89
+    assert reason(server.mqtt, f"{unique}-new") == 0x89
     reload("[mqtt]\naddress_connections_max = 0\npacket_size_max = 5", "not reloaded")
-    assert reason() == 0x89  # all of it or nothing
+    assert reason(server.mqtt, f"{unique}-new") == 0x89  # all of it or nothing
     reload("[mqtt]\npacket_size_max = 20_000_000", "grows by a restart only")
-    assert reason() == 0x89
+    assert reason(server.mqtt, f"{unique}-new") == 0x89
     (server.directory / "isthmus.toml").write_text("[mqtt]\npacket_size_max = 4096\n")
     os.kill(server.pid, signal.SIGHUP)
-    wait_until(lambda: reason() == 0, "a higher limit")
+    wait_until(lambda: reason(server.mqtt, f"{unique}-new") == 0, "a higher limit")
     for wire in old:  # what they were offered holds
         wire.send(publish(unique, bytes(5000), qos=1, packet_id=1))
         assert wire.expect(PUBACK).packet_id == 1

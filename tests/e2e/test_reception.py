@@ -66,7 +66,8 @@ class House:
         runtime = SimRuntime()
         timeout_s = settings.pop("timeout_s", TIMEOUT_S)
         proxies = settings.pop("proxies", None)
-        self.admission = Admission(MqttLimits(**settings), Total(1000), runtime)
+        limits = MqttLimits(**settings)
+        self.admission = Admission(limits, Total(1000), runtime, lambda _: None)
         self.reception = Reception(
             self.bound,
             lambda arrival: Echo(self, arrival),

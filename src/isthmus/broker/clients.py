@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from isthmus.broker.greetings import Greetings
+from isthmus.broker.guard import Guard, Streaks
 from isthmus.broker.identity import CERTIFICATE, Principal
 from isthmus.broker.passwords import USERS
 from isthmus.broker.session_recovery import recover
@@ -20,6 +21,7 @@ from isthmus.broker.subscriptions import Subscription
 from isthmus.broker.traces import Traces
 from isthmus.errors import (
     AuthenticationMethodUnknown,
+    BadCredentials,
     IdentifiersNotSupported,
     NotAuthorized,
     QuotaExceeded,
@@ -55,7 +57,7 @@ if TYPE_CHECKING:
 
     from isthmus.broker.broker import Broker
     from isthmus.broker.sessions import Connection, SessionEntry
-    from isthmus.errors import Redirected
+    from isthmus.errors import IsthmusError, Redirected
     from isthmus.mqtt.packets import Disconnect, Subscribe, Unsubscribe, Will
     from isthmus.mqtt.session import Session
 
@@ -83,10 +85,13 @@ class Clients:
         sessions_max: int,
         will_grace_s: int,
         redirected: Redirected | None = None,
+        flapping: Streaks = Streaks(),  # noqa: B008  # never changed
+        failures: Streaks = Streaks(),  # noqa: B008
     ) -> None:
         """Take up the sessions of the last run.
 
-        `redirected`: what every client is told instead of being let in.
+        `redirected`: what every client is told instead of being let in. `flapping` and
+        `failures` are how often one may connect, and fail to authenticate (`guard.py`).
         """
         self._broker = broker
         self.runtime = broker.runtime
@@ -116,6 +121,7 @@ class Clients:
             sessions_max=sessions_max,
             will_grace_s=will_grace_s,
         )
+        self.guard = Guard(broker, self.sessions, flapping=flapping, failures=failures)
         ungreeted = recover(broker, self.sessions)
         broker.session_log.start()
         self.greetings.begin(ungreeted)
@@ -134,6 +140,7 @@ class Clients:
         spare_client_id = "auto-" + self._broker.runtime.random_bytes(8).hex()
         terms = agree(connect, connection.offer, spare_client_id)
         identity = connection.identity
+        self.guard.check(terms.client_id, identity.user or connect.username or "", identity)
         if connection.authenticate is None:
             if AUTH_METHOD in (connect.properties or {}):
                 raise AuthenticationMethodUnknown("no authentication method is known here")
@@ -148,7 +155,7 @@ class Clients:
             send=connection.send_auth,
             accepted=partial(self._accept, terms, connection),
             renewed=partial(self._renew, terms.client_id, connection),
-            refused=connection.close,
+            refused=partial(self._refuse, connection),
         )
         opening.begin()
         return opening if opening.goes_on else None
@@ -169,6 +176,10 @@ class Clients:
         if properties and not fits(terms.connack(False), VERSION_5, terms.packet_size_max):
             connection.close(TooLarge("the client takes no CONNACK"))  # [MQTT-3.1.2-24]
             return
+        banned = self.guard.refuses_user(principal.user)
+        if banned is not None:
+            connection.close(banned)
+            return
         if self.sessions.owner_of(terms.client_id) not in ("", principal.user):
             connection.close(NotAuthorized("the session of this client id is another user's"))
             return
@@ -181,6 +192,12 @@ class Clients:
         session.resume()
         self._broker.touch(session)
         connection.opened(entry, terms)
+
+    def _refuse(self, connection: Connection, error: IsthmusError) -> None:
+        """Send somebody away who could not show who it is, or is not to come in."""
+        if isinstance(error, BadCredentials):
+            self.guard.failed(connection.identity)
+        connection.close(error)
 
     def _renew(self, client_id: str, connection: Connection, principal: Principal) -> None:
         """Take somebody who has shown anew who it is [MQTT 5.0, 4.12.1]."""

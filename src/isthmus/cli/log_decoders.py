@@ -1,8 +1,9 @@
 """What the records of the server's own log topics say, for people.
 
-`__consumer_offsets`, `__mqtt_sessions` and `__mqtt_retained` are written in forms of their own
-(kafka/group_records.py, broker/session_records.py, broker/mapping.py); each decoder here turns
-a record into a small dict. A record that cannot be decoded is told as such and stops nothing.
+`__consumer_offsets`, `__mqtt_sessions`, `__mqtt_retained` and `__bans` are written in forms of
+their own (kafka/group_records.py, broker/session_records.py, mapping.py, bans.py); each decoder
+here turns a record into a small dict. A record that cannot be decoded is told as such and stops
+nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from isthmus.broker.bans import BANS_LOG_TOPIC, read_terms
 from isthmus.broker.retained import RETAINED_LOG_TOPIC
 from isthmus.broker.session_log import SESSIONS_LOG_TOPIC
 from isthmus.broker.session_records import (
@@ -129,10 +131,28 @@ def retained_record(record: Record) -> dict[str, Any]:
     return {**about, "retained_bytes": len(record.value)}
 
 
+def ban_record(record: Record) -> dict[str, Any]:
+    """A ban, or its end."""
+    kind, _, who = (record.key or b"").decode().partition(":")
+    about: dict[str, Any] = {"banned": kind, "who": who}
+    if record.value is None:
+        return {**about, "removed": True}
+    terms = read_terms(record.value)
+    if terms is None:
+        return {**about, "undecodable": "a value of another form"}
+    return {
+        **about,
+        "since_ms": terms.since_ms,
+        "until_ms": terms.until_ms,
+        "reason": terms.reason,
+    }
+
+
 DECODERS: Final[Mapping[str, Callable[[Record], dict[str, Any]]]] = {
     GROUPS_LOG_TOPIC: group_record,
     SESSIONS_LOG_TOPIC: session_record,
     RETAINED_LOG_TOPIC: retained_record,
+    BANS_LOG_TOPIC: ban_record,
 }
 
 

@@ -107,6 +107,7 @@ MQTT_REASON: Final[dict[type[errors.IsthmusError], int]] = {
     errors.NotAuthorized: ReasonCode.NOT_AUTHORIZED,
     errors.BadCredentials: ReasonCode.BAD_USER_NAME_OR_PASSWORD,
     errors.AuthenticationMethodUnknown: ReasonCode.BAD_AUTHENTICATION_METHOD,
+    errors.Banned: ReasonCode.BANNED,
     errors.ServerBusy: ReasonCode.SERVER_BUSY,
     errors.ConnectionRateExceeded: ReasonCode.CONNECTION_RATE_EXCEEDED,
     errors.UseAnotherServer: ReasonCode.USE_ANOTHER_SERVER,

@@ -50,13 +50,21 @@ class Total:
 class Admission:
     """The counts of one listener, and what they may be."""
 
-    def __init__(self, limits: MqttLimits, total: Total, runtime: Runtime) -> None:
+    def __init__(
+        self,
+        limits: MqttLimits,
+        total: Total,
+        runtime: Runtime,
+        refuses: Callable[[str], IsthmusError | None],
+    ) -> None:
+        """Begin with nobody; `refuses` says why nobody may come from an address, if so."""
         self.limits = limits
         self.connections = 0  # let in, or on their way
         self.opening = 0  # those on their way, and those that will be refused
         self.refusing = 0
         self.on_room: Callable[[], None] | None = None  # called once, when less is opening
         self._total = total
+        self._refuses = refuses
         self._now_ms = runtime.monotonic_ms
         self._rate = Bucket(limits.connection_rate_max, self._now_ms())
         self._connections_of: dict[str, int] = {}  # by address
@@ -81,7 +89,7 @@ class Admission:
         be told, or because that would cost as much as letting it in (not `tells`).
         """
         network = network_of(origin[0])
-        error = self._refusal(network)
+        error = self._refuses(origin[0]) or self._refusal(network)
         if error is None:
             self.connections += 1
             self._total.now += 1

@@ -105,7 +105,8 @@ class MqttListener:
         self.name = name
         self.user_from = user_from  # what in a client's certificate is its user, if anything
         self.authenticate = authenticate  # what decides who comes in; None: whoever connects
-        self.admission = Admission(limits, shore.total, runtime)
+        refuses = shore.clients.guard.refuses
+        self.admission = Admission(limits, shore.total, runtime, refuses)
         self.meter = Meter(
             limits.messages_rate_max, limits.bytes_rate_max, runtime.monotonic_ms()
         )

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 from isthmus.broker.broker import Broker
 from isthmus.broker.clients import Clients
+from isthmus.broker.guard import Streaks
 from isthmus.broker.identity import Identity
 from isthmus.broker.routes import Route, RouteTable
 from isthmus.mqtt.codec import Decoder
@@ -147,6 +148,8 @@ class Shore:
         output_max: int = 1 << 20,
         now_ms: int = 1_700_000_000_000,
         redirected: Redirected | None = None,
+        flapping: Streaks = Streaks(),  # noqa: B008  # never changed
+        failures: Streaks = Streaks(),  # noqa: B008
         queue_length_max: int = 1000,
         queue_policy: str = "newest",
         queue_qos_0: bool = True,
@@ -183,6 +186,8 @@ class Shore:
             subscriptions_max=10,
             will_grace_s=will_grace_s,
             redirected=redirected,
+            flapping=flapping,
+            failures=failures,
         )
 
     def crash(self) -> Shore:

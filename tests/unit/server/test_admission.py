@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.unit.broker.shore import Shore
 from tests.unit.server.mqtt_wire import Wire, listener_of
 
-from isthmus.errors import ServerBusy
-from isthmus.mqtt.packets import Pingreq
+from isthmus.broker.bans import Ban
+from isthmus.broker.guard import Streaks
+from isthmus.broker.identity import NOBODY, Identity, Principal
+from isthmus.errors import BadCredentials, ServerBusy
+from isthmus.mqtt.packets import Connect, Pingreq
+from isthmus.mqtt.properties import REASON_STRING
 from isthmus.server import admission
 from isthmus.server.admission import REFUSALS_MAX
 from isthmus.server.mqtt import MqttShore
+
+if TYPE_CHECKING:
+    from isthmus.mqtt.opening import Opening
 
 
 @pytest.fixture
@@ -144,3 +151,45 @@ def test_other_limits_count_at_once(shore: MqttShore) -> None:
     assert Wire(shore, listener=door, address="192.0.2.1").connect().reason == 0x89
     first.send(Pingreq())
     assert len(first.packets()) == 1
+
+
+def test_who_is_banned_is_told_so(shore: MqttShore) -> None:
+    guard = shore.clients.guard
+    (inside,) = wires(shore, 1)
+    assert reasons([inside]) == [0]
+    guard.ban(Ban("address", "192.0.2.0/24", reason="too curious"))
+    shore.clients.runtime.settle()
+    assert [packet.reason for packet in inside.packets()] == [0x98]
+    assert reasons(wires(shore, 1, "192.0.2.7", "192.0.3.7")) == [0x8A, 0]
+    guard.unban("address", "192.0.2.0/24")
+    guard.ban(Ban("user", "eve"))
+    (named,) = wires(shore, 1)
+    named.send(Connect(5, "e", username="eve"))
+    (connack,) = named.packets()
+    assert (connack.reason, connack.properties[REASON_STRING]) == (0x8A, "banned")
+
+
+def test_a_user_is_banned_whatever_the_way_in(shore: MqttShore) -> None:
+    def judge(_: Identity, opening: Opening) -> None:
+        opening.accept(Principal("eve", opening.client_id, NOBODY))  # by a token, say
+
+    shore.clients.guard.ban(Ban("user", "eve"))
+    wire = Wire(shore, listener=listener_of(shore, authenticate=judge))
+    assert wire.connect().reason == 0x8A
+
+
+def test_wrong_passwords_are_counted_by_address(shore: MqttShore) -> None:
+    def judge(_: Identity, opening: Opening) -> None:
+        right = opening.connect.password == b"right"
+        whom = Principal("ann", opening.client_id, NOBODY)
+        opening.accept(whom) if right else opening.refuse(BadCredentials("wrong"))
+
+    shore.clients.guard.failures.limits = Streaks(most=2, window_s=60, blocked_s=60)
+    connected = wires(shore, 6, authenticate=judge)
+    words = [b"right", b"one", b"two", b"right", b"three", b"right"]
+    got = []
+    for place, (wire, word) in enumerate(zip(connected, words, strict=True)):
+        wire.send(Connect(5, f"c{place}", username="ann", password=word))
+        got += [packet.reason for packet in wire.packets()]
+    assert got == [0, 0x86, 0x86, 0, 0x86, 0x8A]
+    assert not connected[0].transport.closed

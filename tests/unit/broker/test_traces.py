@@ -13,6 +13,7 @@ from isthmus.broker.identity import Identity
 from isthmus.broker.subscriptions import Subscription, Subscriptions
 from isthmus.broker.traces import SUBSCRIBERS_MAX, Trace, Traces
 from isthmus.mqtt.codec import encode
+from isthmus.mqtt.delivery import SessionLimits
 from isthmus.mqtt.packets import (
     PUBACK,
     Ack,
@@ -48,7 +49,7 @@ class Room:
 
     def subscribe(self, *client_ids: str) -> None:
         for client_id in client_ids:
-            session = Session(client_id, print, 10, 10, Traffic())
+            session = Session(client_id, print, SessionLimits(10, 10), Traffic())
             self.subscriptions.add(Subscription(session, "a/b", 0, 0))
 
     def _give(self, line: dict[str, Any]) -> None:

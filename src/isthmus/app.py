@@ -186,6 +186,7 @@ def open_broker(
         message_bytes_max=packet_size_max(settings.mqtt) + RECORD_OVERHEAD_MAX,
         retained_max=settings.mqtt.retained_max,
         retained_bytes_max=settings.mqtt.retained_bytes_max,
+        sparkplug=settings.mqtt.sparkplug,
     )
 
 

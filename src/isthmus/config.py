@@ -93,6 +93,9 @@ class MqttSettings(MqttLimits, frozen=True, kw_only=True):
     authentication_ban_s: Annotated[int, Meta(ge=1, le=604_800)] = 60
     """Time for which such an address is kept out then."""
 
+    sparkplug: bool = False
+    """Keep Sparkplug's births at `$sparkplug/certificates/`, and date its nodes' deaths."""
+
 
 class KafkaSettings(Struct, frozen=True, kw_only=True):
     """What Kafka clients meet."""
@@ -266,6 +269,7 @@ def check_route(route: Route) -> None:
 
 def check_filter_template(template: str, *, wildcards: bool) -> list[str]:
     """Return the names captured by `factory/{line}/{rest...}`. Raises ConfigError."""
+
     captures: list[str] = []
     levels = template.split("/")
     for position, level in enumerate(levels):

@@ -28,6 +28,7 @@ cdef class Broker:
     cdef readonly Destinations destinations
     cdef dict _by_name
     cdef readonly object volatile
+    cdef readonly bint is_sparkplug_aware
     cdef list _open
     cdef list _touched
     cdef bint _scheduled
@@ -40,6 +41,8 @@ cdef class Broker:
     cpdef bint receive(self, Session session, list packets, object other) except -1
     @cython.locals(destination=Destination)
     cpdef publish(self, Session session, Publish publish)
+    @cython.locals(certificate=Publish)
+    cdef Destination _find(self, Session session, Publish publish)
     @cython.locals(open_batch=OpenBatch, ticket=PublishTicket)
     cdef _put(self, Destination destination, Session session, Publish publish)
     @cython.locals(session=Session, open_batch=OpenBatch)

@@ -36,6 +36,7 @@ from isthmus.broker.retained import RETAINED_CONFIGS, RETAINED_LOG_TOPIC, Retain
 from isthmus.broker.routes import DEFAULT_LOG_TOPIC
 from isthmus.broker.session_log import SESSIONS_CONFIGS, SESSIONS_LOG_TOPIC, SessionLog
 from isthmus.broker.sessions import end_connection
+from isthmus.broker.sparkplug import CERTIFICATES_LEVEL, certified, is_birth
 from isthmus.broker.subscriptions import Subscriptions
 from isthmus.broker.timers import Deadlines
 from isthmus.broker.volatile import Volatile
@@ -74,6 +75,7 @@ class Broker:
         message_bytes_max: int = 1 << 24,
         retained_max: int = 1_000_000,
         retained_bytes_max: int = 1 << 30,
+        sparkplug: bool = False,
     ) -> None:
         """Open the broker's own log topics, creating them at the first start.
 
@@ -98,6 +100,10 @@ class Broker:
         self._by_name = self.destinations.by_name
         self.volatile = Volatile(runtime, volatile)
         self.destinations.reserved[b"$SYS"] = self.volatile.receive
+        self.is_sparkplug_aware = sparkplug
+        if sparkplug:
+            self.destinations.stored.add(CERTIFICATES_LEVEL)
+            self.destinations.detours.append(is_birth)
         self._open: list[OpenBatch] = []
         self._touched: list[Session] = []
         self._scheduled = False
@@ -147,13 +153,24 @@ class Broker:
         destination = self._by_name.get(publish.topic)
         if destination is None:
             try:
-                destination = self.destinations.find(session, publish)
+                destination = self._find(session, publish)
             except IsthmusError as error:
                 self._refuse(session, publish, error)
                 return
             if destination is None:
                 return
         self._put(destination, session, publish)
+
+    def _find(self, session: Session | None, publish: Publish) -> Destination | None:
+        """Return where a message goes whose topic name is not known yet; None: it is taken.
+
+        Raises Refused, StorageError.
+        """
+        destination = self.destinations.find(session, publish)
+        if self.is_sparkplug_aware and is_birth(publish.topic):
+            certificate = certified(publish)
+            self._put(self.destinations.known(certificate.topic), None, certificate)
+        return destination
 
     def say(
         self, topic_name: str, payload: bytes, *, qos: int = 0, retain: bool = False

@@ -17,6 +17,7 @@ from isthmus.broker.identity import CERTIFICATE, Principal
 from isthmus.broker.passwords import USERS
 from isthmus.broker.session_recovery import recover
 from isthmus.broker.sessions import SessionTable, end_connection
+from isthmus.broker.sparkplug import is_node_death, stamped
 from isthmus.broker.subscriptions import Subscription
 from isthmus.broker.traces import Traces
 from isthmus.errors import (
@@ -291,6 +292,8 @@ class Clients:
         properties = dict(will.properties or {})
         properties.pop(WILL_DELAY, None)
         publish = Publish(will.topic, will.payload, will.qos, will.retain)
+        if self._broker.is_sparkplug_aware and is_node_death(will.topic):
+            publish.payload = stamped(will.payload, self.runtime.now_ms())
         if properties:
             publish.properties = properties
         self._broker.publish(entry.session, publish)

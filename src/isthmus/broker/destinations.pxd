@@ -11,6 +11,9 @@ from isthmus.topics.tree cimport TopicTree
 cdef class Destinations:
     cdef readonly dict by_name
     cdef readonly dict reserved
+    cdef readonly set stored
+    cdef readonly list detours
+    cdef dict _others
     cdef object _log
     cdef object _routes
     cdef object _subscriptions
@@ -20,6 +23,8 @@ cdef class Destinations:
     cdef dict _open_batches
 
     cpdef Destination find(self, Session session, Publish publish)
+    @cython.locals(destination=Destination)
+    cpdef Destination known(self, bytes topic_name)
     @cython.locals(open_batch=OpenBatch)
     cpdef Destination resolve(self, bytes topic_name)
     cpdef refresh(self, Destination destination)

@@ -8,7 +8,11 @@ through here from the other end: which topic name is this record's, and who gets
 Topic names that begin with `$` are the server's own. What a client publishes under one of them
 is for whoever has reserved its first level: `reserved` has a function for each, which says
 where the message goes, or has taken it in another way, or refuses it. Where there is none, it
-is refused.
+is refused. The log holds those of which `stored` has the first level.
+
+What clients publish under some other names takes a detour: births of Sparkplug, for example
+(sparkplug.py). `detours` know them. These are found anew for each message, so that all the
+others cost nothing for it.
 
 Compiled, as part of the path of every message.
 """
@@ -48,10 +52,13 @@ class Destinations:
         message_bytes_max: int,
     ) -> None:
         """Begin with none; the last two are of log topics that a message creates."""
-        self.by_name: dict[bytes, Destination] = {}  # but for names that begin with $
+        self.by_name: dict[bytes, Destination] = {}  # without those of a detour
         # By the first level of a topic name: takes the publisher, None for the server, and the
         # message; returns where it goes, or None if it is taken. Raises what refuses it.
         self.reserved: dict[bytes, Callable[[Session | None, Publish], Destination | None]] = {}
+        self.stored: set[bytes] = set()
+        self.detours: list[Callable[[bytes], bool]] = []
+        self._others: dict[bytes, Destination] = {}
         self._log = log
         self._routes = routes
         self._subscriptions = subscriptions
@@ -67,18 +74,24 @@ class Destinations:
         """
         topic_name = publish.topic
         if not topic_name.startswith(b"$"):
-            return self.resolve(topic_name)
+            return self.known(topic_name)
         check_topic_name(topic_name.decode())
         reserved = self.reserved.get(topic_name.partition(b"/")[0])
         if reserved is None:
             raise NotAuthorized("this topic name belongs to the server")
         return reserved(session, publish)
 
+    def known(self, topic_name: bytes) -> Destination:
+        """Return where a topic name is stored. Raises Refused, StorageError."""
+        destination = self.by_name.get(topic_name) or self._others.get(topic_name)
+        return self.resolve(topic_name) if destination is None else destination
+
     def resolve(self, topic_name: bytes) -> Destination:
         """Find where a topic name is stored. Raises Refused, StorageError."""
         name = topic_name.decode()
         check_topic_name(name)
-        if name.startswith("$"):
+        is_own = name.startswith("$")
+        if is_own and topic_name.partition(b"/")[0] not in self.stored:
             raise NotAuthorized(f"topic names with $ belong to the server: {name}")
         route, key = self._routes.resolve(name)
         topic = self.ensure_topic(route.log_topic, route.partitions)
@@ -91,10 +104,14 @@ class Destinations:
         found_again = self._routes.topic_name_of(route.log_topic, encoded_key) == topic_name
         header = None if encoded_key == topic_name and found_again else topic_name
         destination = Destination(topic_name, encoded_key, header, open_batch)
-        if len(self.by_name) >= DESTINATIONS_MAX:
-            self.by_name.clear()
-        self.by_name[topic_name] = destination
+        found = self._others if is_own or self._has_detour(topic_name) else self.by_name
+        if len(found) >= DESTINATIONS_MAX:
+            found.clear()
+        found[topic_name] = destination
         return destination
+
+    def _has_detour(self, topic_name: bytes) -> bool:
+        return any(detour(topic_name) for detour in self.detours)
 
     def refresh(self, destination: Destination) -> None:
         """Ask anew who is subscribed; for a destination that is older than a subscription."""
@@ -115,11 +132,8 @@ class Destinations:
         topic_name = self.topic_name_of(log_topic, record)
         if topic_name is None:
             return None
-        destination = self.by_name.get(topic_name)
-        if destination is not None:
-            return destination
         try:
-            return self.resolve(topic_name)
+            return self.known(topic_name)
         except (IsthmusError, UnicodeDecodeError):
             return None
 
@@ -138,6 +152,7 @@ class Destinations:
     def forget(self) -> None:
         """A log topic was deleted or changed: resolve every topic name anew."""
         self.by_name.clear()
+        self._others.clear()
         self._open_batches.clear()
 
 

@@ -157,13 +157,15 @@ class Shore:
         retained_max: int = 100,
         retained_bytes_max: int = 1 << 30,
         will_grace_s: int = 30,
+        sparkplug: bool = False,
     ) -> None:
         self.routes = routes
-        self.limits = {
+        self.settings: dict[str, Any] = {
             "queue_length_max": queue_length_max,
             "queue_policy": queue_policy,
             "retained_max": retained_max,
             "will_grace_s": will_grace_s,
+            "sparkplug": sparkplug,
         }
         self.runtime = runtime or SimRuntime(now_ms=now_ms)
         self.log = MemoryLog(self.runtime) if log is None else log
@@ -175,6 +177,7 @@ class Shore:
             partitions_default=2,
             retained_max=retained_max,
             retained_bytes_max=retained_bytes_max,
+            sparkplug=sparkplug,
         )
         self.clients = Clients(
             self.broker,
@@ -196,7 +199,7 @@ class Shore:
         for topic in self.log.topics.values():
             for partition in topic.partitions:
                 partition._queue, partition._queue_end = [], partition.end_offset
-        return Shore(*self.routes, log=self.log, now_ms=self.runtime.now_ms(), **self.limits)
+        return Shore(*self.routes, log=self.log, now_ms=self.runtime.now_ms(), **self.settings)
 
     def end(self) -> Shore:
         """Return the shore of the next start after an orderly end."""

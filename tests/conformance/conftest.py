@@ -76,6 +76,16 @@ def join(dial: Callable[..., RawClient], unique: str) -> Callable[..., RawClient
     return joined
 
 
+@pytest.fixture(scope="module")
+def bystander(server: ServerProcess) -> Iterator[RawClient]:
+    """Return a client that was there before all others, and has subscribed to everything."""
+    client = RawClient(server.mqtt)
+    client.open("bystander")
+    client.subscribe("#")
+    yield client
+    client.leave()
+
+
 @pytest.fixture
 def unique() -> str:
     """Return a name that no other test uses, fit for a topic name and a client id."""

@@ -31,6 +31,7 @@ TYPED = [
     "isthmus.mqtt.session",
     "isthmus.kafka.codec",
     "isthmus.broker.subscriptions",
+    "isthmus.broker.permits",
     "isthmus.broker.retained",
     "isthmus.broker.publishing",
     "isthmus.broker.destinations",

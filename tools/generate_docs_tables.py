@@ -48,6 +48,7 @@ SECTION_CLASSES: dict[str, type[Any]] = {
     "tls": config.TlsSettings,
     "tls.certificates": config_listeners.ServerCertificate,
     "authentication": config.AuthenticationSettings,
+    "access": config.AccessSettings,
     "storage": config.StorageSettings,
     "storage.local": config.LocalStorageSettings,
     "log": config.LogSettings,

@@ -41,6 +41,7 @@ from isthmus.server.mqtt import MqttListener, MqttShore
 from isthmus.server.reception import Reception
 from isthmus.server.reloads import Reloads
 from isthmus.server.renewal import keep_renewed
+from isthmus.server.rules import ConfiguredRules
 from isthmus.server.runtime import LoopRuntime
 from isthmus.server.tls import Certificates
 from isthmus.server.ways import Ways
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 
     from starlette.applications import Starlette
 
+    from isthmus.broker.access import Access
     from isthmus.config import HttpSettings, KafkaSettings, MqttSettings, Settings
     from isthmus.config_listeners import MqttListenerSettings
     from isthmus.errors import IsthmusError
@@ -112,15 +114,17 @@ async def serve(settings: Settings, read: Callable[[], Settings]) -> int:
         loop.add_signal_handler(name, stop.set)
     renewal = asyncio.Event()
     reloads = Reloads(settings, read)
-    reloads.add("certificates and users", lambda _: renewal.set)
+    reloads.add("files of certificates, users and rules", lambda _: renewal.set)
     loop.add_signal_handler(signal.SIGHUP, reloads.ask)
     routes = route_table(settings)
     certificates = [certificates_of(listener) for listener in settings.mqtt.listeners]
+    rules = ConfiguredRules(settings.access)
+    reloads.add("access", rules.prepare)
     ways = Ways(settings.authentication, settings.mqtt.listeners)
     sockets = _open_sockets(settings)
     runtime = LoopRuntime(loop)
     log = open_log(settings, runtime)
-    broker = open_broker(settings, runtime, log, routes)
+    broker = open_broker(settings, runtime, log, routes, rules.access)
     mqtt = mqtt_shore(broker, settings.mqtt, Sparing(runtime, settings.log.repeats_s))
     ways.open(runtime, broker, mqtt.clients)
     reloads.add("limits", partial(new_limits, mqtt, settings.mqtt))
@@ -135,14 +139,11 @@ async def serve(settings: Settings, read: Callable[[], Settings]) -> int:
     async with asyncio.TaskGroup() as group:
         build = http_shore(broker, mqtt, settings.http, lambda: _unready(log, stop))
         group.create_task(serve_http(sockets["http"], build, stop))
-        watched = [*filter(None, certificates), *ways.watched]
+        watched = [*filter(None, certificates), *ways.watched, *rules.watched]
         group.create_task(keep_renewed(watched, renewal, stop, settings.tls.reload_check_s))
         group.create_task(reloads.run(stop))
-        addresses = " ".join(
-            f"{section}={address_of(at)}" for section, ats in sockets.items() for at in ats
-        )
         logger.info("ready")
-        print(f"ready {addresses}", flush=True)  # noqa: T201  # stdout is for this line
+        print(_ready_line(sockets), flush=True)  # noqa: T201  # stdout is for this line
         gc.freeze()  # what is there now stays
         await stop.wait()
         logger.info("stopping")
@@ -174,7 +175,11 @@ def open_log(settings: Settings, runtime: LoopRuntime) -> LocalLog:
 
 
 def open_broker(
-    settings: Settings, runtime: LoopRuntime, log: LocalLog, routes: RouteTable
+    settings: Settings,
+    runtime: LoopRuntime,
+    log: LocalLog,
+    routes: RouteTable,
+    access: Access,
 ) -> Broker:
     """Wire the broker, over a log that is open."""
     return Broker(
@@ -182,6 +187,7 @@ def open_broker(
         log,
         routes,
         MemoryLog(runtime),
+        access=access,
         partitions_default=settings.kafka.partitions_default,
         message_bytes_max=packet_size_max(settings.mqtt) + RECORD_OVERHEAD_MAX,
         retained_max=settings.mqtt.retained_max,
@@ -429,6 +435,12 @@ def _open_sockets(settings: Settings) -> dict[str, list[socket.socket]]:
                 close_socket(at)
         raise
     return opened
+
+
+def _ready_line(sockets: dict[str, list[socket.socket]]) -> str:
+    """Return what tells whoever started the server where it listens."""
+    addresses = [f"{name}={address_of(at)}" for name, ats in sockets.items() for at in ats]
+    return " ".join(["ready", *addresses])
 
 
 def _unready(log: LocalLog, stop: asyncio.Event) -> str | None:

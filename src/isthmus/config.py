@@ -166,6 +166,19 @@ class AuthenticationSettings(Struct, frozen=True, kw_only=True):
     """Rounds of hashing for new passwords; SCRAM clients do the same work at each login."""
 
 
+class AccessSettings(Struct, frozen=True, kw_only=True):
+    """Who may do what; docs/guide/access.md has the form of the rules."""
+
+    rules: tuple[str, ...] = ()
+    """Rules, as in ["allow user:line-* publish,subscribe factory/%u/#"]."""
+
+    rules_file: str = ""
+    """File with more rules, one in each line; read again when it changes."""
+
+    default: Literal["auto", "allow", "deny"] = "auto"
+    """What no rule speaks of; `auto`: allowed without rules, denied with some or a file."""
+
+
 class LocalStorageSettings(Struct, frozen=True, kw_only=True):
     """The log as files in one directory."""
 
@@ -237,6 +250,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     http: HttpSettings = HttpSettings()
     tls: TlsSettings = TlsSettings()
     authentication: AuthenticationSettings = AuthenticationSettings()
+    access: AccessSettings = AccessSettings()
     storage: StorageSettings = StorageSettings()
     log: LogSettings = LogSettings()
     routes: tuple[Route, ...] = ()

@@ -2,6 +2,7 @@
 cimport cython
 
 from isthmus.broker.destinations cimport Destinations
+from isthmus.broker.permits cimport Permits
 from isthmus.broker.publishing cimport Acknowledgement, Destination, OpenBatch, PublishTicket
 from isthmus.broker.subscriptions cimport Receiver
 from isthmus.mqtt.packets cimport Publish
@@ -25,6 +26,7 @@ cdef class Broker:
     cdef readonly long long lost
     cdef readonly Py_ssize_t backlog_bytes
     cdef TopicTree _tree
+    cdef readonly Permits permits
     cdef readonly Destinations destinations
     cdef dict _by_name
     cdef readonly object volatile
@@ -39,7 +41,7 @@ cdef class Broker:
 
     @cython.locals(kind=int)
     cpdef bint receive(self, Session session, list packets, object other) except -1
-    @cython.locals(destination=Destination)
+    @cython.locals(destination=Destination, permits=Permits)
     cpdef publish(self, Session session, Publish publish)
     @cython.locals(certificate=Publish)
     cdef Destination _find(self, Session session, Publish publish)

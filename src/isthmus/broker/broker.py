@@ -17,8 +17,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from isthmus.broker.access import Access
 from isthmus.broker.destinations import Destinations, ensure_own
 from isthmus.broker.mapping import headers_of, publish_of
+from isthmus.broker.permits import Permits
 from isthmus.broker.publishing import (
     MQTT_SEQUENCE,
     NO_OFFSET,
@@ -71,6 +73,7 @@ class Broker:
         routes: RouteTable,
         volatile: Log,
         *,
+        access: Access | None = None,
         partitions_default: int = 1,
         message_bytes_max: int = 1 << 24,
         retained_max: int = 1_000_000,
@@ -79,7 +82,8 @@ class Broker:
     ) -> None:
         """Open the broker's own log topics, creating them at the first start.
 
-        `volatile` is a log in memory, for what is not to be stored.
+        `volatile` is a log in memory, for what is not to be stored. Without rules of `access`
+        everybody may do everything.
         """
         self.runtime = runtime
         self.log = log
@@ -91,11 +95,17 @@ class Broker:
         self.published = 0
         self.delivered = 0
         self.undeliverable = 0  # records whose key is no topic name
-        self.lost = 0  # published at QoS 0 (or as a will) and not stored
+        self.lost = 0  # not stored, and nobody told: QoS 0, wills, refused before MQTT 5
         self.backlog_bytes = 0
         self._tree = self.subscriptions.tree
+        self.permits = Permits(access or Access(), self._tree)
         self.destinations = Destinations(
-            log, routes, self.subscriptions, partitions_default, message_bytes_max
+            log,
+            routes,
+            self.subscriptions,
+            self.permits,
+            partitions_default,
+            message_bytes_max,
         )
         self._by_name = self.destinations.by_name
         self.volatile = Volatile(runtime, volatile)
@@ -109,7 +119,7 @@ class Broker:
         self._scheduled = False
         self._now_ms = 0
         self._relief: list[Callable[[], None]] = []
-        self.recalls = Recalls(runtime, self.destinations, self.touch)
+        self.recalls = Recalls(runtime, self.destinations, self.permits, self.touch)
         self._turn = self.turn
         partition = ensure_own(log, RETAINED_LOG_TOPIC, RETAINED_CONFIGS).partitions[0]
         self.retained = Retained(self, partition, retained_max, retained_bytes_max)
@@ -150,6 +160,15 @@ class Broker:
 
         A publish with a packet id is acknowledged to it.
         """
+        permits = self.permits
+        if (
+            permits.is_on
+            and session is not None
+            and not permits.may_publish(session, publish.topic)
+        ):
+            why = NotAuthorized("the rules of access do not allow to publish this")
+            self._refuse(session, publish, why)
+            return
         destination = self._by_name.get(publish.topic)
         if destination is None:
             try:
@@ -413,6 +432,7 @@ class Broker:
             return
         waiting = Acknowledgement(session, publish.packet_id, publish.qos, 0)
         if session.version < 5 and isinstance(error, NotAuthorized):
+            self.lost += 1
             session.acknowledge(waiting.attachment, publish.packet_id, publish.qos, 0)
         else:
             self._answer_failure(waiting, error)

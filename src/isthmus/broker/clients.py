@@ -187,7 +187,10 @@ class Clients:
         if not self.sessions.has_room(terms.client_id):
             connection.close(QuotaExceeded("the server has as many sessions as it keeps"))
             return
+        before = self.sessions.entries.get(terms.client_id)
+        whose = before.principal if before is not None else principal
         entry, present = self.sessions.connect(terms, connection, principal)
+        self._broker.permits.passed_on(whose, principal)
         session = entry.session
         session.answer(terms.connack(present))
         session.resume()
@@ -204,6 +207,7 @@ class Clients:
         """Take somebody who has shown anew who it is [MQTT 5.0, 4.12.1]."""
         entry = self.sessions.entries[client_id]
         if principal.user == entry.principal.user:
+            self._broker.permits.passed_on(entry.principal, principal)
             entry.principal = principal
         else:
             connection.close(NotAuthorized("authenticated again, and as another user"))
@@ -344,6 +348,9 @@ class Clients:
             return ReasonCode.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED
         if not offer.wildcard_available and has_wildcard(topic_filter):
             return ReasonCode.WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED
+        permits = self._broker.permits
+        if permits.is_on and not permits.may_subscribe(session, topic_filter):
+            return ReasonCode.NOT_AUTHORIZED
         own = self._broker.subscriptions.of(session)
         if len(own) >= self._subscriptions_max and topic_filter not in own:
             return ReasonCode.QUOTA_EXCEEDED

@@ -18,6 +18,7 @@ cdef class Destinations:
     cdef object _routes
     cdef object _subscriptions
     cdef TopicTree _tree
+    cdef object _permits
     cdef int _partitions_default
     cdef Py_ssize_t _message_bytes_max
     cdef dict _open_batches

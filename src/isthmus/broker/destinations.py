@@ -30,6 +30,7 @@ from isthmus.topics.filter import check_topic_name
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from isthmus.broker.permits import Permits
     from isthmus.broker.routes import RouteTable
     from isthmus.broker.subscriptions import Subscriptions
     from isthmus.mqtt.packets import Publish
@@ -48,6 +49,7 @@ class Destinations:
         log: Log,
         routes: RouteTable,
         subscriptions: Subscriptions,
+        permits: Permits,
         partitions_default: int,
         message_bytes_max: int,
     ) -> None:
@@ -63,6 +65,7 @@ class Destinations:
         self._routes = routes
         self._subscriptions = subscriptions
         self._tree = subscriptions.tree
+        self._permits = permits
         self._partitions_default = partitions_default
         self._message_bytes_max = message_bytes_max
         self._open_batches: dict[Any, OpenBatch] = {}
@@ -116,7 +119,10 @@ class Destinations:
     def refresh(self, destination: Destination) -> None:
         """Ask anew who is subscribed; for a destination that is older than a subscription."""
         name = destination.topic_name.decode()
-        destination.receivers = self._subscriptions.receivers(name)
+        receivers = self._subscriptions.receivers(name)
+        if self._permits.is_on:
+            receivers = self._permits.passing(receivers, destination.topic_name)
+        destination.receivers = receivers
         destination.generation = self._tree.generation
 
     def topic_name_of(self, log_topic: str, record: Record) -> bytes | None:

@@ -2,6 +2,7 @@
 cimport cython
 
 from isthmus.broker.destinations cimport Destinations
+from isthmus.broker.permits cimport Permits
 from isthmus.mqtt.session cimport Session
 
 
@@ -9,5 +10,6 @@ from isthmus.mqtt.session cimport Session
 cdef class Recalls:
     cdef object _runtime
     cdef Destinations _destinations
+    cdef Permits _permits
     cdef object _touch
     cdef object _recent_records

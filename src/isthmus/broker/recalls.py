@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from isthmus.broker.destinations import Destinations
+    from isthmus.broker.permits import Permits
     from isthmus.mqtt.packets import Publish
     from isthmus.mqtt.session import Session
     from isthmus.runtime import Runtime
@@ -36,18 +37,25 @@ class Recalls:
     """Reads back what waits."""
 
     def __init__(
-        self, runtime: Runtime, destinations: Destinations, touch: Callable[[Session], None]
+        self,
+        runtime: Runtime,
+        destinations: Destinations,
+        permits: Permits,
+        touch: Callable[[Session], None],
     ) -> None:
         """`touch(session)` has a session's output sent."""
         self._runtime = runtime
         self._destinations = destinations
+        self._permits = permits
         self._touch = touch
         self._recent_records = RecentRecords()
 
     def recall(
         self, session: Session, partition: Any, offset: int, *, begun: bool = False
     ) -> Publish | None:
-        """Return the message of one record, None if it is gone, EXPIRED if it has expired.
+        """Return the message of one record; None if it is gone, EXPIRED if it has expired.
+
+        None as well where the session's client may not receive it, or not any more.
 
         `begun`: it was sent before, so it no longer expires [MQTT-4.3.3-7]. NOT_YET: it takes
         the disk to read it, and the session goes on when it is there; or the disk cannot be
@@ -71,6 +79,8 @@ class Recalls:
         else:
             topic_name = self._destinations.topic_name_of(log_topic, record)
         if topic_name is None:
+            return None
+        if self._permits.is_on and not self._permits.may_receive(session, topic_name):
             return None
         publish = publish_of(record, topic_name, self._runtime.now_ms(), 0, begun=begun)
         return EXPIRED if publish is None else publish

@@ -19,6 +19,7 @@ from isthmus.mqtt.session import Session
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from isthmus.broker.access import Rights
     from isthmus.broker.timers import Deadline, Deadlines
     from isthmus.errors import IsthmusError
     from isthmus.mqtt.delivery import SessionLimits
@@ -76,6 +77,7 @@ class SessionEntry:
         "is_bridge",
         "number",
         "principal",
+        "rights",
         "session",
         "will",
         "will_due",
@@ -85,6 +87,7 @@ class SessionEntry:
         self.session = session
         self.principal = Principal("", session.client_id, NOBODY)  # who connected last
         self.number = number  # grows in the order in which sessions begin
+        self.rights: Rights | None = None  # what permits.py remembers
         self.connection: Connection | None = None
         self.expiry_s = 0
         self.is_bridge = False

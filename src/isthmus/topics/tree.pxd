@@ -24,6 +24,8 @@ cdef class TopicTree:
     cpdef bint add(self, str topic_filter, object value) except -1
     cpdef bint remove(self, str topic_filter, object value) except -1
 
+    cpdef outdate(self)
+
     @cython.locals(found=list, values=dict, levels=list)
     cpdef list match(self, str topic_name)
 

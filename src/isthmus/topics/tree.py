@@ -89,6 +89,10 @@ class TopicTree:
             self.generation += 1
         return removed
 
+    def outdate(self) -> None:
+        """Have whoever caches a result take it for stale, for another reason than the tree."""
+        self.generation += 1
+
     def match(self, topic_name: str) -> list[object]:
         """Return the values of all filters that match the topic name [MQTT-4.7.3-4]."""
         found: list[object] = []

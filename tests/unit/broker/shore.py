@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tests.sim import SimRuntime
 
 if TYPE_CHECKING:
+    from isthmus.broker.access import Access
     from isthmus.errors import IsthmusError, Redirected
 
 from isthmus.broker.broker import Broker
@@ -158,6 +159,7 @@ class Shore:
         retained_bytes_max: int = 1 << 30,
         will_grace_s: int = 30,
         sparkplug: bool = False,
+        access: Access | None = None,
     ) -> None:
         self.routes = routes
         self.settings: dict[str, Any] = {
@@ -166,6 +168,7 @@ class Shore:
             "retained_max": retained_max,
             "will_grace_s": will_grace_s,
             "sparkplug": sparkplug,
+            "access": access,
         }
         self.runtime = runtime or SimRuntime(now_ms=now_ms)
         self.log = MemoryLog(self.runtime) if log is None else log
@@ -174,6 +177,7 @@ class Shore:
             self.log,
             RouteTable(routes),
             MemoryLog(self.runtime),
+            access=access,
             partitions_default=2,
             retained_max=retained_max,
             retained_bytes_max=retained_bytes_max,

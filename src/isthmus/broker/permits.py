@@ -1,0 +1,90 @@
+"""What MQTT clients may do, asked for each message and remembered for each client.
+
+The rules are those of access.py, the same for every protocol; here they meet sessions. While
+there are none `is_on` is false, and nobody asks.
+
+To publish is decided once for a client and a topic name. To receive is decided when it is found
+out who gets a topic name, so that a message costs nothing; and once more when a message that
+had to wait is read back, for the rules, or the client, may have become others meanwhile. When
+rules change, all that was found out is found out anew, with the next message.
+
+Compiled, as part of the path of every message.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from isthmus.broker.access_rules import SUBSCRIBE
+from isthmus.topics.filter import parse_shared
+
+if TYPE_CHECKING:
+    from isthmus.broker.access import Access, Rights
+    from isthmus.broker.identity import Principal
+    from isthmus.broker.sessions import SessionEntry
+    from isthmus.broker.subscriptions import Receiver
+    from isthmus.mqtt.session import Session
+    from isthmus.topics.tree import TopicTree
+
+
+class Permits:
+    """Asks the rules about sessions."""
+
+    def __init__(self, access: Access, tree: TopicTree) -> None:
+        """`tree` has the subscriptions, of which receivers of topic names are made."""
+        self._access = access
+        self._tree = tree
+        self.is_on = not access.is_open
+        access.follow(self._changed)
+
+    def _changed(self) -> None:
+        """The rules have become others."""
+        self.is_on = not self._access.is_open
+        self._tree.outdate()
+
+    def passed_on(self, before: Principal, principal: Principal) -> None:
+        """A session that was one's is another's, who may have other rights."""
+        own = (principal.user, principal.groups, principal.listener)
+        if self.is_on and own != (before.user, before.groups, before.listener):
+            self._tree.outdate()
+
+    def may_publish(self, session: Session, topic_name: bytes) -> bool:
+        """Whether a message of the session's client is taken."""
+        return self._rights_of(session).may_publish(topic_name)
+
+    def may_receive(self, session: Session, topic_name: bytes) -> bool:
+        """Whether a message may go to the session's client."""
+        return self._rights_of(session).may_receive(topic_name)
+
+    def may_subscribe(self, session: Session, topic_filter: str) -> bool:
+        """Whether the client could receive anything of a topic filter, shared or not."""
+        rights = self._rights_of(session)
+        return rights.allows(SUBSCRIBE, parse_shared(topic_filter)[1]).allowed
+
+    def passing(self, receivers: list[Receiver], topic_name: bytes) -> list[Receiver]:
+        """Return those receivers who may have a topic name.
+
+        And those of whom it is not known, because nobody has come back to their session since
+        the server began: what waits for them is asked about when they get it.
+        """
+        return [
+            receiver
+            for receiver in receivers
+            if not _entry_of(receiver.session).principal.listener
+            or self.may_receive(receiver.session, topic_name)
+        ]
+
+    def _rights_of(self, session: Session) -> Rights:
+        entry = _entry_of(session)
+        rights = entry.rights
+        if (
+            rights is None
+            or rights.generation != self._access.generation
+            or rights.principal is not entry.principal
+        ):
+            rights = entry.rights = self._access.rights_of(entry.principal)
+        return rights
+
+
+def _entry_of(session: Session) -> SessionEntry:
+    return cast("SessionEntry", session.owner)

@@ -30,6 +30,7 @@ COMMANDS: Final = {  # name -> module that holds a click command of that name
     "trace": "isthmus.cli.trace",
     "users": "isthmus.cli.users",
     "log": "isthmus.cli.log",
+    "acls": "isthmus.cli.acls",
     "config": "isthmus.cli.settings",
     "version": "isthmus.cli.settings",
 }

@@ -1,0 +1,76 @@
+"""`isthmus acls`: the rules in force, and what they mean for somebody."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner
+
+from isthmus.cli.main import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RULES = (
+    "# who\nallow user:line-* publish factory/%u/%c\nallow group:staff subscribe factory/#\n"
+)
+HASHED = "$7$101$c2FsdHNhbHRzYWx0$" + "QUJD" * 21 + "QQ=="
+
+
+@pytest.fixture
+def configured(tmp_path: Path) -> list[str]:
+    """Return the options that name the rules and the users."""
+    rules, users = tmp_path / "rules", tmp_path / "users"
+    rules.write_text(RULES, "utf-8")
+    users.write_text(f"ann:{HASHED}:staff\n", "utf-8")
+    own = 'access.rules=["deny all subscribe factory/+/secret"]'
+    files = (f"access.rules_file={rules}", f"authentication.users_file={users}")
+    return [word for each in (own, *files) for word in ("--set", each)]
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(main, ["acls", *arguments], catch_exceptions=False)
+    return result.exit_code, result.output
+
+
+def test_the_rules_in_force_with_their_places(configured: list[str], tmp_path: Path) -> None:
+    status, text = run("list", *configured)
+    assert status == 0
+    assert text.splitlines() == [
+        "access.rules[0]: deny all subscribe factory/+/secret",
+        f"{tmp_path}/rules:2: allow user:line-* publish factory/%u/%c",
+        f"{tmp_path}/rules:3: allow group:staff subscribe factory/#",
+        "built in: allow user:* subscribe $SYS/#",
+        "default: deny",
+    ]
+    assert run("list")[1].splitlines()[-1] == "default: allow"
+
+
+@pytest.mark.parametrize(
+    ("question", "allowed", "by"),
+    [
+        ("line-7 publish factory/line-7/c --client-id c", True, "rules:2"),
+        ("line-7 publish factory/line-7/d --client-id c", False, "default"),
+        ("ann subscribe factory/#", True, "rules:3"),
+        ("ann subscribe $share/g/factory/#", True, "rules:3"),
+        ("bob subscribe factory/#", False, "default"),
+        ("bob subscribe factory/# --group staff", True, "rules:3"),
+        ("ann subscribe factory/1/secret", False, "access.rules[0]"),
+        ("- subscribe $SYS/#", False, "default"),
+        ("ann subscribe $SYS/#", True, "built in"),
+        ("ann read log:mqtt", False, "default"),
+    ],
+)
+def test_who_may_do_what_and_why(
+    configured: list[str], question: str, allowed: bool, by: str
+) -> None:
+    status, text = run("test", *question.split(), *configured)
+    assert (status, text.split()[0]) == ((0, "allowed") if allowed else (1, "denied"))
+    assert f"{by}:" in text
+
+
+@pytest.mark.parametrize("resource", ["a/#", "a/#/b", ""])
+def test_what_is_no_topic_name(configured: list[str], resource: str) -> None:
+    status, text = run("test", "ann", "publish", resource, *configured)
+    assert status == 2 and "topic name" in text

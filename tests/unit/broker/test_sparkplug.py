@@ -171,7 +171,7 @@ def test_fields_of_all_types_are_stepped_over(field: bytes) -> None:
     "payload",
     [
         b"",
-        b"FIXME",
+        b"No protobuf",
         OLD_STAMP[:-1],  # a varint that ends too soon
         OLD_STAMP + b"\x12\x0bmetric",  # fewer bytes than it says
         OLD_STAMP + b"\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",  # 2**64 - 1 bytes

@@ -11,6 +11,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from isthmus.broker.events import Events
 from isthmus.broker.greetings import Greetings
 from isthmus.broker.guard import Guard, Streaks
 from isthmus.broker.identity import CERTIFICATE, Principal
@@ -50,7 +51,7 @@ from isthmus.mqtt.packets import (
     Unsuback,
 )
 from isthmus.mqtt.properties import AUTH_METHOD, SESSION_EXPIRY, SUBSCRIPTION_ID, WILL_DELAY
-from isthmus.mqtt.reasons import SUBACK_FAILURE, ReasonCode, name_of
+from isthmus.mqtt.reasons import SUBACK_FAILURE, ReasonCode, name_of, reason_in
 from isthmus.topics.filter import SHARED_PREFIX, check_topic_filter, has_wildcard
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ class Clients:
         self.congested = broker.congested
         self.traffic = broker.traffic
         self.traces = Traces(broker.runtime, broker.subscriptions)
+        self._events = Events(broker.runtime, broker.say, self._is_wanted)
         self._redirected = redirected
         self._subscriptions_max = subscriptions_max
         self.greetings = Greetings(broker, queue_length_max)
@@ -196,6 +198,7 @@ class Clients:
         session.resume()
         self._broker.touch(session)
         connection.opened(entry, terms)
+        self._events.connected(entry, connection, present=present)
 
     def _refuse(self, connection: Connection, error: IsthmusError) -> None:
         """Send somebody away who could not show who it is, or is not to come in."""
@@ -243,9 +246,9 @@ class Clients:
         elif kind == SUBSCRIBE:
             self._broker.commit()  # a message published before is retained by now
             if session.connected:
-                self._subscribe(entry, connection.offer, packet)
+                self._subscribe(entry, connection, packet)
         elif kind == UNSUBSCRIBE:
-            self._unsubscribe(session, packet)
+            self._unsubscribe(entry, connection, packet)
         elif kind == AUTH:
             connection.authenticate_again(packet)
         elif kind == DISCONNECT:
@@ -261,9 +264,27 @@ class Clients:
         entry.session.drain()
         self._broker.touch(entry.session)
 
-    def lost(self, entry: SessionEntry, connection: Connection) -> None:
-        """A connection ends without the client's DISCONNECT: its will is due [MQTT-3.1.2-8]."""
-        self.sessions.disconnect(entry, connection, with_will=True)
+    def lost(
+        self, entry: SessionEntry, connection: Connection, error: IsthmusError | None = None
+    ) -> None:
+        """A connection ends without the client's DISCONNECT: its will is due [MQTT-3.1.2-8].
+
+        `error`: why the server ends it.
+        """
+        reason = None if error is None else reason_in(DISCONNECT, error)
+        self._leave(entry, connection, reason, with_will=True)
+
+    def _leave(
+        self,
+        entry: SessionEntry,
+        connection: Connection,
+        reason: int | None,
+        *,
+        with_will: bool,
+    ) -> None:
+        if entry.connection is connection:
+            self._events.disconnected(entry, connection, reason)
+            self.sessions.disconnect(entry, connection, with_will=with_will)
 
     def _overflowed(self, session: Session) -> None:
         """More waits for a session than may: its connection ends, once the turn is over."""
@@ -290,7 +311,7 @@ class Clients:
             packet.reason == ReasonCode.DISCONNECT_WITH_WILL
             or packet.reason >= ReasonCode.UNSPECIFIED_ERROR
         )
-        self.sessions.disconnect(entry, connection, with_will=with_will)
+        self._leave(entry, connection, packet.reason, with_will=with_will)
 
     def _publish_will(self, entry: SessionEntry, will: Will) -> None:
         properties = dict(will.properties or {})
@@ -309,9 +330,15 @@ class Clients:
 
     # --- subscriptions ------------------------------------------------------------------------
 
-    def _subscribe(self, entry: SessionEntry, offer: Offer, packet: Subscribe) -> None:
+    def _is_wanted(self, topic_name: str) -> bool:
+        """Whether anybody has subscribed to a topic name."""
+        return bool(self._broker.subscriptions.receivers(topic_name))
+
+    def _subscribe(
+        self, entry: SessionEntry, connection: Connection, packet: Subscribe
+    ) -> None:
         """Answer each filter in its order [MQTT-3.8.4-6], then send retained messages."""
-        session = entry.session
+        session, offer = entry.session, connection.offer
         identifier: int = (packet.properties or {}).get(SUBSCRIPTION_ID, 0)
         if session.version == 5:
             check_offered(offer, packet, identifier)
@@ -337,6 +364,13 @@ class Clients:
                     reason = SUBACK_FAILURE
             reasons.append(reason)
         session.answer(Suback(packet.packet_id, reasons, None), text)
+        granted_now = [
+            (topic_filter, reason)
+            for (topic_filter, _), reason in zip(packet.entries, reasons, strict=True)
+            if reason < SUBACK_FAILURE
+        ]
+        if granted_now:
+            self._events.subscribed(entry, connection, granted_now)
         self._broker.volatile.greet(ungreeted)
         self.greetings.begin(ungreeted)
 
@@ -356,7 +390,10 @@ class Clients:
             return ReasonCode.QUOTA_EXCEEDED
         return ReasonCode.SUCCESS
 
-    def _unsubscribe(self, session: Session, packet: Unsubscribe) -> None:
+    def _unsubscribe(
+        self, entry: SessionEntry, connection: Connection, packet: Unsubscribe
+    ) -> None:
+        session = entry.session
         subscriptions = self._broker.subscriptions
         reasons: list[int] = []
         for topic_filter in packet.filters:
@@ -369,6 +406,13 @@ class Clients:
             else:
                 reasons.append(ReasonCode.TOPIC_FILTER_INVALID)
         session.answer(Unsuback(packet.packet_id, reasons, None))
+        gone = [
+            topic_filter
+            for topic_filter, reason in zip(packet.filters, reasons, strict=True)
+            if reason == ReasonCode.SUCCESS
+        ]
+        if gone:
+            self._events.unsubscribed(entry, connection, gone)
 
 
 def is_topic_filter(text: str) -> bool:

@@ -328,7 +328,8 @@ class MqttConnection(asyncio.BufferedProtocol):
             error,
         )
         if self._entry is not None:
-            self._shore.clients.lost(self._entry, self)  # sends what was answered before
+            # sends what was answered before
+            self._shore.clients.lost(self._entry, self, error)
         answer: Disconnect | Connack | None
         if self._terms is not None:
             answer = farewell(error, self._terms)

@@ -1,8 +1,10 @@
-"""`isthmus config show` and `isthmus version`: what is in force, and what this is."""
+"""`isthmus config`, `isthmus version`: what is in force, where it comes from, what this is."""
 
 from __future__ import annotations
 
+import sys
 from functools import reduce
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -30,6 +32,35 @@ def show(**options: Any) -> None:
     Takes the options of `serve` and prints what `serve` would run with.
     """
     click.echo(listing(sources_from(**options).read()))
+
+
+@config.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    default="isthmus-config",
+    show_default=True,
+    help="Where to write what comes of it.",
+)
+def import_(file: Path, out: Path) -> None:
+    """Turn mosquitto.conf into settings, users and rules of Isthmus.
+
+    Names each line that has no equivalent. The exit status is 1 if somebody could do more than
+    before for want of one: such lines are marked SECURITY.
+    """
+    from isthmus.cli.mosquitto_import import import_mosquitto
+
+    files, notes = import_mosquitto(file, out)
+    for note in notes:
+        click.echo(str(note))
+    opening = sum(note.opens for note in notes)
+    click.echo(f"wrote {', '.join(str(out / name) for name in files)}")
+    click.echo(
+        f"{len(notes)} lines are otherwise than they were, {opening} of them for SECURITY"
+    )
+    sys.exit(1 if opening else 0)
 
 
 @click.command()

@@ -152,7 +152,7 @@ async def serve(settings: Settings, read: Callable[[], Settings]) -> int:
         reloads.ask()
         for each in listening:
             each.close()
-        await say_farewell(broker, mqtt, kafka, farewell(settings.mqtt))
+        await say_farewell(broker, mqtt, kafka, settings.mqtt)
     broker.close()
     log.close()
     runtime.close()
@@ -232,6 +232,7 @@ def mqtt_shore(broker: Broker, settings: MqttSettings, lines: Sparing) -> MqttSh
         failures=failures_in(settings),
     )
     shore = MqttShore(clients, connections_max=settings.connections_max, lines=lines)
+    shore.loop.start()
     if settings.sys_interval_s:
         Status(
             broker.runtime,
@@ -397,11 +398,14 @@ def http_shore(
 
 
 async def say_farewell(
-    broker: Broker, mqtt: MqttShore, kafka: KafkaShore, error: IsthmusError
+    broker: Broker, mqtt: MqttShore, kafka: KafkaShore, settings: MqttSettings
 ) -> None:
     """End all connections, once what is under way is done; MQTT clients are told why."""
     await drain(broker)
-    mqtt.close(error)
+    if settings.shutdown_s:
+        await mqtt.leave(farewell(settings), settings.shutdown_s)
+        await drain(broker)
+    mqtt.close(farewell(settings))
     kafka.close()
     await asyncio.sleep(0)  # the loop writes out what the connections were told
 

@@ -75,6 +75,9 @@ class MqttSettings(MqttLimits, frozen=True, kw_only=True):
     will_grace_s: Annotated[int, Meta(ge=0, le=86_400)] = 30
     """How long a start waits for the clients of the run before until it sends their wills."""
 
+    shutdown_s: Annotated[int, Meta(ge=0, le=3600)] = 0
+    """Time over which clients are sent away when the server ends, for other servers' sake."""
+
     flapping_connects_max: Annotated[int, Meta(ge=0)] = 0
     """Connections of one client id from one address in `flapping_window_s`; 0: no limit."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,13 @@ from tests.e2e.raw_mqtt import (
     CONNACK,
     DISCONNECT,
     PUBACK,
+    PUBLISH,
+    SUBACK,
     RawMqtt,
     connect,
     publish,
     raw_connection,
+    subscribe,
 )
 from tests.e2e.server_process import ServerProcess, address_of
 
@@ -154,3 +158,34 @@ def test_limits_change_and_nobody_is_disconnected(
     new.send(publish(unique, bytes(5000), qos=1, packet_id=1))
     assert new.expect(DISCONNECT).body[0] == 0x95
     new.cut()
+
+
+def test_at_the_end_clients_are_sent_away_one_after_the_other(
+    start_server: Callable[..., ServerProcess], unique: str
+) -> None:
+    settings = {"mqtt.shutdown_s": "1", "mqtt.server_reference": "other.example"}
+    server = start_server(settings=settings)
+    with raw_connection(server.mqtt) as absent:
+        absent.open(f"{unique}-absent", session_expiry_s=1000)
+        absent.send(subscribe(1, f"{unique}/will", 1))
+        absent.expect(SUBACK)
+    wires = [RawMqtt(server.mqtt) for _ in range(8)]
+    for number, wire in enumerate(wires):
+        will = (f"{unique}/will", b"%d" % number, 1, False)
+        wire.open(f"{unique}-{number}", will=will)
+    ending = threading.Thread(target=server.terminate)
+    began_s = time.monotonic()
+    ending.start()
+    for wire in wires:
+        said = wire.expect(DISCONNECT).body
+        assert said[0] == 0x9C
+        assert b"other.example" in said
+        assert wire.receive() is None
+        wire.cut()
+    assert time.monotonic() - began_s > 7 / 20 - TICK_S  # one in a twentieth of a second
+    ending.join()
+    server.start()
+    with raw_connection(server.mqtt) as absent:
+        absent.open(f"{unique}-absent", clean=False, session_expiry_s=1000)
+        wills = [absent.expect(PUBLISH).payload() for _ in wires]
+        assert sorted(wills) == [b"%d" % number for number in range(8)]

@@ -34,6 +34,7 @@ from isthmus.mqtt.packets import DISCONNECT, PUBLISH, VERSION_5, Auth, Connect
 from isthmus.mqtt.properties import MAXIMUM_PACKET_SIZE
 from isthmus.server.admission import Admission, Total
 from isthmus.server.farewells import farewell, refusal
+from isthmus.server.loop_meter import LoopMeter
 from isthmus.server.tls import KeyedContext, user_of
 from isthmus.wire.buffer import WriteBuffer
 
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RECEIVE_BYTES = 64 * 1024  # libuv reads up to 32 times before it lets another socket read
+PORTIONS_PER_S = 20  # of the clients that are sent away when the server ends
 LINGER_MS = 5_000  # a closing connection has this long to take what was written
 READ_BYTES_MIN = 256  # at a time, where a rate is low
 MESSAGE_BYTES = 16  # of a small one
@@ -79,12 +81,23 @@ class MqttShore:
         self.receive_buffer = memoryview(bytearray(RECEIVE_BYTES))
         self.accepted = 0
         self.refused = 0
+        self.loop = LoopMeter(clients.runtime)
         self.held = 0  # times that a client was read from later, because of a rate
 
     def close(self, error: IsthmusError) -> None:
         """Tell every client why, and close all connections."""
         for connection in list(self.connections):
             connection.close(error)
+
+    async def leave(self, error: IsthmusError, within_s: int) -> None:
+        """Do so evenly over a time, so that they do not come to the next server all at once."""
+        waiting = list(self.connections)
+        portion = -(-len(waiting) // (within_s * PORTIONS_PER_S))
+        while waiting:
+            for connection in waiting[-portion:]:
+                connection.close(error)
+            del waiting[-portion:]
+            await asyncio.sleep(1 / PORTIONS_PER_S)
 
 
 class MqttListener:

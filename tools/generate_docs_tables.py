@@ -48,6 +48,8 @@ SECTION_CLASSES: dict[str, type[Any]] = {
     "tls": config.TlsSettings,
     "tls.certificates": config_listeners.ServerCertificate,
     "authentication": config.AuthenticationSettings,
+    "authentication.jwt": config.JwtSettings,
+    "authentication.http": config.HookSettings,
     "access": config.AccessSettings,
     "storage": config.StorageSettings,
     "storage.local": config.LocalStorageSettings,

@@ -126,7 +126,7 @@ async def serve(settings: Settings, read: Callable[[], Settings]) -> int:
     log = open_log(settings, runtime)
     broker = open_broker(settings, runtime, log, routes, rules.access)
     mqtt = mqtt_shore(broker, settings.mqtt, Sparing(runtime, settings.log.repeats_s))
-    ways.open(runtime, broker, mqtt.clients)
+    watched = ways.open(runtime, broker, mqtt.clients)
     reloads.add("limits", partial(new_limits, mqtt, settings.mqtt))
     kafka = kafka_shore(broker, settings.kafka, sockets["kafka"])
     listening = [
@@ -139,7 +139,7 @@ async def serve(settings: Settings, read: Callable[[], Settings]) -> int:
     async with asyncio.TaskGroup() as group:
         build = http_shore(broker, mqtt, settings.http, lambda: _unready(log, stop))
         group.create_task(serve_http(sockets["http"], build, stop))
-        watched = [*filter(None, certificates), *ways.watched, *rules.watched]
+        watched += [*filter(None, certificates), *rules.watched]
         group.create_task(keep_renewed(watched, renewal, stop, settings.tls.reload_check_s))
         group.create_task(reloads.run(stop))
         logger.info("ready")

@@ -159,6 +159,65 @@ class HttpSettings(Struct, frozen=True, kw_only=True):
     """Let everybody in without credentials, from other machines too; the REST API is theirs."""
 
 
+class JwtSettings(Struct, frozen=True, kw_only=True):
+    """Tokens (JWT) that clients show: who signs them, and what they have to say."""
+
+    keys: tuple[str, ...] = ()
+    """Files with public keys in PEM, or key sets in JSON (JWKS)."""
+
+    secret_file: str = ""
+    """File with a secret of 32 bytes or more, for algorithms that begin with HS."""
+
+    keys_url: str = ""
+    """URL of a key set (JWKS)."""
+
+    keys_url_s: Annotated[int, Meta(ge=10, le=86_400)] = 300
+    """Seconds after which the key set is fetched again."""
+
+    ca: str = ""
+    """File with the CAs to believe at that URL, in PEM; empty: those of the system."""
+
+    algorithms: tuple[str, ...] = ("RS256", "ES256", "EdDSA")
+    """Algorithms that are believed, each with its own kind of key."""
+
+    issuer: str = ""
+    """Who has to have made the token (`iss`); empty: not asked."""
+
+    audience: str = ""
+    """For whom the token has to be (`aud`); empty: not asked."""
+
+    user_claim: Annotated[str, Meta(min_length=1)] = "sub"
+    """What in the token is the user's name."""
+
+    groups_claim: Annotated[str, Meta(min_length=1)] = "groups"
+    """What in the token are the user's groups: a list, or a text with spaces between."""
+
+    leeway_s: Annotated[int, Meta(ge=0, le=3600)] = 30
+    """Seconds by which clocks may differ."""
+
+
+class HookSettings(Struct, frozen=True, kw_only=True):
+    """A program of yours that says over HTTP who somebody is."""
+
+    url: str = ""
+    """Where it is asked, by POST."""
+
+    ca: str = ""
+    """File with the CAs to believe there, in PEM; empty: those of the system."""
+
+    authorization_file: str = ""
+    """File with the Authorization header that shows who asks; empty: none."""
+
+    timeout_ms: Annotated[int, Meta(ge=10, le=60_000)] = 3_000
+    """Milliseconds without an answer after which nobody is let in."""
+
+    remember_s: Annotated[int, Meta(ge=0, le=86_400)] = 60
+    """Seconds for which somebody who was let in need not be asked about again."""
+
+    connections_max: Annotated[int, Meta(ge=1, le=100)] = 8
+    """Questions under way at one time; others wait."""
+
+
 class AuthenticationSettings(Struct, frozen=True, kw_only=True):
     """What the ways to find out who a client is need to know."""
 
@@ -167,6 +226,9 @@ class AuthenticationSettings(Struct, frozen=True, kw_only=True):
 
     iterations: Annotated[int, Meta(ge=4096, le=10_000_000)] = 4096
     """Rounds of hashing for new passwords; SCRAM clients do the same work at each login."""
+
+    jwt: JwtSettings = JwtSettings()
+    http: HookSettings = HookSettings()
 
 
 class AccessSettings(Struct, frozen=True, kw_only=True):

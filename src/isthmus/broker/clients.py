@@ -211,7 +211,7 @@ class Clients:
         entry = self.sessions.entries[client_id]
         if principal.user == entry.principal.user:
             self._broker.permits.passed_on(entry.principal, principal)
-            entry.principal = principal
+            self.sessions.set_principal(entry, principal)
         else:
             connection.close(NotAuthorized("authenticated again, and as another user"))
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from isthmus.broker.identity import NOBODY, Identity, Principal
-from isthmus.errors import SessionTakenOver
+from isthmus.errors import NotAuthorized, SessionTakenOver
 from isthmus.mqtt.properties import WILL_DELAY
 from isthmus.mqtt.session import Session
 
@@ -77,6 +77,7 @@ class SessionEntry:
         "is_bridge",
         "number",
         "principal",
+        "principal_due",
         "rights",
         "session",
         "will",
@@ -86,6 +87,7 @@ class SessionEntry:
     def __init__(self, session: Session, number: int) -> None:
         self.session = session
         self.principal = Principal("", session.client_id, NOBODY)  # who connected last
+        self.principal_due: Deadline | None = None  # when that does not hold any more
         self.number = number  # grows in the order in which sessions begin
         self.rights: Rights | None = None  # what permits.py remembers
         self.connection: Connection | None = None
@@ -157,7 +159,7 @@ class SessionTable:
         self._cancel_deadlines(entry)  # a will that waits is not sent [MQTT-3.1.3-9]
         entry.connection = connection
         self.connected += 1
-        entry.principal = principal
+        self.set_principal(entry, principal)
         entry.detached_at_ms = 0
         entry.expiry_s = terms.session_expiry_s
         entry.is_bridge = terms.is_bridge
@@ -170,6 +172,16 @@ class SessionTable:
     def has_room(self, client_id: str) -> bool:
         """Whether a client may have a session; who has one already may."""
         return client_id in self.entries or len(self.entries) < self._sessions_max
+
+    def set_principal(self, entry: SessionEntry, principal: Principal) -> None:
+        """Take somebody for the client of a connection, for as long as that holds."""
+        entry.principal = principal
+        if entry.principal_due is not None:
+            self._deadlines.cancel(entry.principal_due)
+            entry.principal_due = None
+        if principal.until_ms:
+            left_ms = max(principal.until_ms - self._runtime.now_ms(), 0)
+            entry.principal_due = self._deadlines.after(left_ms, _send_away, entry)
 
     def owner_of(self, client_id: str) -> str:
         """Return the user whose session it is; empty: anybody's, or there is none."""
@@ -212,6 +224,7 @@ class SessionTable:
             return
         entry.connection = None
         self.connected -= 1
+        self._cancel_deadlines(entry)
         if entry.session.output.size:
             connection.transmit(entry.session.output.take())
         entry.session.detach()
@@ -264,10 +277,16 @@ class SessionTable:
             self._changed(entry)
 
     def _cancel_deadlines(self, entry: SessionEntry) -> None:
-        for deadline in (entry.will_due, entry.end_due):
+        for deadline in (entry.will_due, entry.end_due, entry.principal_due):
             if deadline is not None:
                 self._deadlines.cancel(deadline)
-        entry.will_due = entry.end_due = None
+        entry.will_due = entry.end_due = entry.principal_due = None
+
+
+def _send_away(entry: SessionEntry) -> None:
+    """End a connection whose client has to show anew who it is."""
+    if entry.connection is not None:
+        entry.connection.close(NotAuthorized("what showed who the client is has run out"))
 
 
 def _delay_s(will: Will | None) -> int:

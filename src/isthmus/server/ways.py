@@ -1,32 +1,48 @@
 """The ways to find out who a client is, as the settings have them.
 
-In two steps, so that what is wrong with a file is said before anything is opened: the files are
-read when this is made, and `open` wires the ways that any listener has.
+In two steps, so that what is wrong with a file is said before anything is opened: each part
+reads its files when it is made, and gives its way when the server is there. What is never asked
+for is not made, nor imported if it is large.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
 
 from isthmus.broker.authentication import CertificateWay, Chain, Door
 from isthmus.broker.identity import CERTIFICATE
 from isthmus.broker.passwords import USERS, UsersWay
+from isthmus.broker.tokens import (
+    JWT,
+    TokenRules,
+    TokensWay,
+    check_library,
+    parse_keys,
+    parse_secret,
+)
 from isthmus.broker.users import User, Users, parse_users
+from isthmus.errors import ConfigError
 from isthmus.server.renewal import WatchedFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from isthmus.broker.authentication import Way
     from isthmus.broker.broker import Broker
     from isthmus.broker.clients import Clients
+    from isthmus.broker.tokens import Key
     from isthmus.config import AuthenticationSettings
     from isthmus.config_listeners import MqttListenerSettings
+    from isthmus.server.authentication_hook import HookWay
+    from isthmus.server.http_client import HttpClient
     from isthmus.server.renewal import Renewed
     from isthmus.server.runtime import LoopRuntime
 
-PASSWORD_THREADS: Final = 2  # that check passwords: a thousand in a second, or some
-PASSWORDS_WAITING_MAX: Final = 8192  # more clients at once are told to try again
+WORK_THREADS: Final = 2  # that check passwords, and as many for tokens: a thousand in a second
+FETCH_S: Final = 5.0  # for a key set
+WAITING_MAX: Final = 8192  # for each; more clients at once are told to try again
 
 
 class Ways:
@@ -36,28 +52,20 @@ class Ways:
         self, settings: AuthenticationSettings, listeners: Iterable[MqttListenerSettings]
     ) -> None:
         """Read what the ways need. Raises ConfigError."""
-        self._settings = settings
-        self._wanted = {way for listener in listeners for way in listener.authentication}
+        wanted = {way for listener in listeners for way in listener.authentication}
+        self._parts: dict[str, Part] = {name: PARTS[name](settings) for name in wanted}
         self._ways: dict[str, Way] = {}
-        self._users_file: WatchedFile[dict[str, User]] | None = None
         self.users: Users | None = None  # None: no listener asks for passwords
-        self.watched: list[Renewed] = []
-        if USERS in self._wanted and settings.users_file:
-            setting = "authentication.users_file"
-            self._users_file = WatchedFile(setting, settings.users_file, parse_users)
-            self.watched.append(self._users_file)
 
-    def open(self, runtime: LoopRuntime, broker: Broker, clients: Clients) -> None:
-        """Make the ways. Raises StorageError."""
-        if CERTIFICATE in self._wanted:
-            self._ways[CERTIFICATE] = CertificateWay()
-        if USERS in self._wanted:
-            users = self.users = Users(runtime, broker.log, broker, self._settings.iterations)
-            if self._users_file is not None:
-                self._users_file.serve(users.use_file)
-            users.changed = clients.users_changed
-            crew = runtime.crew("passwords", PASSWORD_THREADS, PASSWORDS_WAITING_MAX)
-            self._ways[USERS] = UsersWay(users, crew)
+    def open(self, runtime: LoopRuntime, broker: Broker, clients: Clients) -> list[Renewed]:
+        """Make the ways; return what may change outside meanwhile. Raises StorageError."""
+        watched: list[Renewed] = []
+        for name, part in self._parts.items():
+            self._ways[name] = part.open(runtime, broker, clients)
+            watched += part.watched
+            if isinstance(part, Passwords):
+                self.users = part.users
+        return watched
 
     def door(self, listener: MqttListenerSettings) -> Door | None:
         """Return what decides who comes in through a listener; None: whoever connects."""
@@ -65,3 +73,130 @@ class Ways:
             return None
         ways = [self._ways[name] for name in listener.authentication]
         return Door(Chain(ways, allow_anonymous=listener.allow_anonymous))
+
+
+class Part(Protocol):
+    """One way before it is there."""
+
+    watched: list[Renewed]
+
+    def open(self, runtime: LoopRuntime, broker: Broker, clients: Clients) -> Way:
+        """Make the way. Raises StorageError."""
+
+
+class Shown:
+    """Certificates, which the transport has checked."""
+
+    def __init__(self, _: AuthenticationSettings) -> None:
+        self.watched: list[Renewed] = []
+
+    def open(self, _: LoopRuntime, __: Broker, ___: Clients) -> CertificateWay:
+        return CertificateWay()
+
+
+class Passwords:
+    """The users of the server and those of a file."""
+
+    def __init__(self, settings: AuthenticationSettings) -> None:
+        self._iterations = settings.iterations
+        self._file: WatchedFile[dict[str, User]] | None = None
+        self.watched: list[Renewed] = []
+        self.users: Users | None = None
+        if settings.users_file:
+            setting = "authentication.users_file"
+            self._file = WatchedFile(setting, settings.users_file, parse_users)
+            self.watched.append(self._file)
+
+    def open(self, runtime: LoopRuntime, broker: Broker, clients: Clients) -> UsersWay:
+        users = self.users = Users(runtime, broker.log, broker, self._iterations)
+        if self._file is not None:
+            self._file.serve(users.use_file)
+        users.changed = clients.users_changed
+        return UsersWay(users, runtime.crew("passwords", WORK_THREADS, WAITING_MAX))
+
+
+class Tokens:
+    """Keys in files and at a URL, and what a token has to say."""
+
+    def __init__(self, settings: AuthenticationSettings) -> None:
+        check_library()
+        jwt = self._settings = settings.jwt
+        self._rules = TokenRules(jwt)
+        self._files = [self._file("keys", file, parse_keys) for file in jwt.keys]
+        if jwt.secret_file:
+            self._files.append(self._file("secret_file", jwt.secret_file, parse_secret))
+        self._client: HttpClient | None = None
+        if jwt.keys_url:
+            from isthmus.server.http_client import HttpClient
+
+            setting = "authentication.jwt.keys_url"
+            self._client = HttpClient(setting, jwt.keys_url, timeout_s=FETCH_S, ca=jwt.ca)
+        elif not self._files:
+            raise ConfigError("authentication.jwt needs keys, keys_url or secret_file")
+        self.watched: list[Renewed] = list(self._files)
+
+    def open(self, runtime: LoopRuntime, _: Broker, __: Clients) -> TokensWay:
+        crew = runtime.crew("tokens", WORK_THREADS, WAITING_MAX)
+        way = TokensWay(self._rules, crew, runtime.now_ms)
+        for number, file in enumerate(self._files):
+            file.serve(partial(way.use, str(number)))
+        if self._client is not None:
+            from isthmus.server.key_sets import KeySetUrl
+
+            url, period_s = self._settings.keys_url, self._settings.keys_url_s
+            self.watched.append(KeySetUrl(self._client, url, period_s, way))
+        return way
+
+    @staticmethod
+    def _file(
+        setting: str, file: str, parse: Callable[[str, str], list[Key]]
+    ) -> WatchedFile[list[Key]]:
+        return WatchedFile(f"authentication.jwt.{setting}", file, parse)
+
+
+class Hook:
+    """A program that is asked over HTTP."""
+
+    def __init__(self, settings: AuthenticationSettings) -> None:
+        from isthmus.server.http_client import HttpClient
+
+        hook = self._settings = settings.http
+        timeout_s = hook.timeout_ms / 1000
+        self._client = HttpClient(
+            "authentication.http.url", hook.url, timeout_s=timeout_s, ca=hook.ca
+        )
+        self._authorization = header_in(hook.authorization_file)
+        self.watched: list[Renewed] = []
+
+    def open(self, runtime: LoopRuntime, _: Broker, __: Clients) -> HookWay:
+        from isthmus.server.authentication_hook import HookWay
+
+        hook = self._settings
+        return HookWay(
+            self._client,
+            runtime.crew("hook", hook.connections_max, WAITING_MAX),
+            runtime,
+            remember_s=hook.remember_s,
+            authorization=self._authorization,
+        )
+
+
+def header_in(file: str) -> str:
+    """Return the value of a header that a file holds. Raises ConfigError."""
+    if not file:
+        return ""
+    try:
+        value = Path(file).read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"authentication.http.authorization_file: {error}") from None
+    if not value.isprintable():
+        raise ConfigError(f"authentication.http.authorization_file: {file} has several lines")
+    return value
+
+
+PARTS: Final[dict[str, Callable[[AuthenticationSettings], Part]]] = {
+    CERTIFICATE: Shown,
+    USERS: Passwords,
+    JWT: Tokens,
+    "http": Hook,
+}

@@ -339,3 +339,39 @@ def test_whom_a_certificate_names_is_somebody(shore: MqttShore) -> None:
         assert (principal.user, principal.way) == (user, way)
         assert (principal.client_id, principal.address) == (client_id, "127.0.0.1")
         assert (principal.listener, principal.is_anonymous) == ("door", not user)
+
+
+def test_a_client_stays_as_long_as_what_it_has_shown_holds(
+    shore: MqttShore, judge: Judge
+) -> None:
+    """Showing it anew in time makes it longer; the deadline of before is not heard."""
+    runtime = shore.clients.runtime
+
+    def until(seconds: int) -> Principal:
+        return Principal("ann", "c", NOBODY, until_ms=runtime.now_ms() + seconds * 1000)
+
+    wire = Guarded(shore, judge)
+    wire.send(by_method())
+    judge.openings[0].accept(until(10))
+    settle(wire)
+    runtime.advance(9_000)
+    wire.send(Auth(0x19, {AUTH_METHOD: "m"}))
+    judge.openings[1].accept(until(10))
+    settle(wire)
+    runtime.advance(9_999)
+    assert not wire.transport.closed
+    runtime.advance(1)
+    assert [packet.reason for packet in settle(wire)] == [0x87]
+    assert wire.transport.closed
+
+
+def test_who_is_gone_leaves_no_deadline(shore: MqttShore, judge: Judge) -> None:
+    """Only that of its session."""
+    deadlines = shore.clients._broker.deadlines
+    for expiry_s, left in ((0, 0), (100, 1)):
+        wire = Guarded(shore, judge)
+        wire.send(Connect(5, "c", properties={SESSION_EXPIRY: expiry_s}))
+        judge.openings[-1].accept(Principal("ann", "c", NOBODY, until_ms=1 << 50))
+        assert len(deadlines) == 1
+        wire.connection.connection_lost(None)
+        assert len(deadlines) == left

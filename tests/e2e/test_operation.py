@@ -109,6 +109,26 @@ def test_a_kicked_client_is_told_so_and_may_come_back(
     assert done.returncode == 1 and "no client 'nobody' is connected" in done.stderr
 
 
+def test_a_banned_client_is_sent_away_and_kept_out(
+    own_server: ServerProcess, unique: str
+) -> None:
+    reasons: list[str] = []
+
+    def prepare(client: Client) -> None:
+        client.on_disconnect = lambda *arguments: reasons.append(str(arguments[3]))
+
+    with paho_client(own_server.mqtt, unique, prepare=prepare) as client:
+        client.on_connect = lambda *arguments: reasons.append(str(arguments[3]))
+        isthmus(own_server, "bans", "add", "client", unique, "--reason", "for a test")
+        wait_until(lambda: "Banned" in reasons, lambda: f"0x8A after {reasons}")
+        assert reasons[0] == "Administrative action"
+        (ban,) = (row for row in rows(own_server, "bans", "list") if row["who"] == unique)
+        assert ban["reason"] == "for a test" and ban["expires_at_ms"] is None
+        isthmus(own_server, "bans", "remove", "client", unique)
+        wait_until(lambda: "Success" in reasons, lambda: f"let in again after {reasons}")
+    assert unique not in [row["who"] for row in rows(own_server, "bans", "list")]
+
+
 def test_what_waits_for_a_session_is_counted_and_goes_with_it(
     own_server: ServerProcess, unique: str
 ) -> None:

@@ -1,4 +1,4 @@
-"""The REST API below `/api/v1`: look at clients, sessions, retained messages, and end them.
+"""The REST API below `/api/v1`: look at clients and what they leave, end it, keep them out.
 
 Answers are JSON; lists come in pages: `items`, and in `next` the cursor of the page that
 follows, or null. What is refused says `what` is wrong and `where`, in the query, in the path or
@@ -24,9 +24,10 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from isthmus.admin.trace import Feed
+from isthmus.broker.bans import KINDS
 from isthmus.broker.inspection import PAGE_MAX, CursorUnknown, Page, Wanted
 from isthmus.broker.traces import Trace
-from isthmus.errors import StorageError, TopicInvalid
+from isthmus.errors import ConfigInvalid, QuotaExceeded, StorageError, TopicInvalid
 from isthmus.topics.filter import SHARED_PREFIX, check_topic_filter
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
+    from isthmus.broker.bans import Kind
     from isthmus.broker.inspection import Inspection
     from isthmus.broker.traces import Traces
     from isthmus.errors import IsthmusError
@@ -45,6 +47,7 @@ Answer = TypeVar("Answer")
 PREFIX: Final = "/api/v1"
 PAGE_DEFAULT: Final = 100
 PAGING: Final = ("limit", "cursor")
+BAN_S_MAX: Final = 315_360_000  # ten years; without a number it is for good
 TRACED: Final = ("client_id", "address", "filter")
 TRACE_S_DEFAULT: Final = 60
 TRACE_S_MAX: Final = 86_400
@@ -116,6 +119,8 @@ class Api:
                 "GET": self._retained_message,
                 "DELETE": self._remove_retained,
             },
+            "/bans": {"GET": self._bans},
+            "/bans/{kind}/{who:path}": {"PUT": self._ban, "DELETE": self._unban},
             "/traces": {"GET": self._list_traces},
             "/trace": {"GET": self._trace},
         }
@@ -228,9 +233,43 @@ class Api:
         told: Told[IsthmusError | None] = Told()
         if not self._inspection.remove_retained(topic_name, told.tell):
             raise not_there(f"nothing is retained under {topic_name!r}")
-        error = await told.future
-        if error is not None:
-            raise Refusal(503, f"the log does not take it: {error}", "server")
+        await durable(told)
+        return Response(status_code=204)
+
+    # --- bans ---------------------------------------------------------------------------------
+
+    async def _bans(self, request: Request) -> Response:
+        query = query_of(request, *PAGING)
+        return json_of(self._inspection.bans(query.get("cursor", ""), limit_in(query)))
+
+    async def _ban(self, request: Request) -> Response:
+        query = query_of(request, "for_s", "reason")
+        kind, who = kind_in(request), request.path_params["who"]
+        seconds = number_in(query, "for_s", 1, BAN_S_MAX) if "for_s" in query else None
+        reason = query.get("reason", "")
+        told: Told[IsthmusError | None] = Told()
+        try:
+            view = self._inspection.ban(
+                kind, who, seconds=seconds, reason=reason, done=told.tell
+            )
+        except ConfigInvalid as error:
+            raise Refusal(400, str(error), "path") from None
+        except QuotaExceeded as error:
+            raise Refusal(409, str(error), "server") from None
+        await durable(told)
+        return json_of(view)
+
+    async def _unban(self, request: Request) -> Response:
+        query_of(request)
+        kind, who = kind_in(request), request.path_params["who"]
+        told: Told[IsthmusError | None] = Told()
+        try:
+            found = self._inspection.unban(kind, who, told.tell)
+        except ConfigInvalid as error:
+            raise Refusal(400, str(error), "path") from None
+        if not found:
+            raise not_there(f"the {kind} {who!r} is not banned")
+        await durable(told)
         return Response(status_code=204)
 
     # --- traces -------------------------------------------------------------------------------
@@ -321,6 +360,16 @@ def flag_in(query: dict[str, str], name: str) -> bool | None:
     return None if text is None else FLAGS[text]
 
 
+def kind_in(request: Request) -> Kind:
+    """Return whom a ban is about. Raises Refusal."""
+    kind: Kind | None = next(
+        (each for each in KINDS if each == request.path_params["kind"]), None
+    )
+    if kind is None:
+        raise Refusal(404, f"what can be banned: {', '.join(KINDS)}", "path")
+    return kind
+
+
 def check_filter(topic_filter: str) -> None:
     """Check a topic filter, which is not a shared one. Raises Refusal."""
     try:
@@ -347,6 +396,13 @@ def shown_payload(payload: bytes) -> dict[str, str]:
         return {"payload": payload.decode()}
     except UnicodeDecodeError:
         return {"payload_base64": base64.b64encode(payload).decode()}
+
+
+async def durable(told: Told[IsthmusError | None]) -> None:
+    """Wait until something is durable. Raises Refusal where it cannot be."""
+    error = await told.future
+    if error is not None:
+        raise Refusal(503, f"the log does not take it: {error}", "server")
 
 
 def readable(answer: Answer | StorageError) -> Answer:

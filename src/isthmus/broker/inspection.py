@@ -1,4 +1,4 @@
-"""What an administrator sees of MQTT clients, sessions and retained messages, and does to them.
+"""What an administrator sees of clients, sessions, retained messages, bans, and does to them.
 
 A hundred thousand of them are shown in pages, and no page looks at more than some thousand: one
 with few items, or none, is not the last one where it has a `next`. Sessions come in the order
@@ -14,12 +14,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import OrderedDict
+from heapq import nsmallest
 from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from msgspec import Struct
 
+from isthmus.broker.bans import Ban
 from isthmus.broker.mapping import publish_of
 from isthmus.broker.recent_records import LOADING, RecentRecords
 from isthmus.broker.sessions import EXPIRY_NEVER
@@ -30,6 +32,7 @@ from isthmus.mqtt.properties import CONTENT_TYPE, USER_PROPERTY
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from isthmus.broker.bans import Kind
     from isthmus.broker.broker import Broker
     from isthmus.broker.clients import Clients
     from isthmus.broker.retained import Entry
@@ -113,6 +116,17 @@ class RetainedMessage(RetainedView, frozen=True, kw_only=True):
     user_properties: list[tuple[str, str]]
 
 
+class BanView(Struct, frozen=True, kw_only=True):
+    """Who is kept out."""
+
+    kind: str
+    who: str
+    banned_at_ms: int
+    expires_at_ms: int | None
+    """When it is over; none: never."""
+    reason: str
+
+
 class Page(NamedTuple):
     """Some items, and the cursor of those that follow them; None: that were all."""
 
@@ -155,6 +169,7 @@ class Inspection:
     def __init__(self, broker: Broker, clients: Clients) -> None:
         self._broker = broker
         self._sessions = clients.sessions
+        self._guard = clients.guard
         self._walks: OrderedDict[str, tuple[str, Walk]] = OrderedDict()
 
     # --- clients and sessions -----------------------------------------------------------------
@@ -259,6 +274,43 @@ class Inspection:
         self.kick(client_id)
         self._sessions.end(entry)
         return True
+
+    # --- bans ---------------------------------------------------------------------------------
+
+    def bans(self, after: str, count_max: int) -> Page:
+        """Return bans by kind and name; `after` is the cursor of the page before, or empty.
+
+        All bans are looked at for each page.
+        """
+        following = ((name_of_ban(ban), ban) for ban in self._guard.bans)
+        found = nsmallest(count_max + 1, (each for each in following if each[0] > after))
+        views = [ban_view(ban) for _, ban in found[:count_max]]
+        return Page(views, found[count_max - 1][0] if len(found) > count_max else None)
+
+    def ban(
+        self,
+        kind: Kind,
+        who: str,
+        *,
+        seconds: int | None,
+        reason: str,
+        done: Callable[[IsthmusError | None], object],
+    ) -> BanView:
+        """Keep somebody out, for a while or for good, and tell `done` once that is durable.
+
+        Raises ConfigInvalid, QuotaExceeded.
+        """
+        until_ms = 0 if seconds is None else self._broker.runtime.now_ms() + seconds * 1000
+        return ban_view(self._guard.ban(Ban(kind, who, until_ms, reason), done))
+
+    def unban(
+        self, kind: Kind, who: str, done: Callable[[IsthmusError | None], object]
+    ) -> bool:
+        """Let somebody in again; False, and nothing is told, where there is no such ban.
+
+        Raises ConfigInvalid.
+        """
+        return self._guard.unban(kind, who, done)
 
     # --- retained messages --------------------------------------------------------------------
 
@@ -400,6 +452,22 @@ def _message_of(record: Any, entry: Entry, now_ms: int) -> RetainedMessage | Non
 def _without_payload(message: RetainedMessage) -> RetainedView:
     return RetainedView(
         **{name: getattr(message, name) for name in RetainedView.__struct_fields__}
+    )
+
+
+def name_of_ban(ban: Ban) -> str:
+    """Return what tells a ban from all others."""
+    return f"{ban.kind}:{ban.who}"
+
+
+def ban_view(ban: Ban) -> BanView:
+    """Return a ban as it is shown."""
+    return BanView(
+        kind=ban.kind,
+        who=ban.who,
+        banned_at_ms=ban.since_ms,
+        expires_at_ms=ban.until_ms or None,
+        reason=ban.reason,
     )
 
 

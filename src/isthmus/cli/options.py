@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     Command = TypeVar("Command", bound=Callable[..., Any])
+
+UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 SOURCES = (
     click.option(
@@ -97,6 +100,16 @@ http_option = click.option(
     callback=read_address,
     help="The HTTP server.",
 )
+
+
+def read_duration(_: click.Context, __: click.Parameter, text: str | None) -> int | None:
+    """Read `90s`, `10m`, `1h` or `7d` as seconds, as an option's callback; None: not given."""
+    if text is None:
+        return None
+    found = re.fullmatch("([0-9]{1,5})([smhd]?)", text)
+    if found is None:
+        raise click.BadParameter(f"{text!r} is no time such as 30s, 10m, 1h or 7d")
+    return int(found[1]) * UNITS[found[2]]
 
 
 def pairs_of(texts: Sequence[str], option: str) -> list[tuple[str, str]]:

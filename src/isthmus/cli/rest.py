@@ -30,6 +30,10 @@ class RestShore:
         """Return what an address answers; the parts of `path` are percent-encoded."""
         return self._ask("GET", path, query)
 
+    def put(self, *path: str, **query: Any) -> Any:
+        """Have what an address names be there; return how it is."""
+        return self._ask("PUT", path, query)
+
     def delete(self, *path: str) -> None:
         """Delete what an address names."""
         self._ask("DELETE", path, {})

@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from isthmus.cli.offline import at_time
-from isthmus.cli.options import http_option
+from isthmus.cli.options import http_option, read_duration
 from isthmus.cli.rest import RestShore
 from isthmus.cli.topics import json_option
 
 if TYPE_CHECKING:
     from isthmus.config_listeners import Address
 
-UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600}
 ARROWS: Final = {"in": "->", "out": "<-"}
 AT_THE_FRONT: Final = ("at_ms", "direction", "client_id", "address", "packet")
-
-
-def read_duration(_: click.Context, __: click.Parameter, text: str) -> int:
-    """Read `90s`, `10m` or `1h` as seconds, as an option's callback."""
-    found = re.fullmatch("([0-9]{1,5})([smh]?)", text)
-    if found is None:
-        raise click.BadParameter(f"{text!r} is no time such as 30s, 10m or 1h")
-    return int(found[1]) * UNITS[found[2]]
 
 
 @click.command()

@@ -164,6 +164,12 @@ def test_a_log_that_takes_nothing(room: Room, monkeypatch: pytest.MonkeyPatch) -
         ("GET", "retained?cursor=x", 410, "query cursor", "begin it anew"),
         ("GET", "retained/nothing", 404, "path", "nothing is retained"),
         ("DELETE", "retained/nothing", 404, "path", "nothing is retained"),
+        ("PUT", "bans/host/x", 404, "path", "client, user, address"),
+        ("PUT", "bans/client/", 400, "path", "needs to say which"),
+        ("PUT", "bans/address/x", 400, "path", "does not appear to be"),
+        ("DELETE", "bans/address/x", 400, "path", "does not appear to be"),
+        ("DELETE", "bans/user/ann", 404, "path", "is not banned"),
+        ("PUT", "bans/user/ann?for_s=0", 400, "query for_s", "from 1 to"),
         ("GET", "trace", 400, "query", "one of client_id, address, filter"),
         ("GET", "trace?client_id=a&address=b", 400, "query", "one of client_id"),
         ("GET", "trace?client_id=", 400, "query client_id", "empty"),
@@ -221,6 +227,32 @@ def test_where_everybody_is_let_in_the_name_does_not_matter() -> None:
     assert (
         room.ask("GET", "/api/v1/clients", headers | {"origin": "http://x.example"})[0] == 403
     )
+
+
+def test_bans(room: Room) -> None:
+    device = room.shore.client("a/b")
+    now_ms = room.shore.runtime.now_ms()
+    status, ban, _ = room.ask("PUT", "/api/v1/bans/client/a%2Fb?for_s=60&reason=why%20not")
+    assert (status, ban) == (
+        200,
+        {
+            "kind": "client",
+            "who": "a/b",
+            "banned_at_ms": now_ms,
+            "expires_at_ms": now_ms + 60_000,
+            "reason": "why not",
+        },
+    )
+    assert device.closed is not None
+    for number in range(3):
+        assert room.ask("PUT", f"/api/v1/bans/address/10.0.{number}.9%2F24")[0] == 200
+    page = room.get("bans?limit=3")
+    assert [item["who"] for item in page["items"]] == [f"10.0.{n}.0/24" for n in range(3)]
+    assert [item["expires_at_ms"] for item in page["items"]] == [None] * 3
+    page = room.get(f"bans?limit=3&cursor={quote(page['next'])}")
+    assert ([item["who"] for item in page["items"]], page["next"]) == (["a/b"], None)
+    assert room.ask("DELETE", "/api/v1/bans/client/a%2Fb")[:2] == (204, None)
+    assert room.refused("DELETE", "bans/client/a%2Fb")[0] == 404
 
 
 # --- traces -----------------------------------------------------------------------------------

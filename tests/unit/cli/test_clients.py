@@ -1,4 +1,4 @@
-"""`isthmus clients`, `sessions`, `retained`: pages, words for people, one-sentence refusals."""
+"""`isthmus clients`, `sessions`, `retained`, `bans`: pages, words for people, refusals."""
 
 from __future__ import annotations
 
@@ -56,6 +56,9 @@ class Server:
                 self.wfile.write(content)
 
             def do_DELETE(self) -> None:
+                self.do_GET()
+
+            def do_PUT(self) -> None:
                 self.do_GET()
 
             def log_message(self, *_arguments: Any) -> None:
@@ -150,6 +153,33 @@ def test_retained_messages(server: Server) -> None:
     server.answers = [(204, b"")]
     assert server.run("retained", "delete", "/t")[0] == 0
     assert server.asked[-1] == "DELETE /api/v1/retained/%2Ft"
+
+
+def test_bans(server: Server) -> None:
+    ban = {
+        "kind": "address",
+        "who": "10.0.0.0/8",
+        "banned_at_ms": 0,
+        "expires_at_ms": None,
+        "reason": "",
+    }
+    server.will_say(ban)
+    server.will_say(ban)
+    given = ("--for", "2h", "--reason", "too much")
+    assert server.run("bans", "add", "address", "10.0.0.0/8", "::1", *given) == (0, [], "")
+    server.will_say({"items": [ban], "next": None})
+    status, lines, _ = server.run("bans", "list")
+    assert status == 0
+    assert lines[1].split() == ["address", "10.0.0.0/8", "1970-01-01T00:00:00.000Z", "-", "-"]
+    server.answers = [(204, b"")]
+    assert server.run("bans", "remove", "client", "a/b")[0] == 0
+    assert server.asked == [
+        "PUT /api/v1/bans/address/10.0.0.0%2F8?for_s=7200&reason=too+much",
+        "PUT /api/v1/bans/address/%3A%3A1?for_s=7200&reason=too+much",
+        "GET /api/v1/bans?limit=1000",
+        "DELETE /api/v1/bans/client/a%2Fb",
+    ]
+    assert server.run("bans", "add", "host", "x")[0] == 2
 
 
 def test_a_refusal_is_one_sentence(server: Server) -> None:

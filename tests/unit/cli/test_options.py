@@ -8,7 +8,7 @@ from typing import Any
 import click
 import pytest
 
-from isthmus.cli.options import pairs_of, read_lines, sources_from
+from isthmus.cli.options import pairs_of, read_duration, read_lines, sources_from
 from isthmus.errors import ConfigError
 
 NONE: dict[str, Any] = {
@@ -53,3 +53,13 @@ def test_lines_are_bytes_without_their_ends(monkeypatch: pytest.MonkeyPatch) -> 
     stdin = io.TextIOWrapper(io.BytesIO(b"one\r\n\n\xfftwo"))
     monkeypatch.setattr("sys.stdin", stdin)
     assert list(read_lines()) == [b"one", b"", b"\xfftwo"]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [(None, None), ("30", 30), ("30s", 30), ("10m", 600), ("2h", 7200), ("7d", 604_800)],
+)
+def test_times(text: str | None, seconds: int | None) -> None:
+    command = click.Command("any")
+    option = click.Option(["--for"])
+    assert read_duration(click.Context(command), option, text) == seconds

@@ -1,16 +1,14 @@
-"""The MQTT clients that the server is tried with, behind one shape.
+"""The MQTT clients that the server is tried with, behind one shape: paho-mqtt and Mosquitto's.
 
 Each program publishes a list of messages and returns when the server has acknowledged them,
 and each holds a subscription whose messages arrive in an `Inbox`. Nobody here wrote these
-clients: paho-mqtt, the Mosquitto command line programs and mqtt.js; what differs between them
-(processes, threads, encodings of binary payloads) ends in this file.
+clients; what differs between them (processes, threads, encodings of binary payloads) ends in
+this file, and for those that are told what to do in `mqtt_scripted.py`, where the list is.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import json
 import shutil
 import subprocess
 import threading
@@ -20,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 from uuid import uuid4
 
-from paho.mqtt.client import Client, MQTTMessage, MQTTv5, MQTTv311
+from paho.mqtt.client import Client, MQTTMessage, MQTTv5
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -209,11 +207,18 @@ class Paho:
 
 
 class MosquittoPrograms:
-    """The command line programs of the Mosquitto project, speaking MQTT 5."""
+    """The command line programs of the Mosquitto project, in one version as `-V` names it."""
 
-    name = "mosquitto"
-    user_properties = True
     many_topic_names = False
+
+    def __init__(self, name: str = "mosquitto", version: str = "5") -> None:
+        self.name = name
+        self.user_properties = version == "5"
+        self._version = version
+
+    def command(self, program: str, server: Address) -> list[str]:
+        """Return how one of the programs begins."""
+        return [program, "-V", self._version, "-h", server[0], "-p", str(server[1])]
 
     def missing(self) -> str:
         absent = [name for name in ("mosquitto_pub", "mosquitto_sub") if not shutil.which(name)]
@@ -243,7 +248,7 @@ class MosquittoPrograms:
         )
 
     def _run(self, server: Address, message: Message, how: list[str], stdin: bytes) -> None:
-        command = ["mosquitto_pub", "-V", "5", "-h", server[0], "-p", str(server[1])]
+        command = self.command("mosquitto_pub", server)
         command += ["-t", message.topic_name, "-q", str(message.qos), *how]
         command += ["-r"] if message.retain else []
         for name, value in message.user_properties:
@@ -253,8 +258,8 @@ class MosquittoPrograms:
     @contextlib.contextmanager
     def subscribe(self, server: Address, topic_filter: str, qos: int = 1) -> Iterator[Inbox]:
         # -d makes the program say when the subscription is granted; stdbuf, say it at once.
-        command = ["mosquitto_sub", "-V", "5", "-h", server[0], "-p", str(server[1]), "-d"]
-        command += ["-t", topic_filter, "-q", str(qos), "-F", "message\t%t\t%q\t%r\t%P\t%x"]
+        command = [*self.command("mosquitto_sub", server), "-d", "-t", topic_filter]
+        command += ["-q", str(qos), "-F", "message\t%t\t%q\t%r\t%P\t%x"]
         with line_process(["stdbuf", "-oL", *command]) as process:
             inbox, granted = Inbox(), threading.Event()
 
@@ -275,66 +280,6 @@ class MosquittoPrograms:
 
             with lines_to(process, read):
                 assert granted.wait(TIMEOUT_S), "mosquitto_sub got no SUBACK"
-                yield inbox
-
-
-# --- mqtt.js ---------------------------------------------------------------------------------
-
-
-class MqttJs:
-    """mqtt.js on Node.js, driven by `clients/mqtt_client.js` (lines of JSON both ways)."""
-
-    name = "mqtt.js"
-    user_properties = True
-    many_topic_names = True
-
-    def missing(self) -> str:
-        return node_missing("mqtt")
-
-    def publish(self, server: Address, messages: Sequence[Message]) -> None:
-        lines = "".join(
-            json.dumps(
-                {
-                    "topic": message.topic_name,
-                    "payload": base64.b64encode(message.payload).decode(),
-                    "qos": message.qos,
-                    "retain": message.retain,
-                    "user": message.user_properties,
-                }
-            )
-            + "\n"
-            for message in messages
-        )
-        command = ["node", str(CLIENTS / "mqtt_client.js"), *map(str, server), "publish"]
-        ended = subprocess.run(
-            command, input=lines.encode(), timeout=TIMEOUT_S, capture_output=True, check=False
-        )
-        assert ended.returncode == 0, ended.stderr.decode()
-
-    @contextlib.contextmanager
-    def subscribe(self, server: Address, topic_filter: str, qos: int = 1) -> Iterator[Inbox]:
-        script = str(CLIENTS / "mqtt_client.js")
-        command = ["node", script, *map(str, server), "subscribe", topic_filter, str(qos)]
-        with line_process(command) as process:
-            inbox, granted = Inbox(), threading.Event()
-
-            def read(line: str) -> None:
-                arrived = json.loads(line)
-                if "subscribed" in arrived:
-                    granted.set()
-                    return
-                inbox.put(
-                    Message(
-                        arrived["topic"],
-                        base64.b64decode(arrived["payload"]),
-                        arrived["qos"],
-                        arrived["retain"],
-                        tuple(tuple(pair) for pair in arrived["user"]),
-                    )
-                )
-
-            with lines_to(process, read):
-                assert granted.wait(TIMEOUT_S), "mqtt.js got no SUBACK"
                 yield inbox
 
 
@@ -380,11 +325,3 @@ def lines_to(process: subprocess.Popen[str], read: Callable[[str], None]) -> Ite
     finally:
         process.terminate()
         thread.join(TIMEOUT_S)
-
-
-MQTT_PROGRAMS: Final[tuple[MqttProgram, ...]] = (
-    Paho("paho-3.1.1", MQTTv311),
-    Paho("paho-5", MQTTv5),
-    MosquittoPrograms(),
-    MqttJs(),
-)

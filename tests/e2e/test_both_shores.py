@@ -14,13 +14,13 @@ from tests.e2e.kafka_libraries import ConfluentKafka
 from tests.e2e.kafka_programs import KAFKA_PROGRAMS, payloads_for
 from tests.e2e.kafka_record import CODECS, KafkaProgram, Record
 from tests.e2e.mqtt_programs import (
-    MQTT_PROGRAMS,
     Message,
     MqttProgram,
     paho_client,
     paho_publish,
     paho_subscribe,
 )
+from tests.e2e.mqtt_scripted import MQTT_PROGRAMS
 from tests.e2e.raw_mqtt import PUBLISH, SUBACK, raw_session, subscribe
 
 if TYPE_CHECKING:

@@ -1,19 +1,31 @@
-"""Every MQTT client publishes to and reads from every other over the MQTT shore."""
+"""Every MQTT client publishes to and reads from every other over the MQTT shore.
+
+The many that are told what to do meet paho instead of all the others.
+"""
 
 from __future__ import annotations
 
 import itertools
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
-from tests.e2e.mqtt_programs import MQTT_PROGRAMS, Message, MqttProgram
+from tests.e2e.mqtt_programs import Message, MqttProgram
+from tests.e2e.mqtt_scripted import MQTT_PROGRAMS, OLD_PROGRAMS, SCRIPTED
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Shores
 
 PAYLOADS = (b"", b"\x00", random.Random(1).randbytes(1 << 20), bytes(range(256)))
 USER_PROPERTIES = (("unit", "C"), ("unit", "K"), ("line", "3"))
+FIRST: Final = [program.name for program in MQTT_PROGRAMS]
+MORE: Final = [*OLD_PROGRAMS, *(one for one in SCRIPTED if one.name not in FIRST)]
+NAMED: Final = {program.name: program for program in (*MQTT_PROGRAMS, *MORE)}
+PAIRS: Final = [
+    *itertools.product(FIRST, repeat=2),
+    *((program.name, "paho-5") for program in MORE),
+    *(("paho-5", program.name) for program in MORE),
+]
 
 
 def require(*programs: MqttProgram) -> None:
@@ -23,17 +35,12 @@ def require(*programs: MqttProgram) -> None:
             pytest.skip(program.missing())
 
 
-@pytest.mark.parametrize(
-    ("publisher", "subscriber"),
-    [
-        pytest.param(publisher, subscriber, id=f"{publisher.name}-to-{subscriber.name}")
-        for publisher, subscriber in itertools.product(MQTT_PROGRAMS, MQTT_PROGRAMS)
-    ],
-)
+@pytest.mark.parametrize(("publishing", "subscribing"), PAIRS)
 def test_payloads_arrive_as_published(
-    publisher: MqttProgram, subscriber: MqttProgram, shores: Shores, unique: str
+    publishing: str, subscribing: str, shores: Shores, unique: str
 ) -> None:
     """[MQTT 3.1.1: MQTT-7.0.0-2]: by clients that know nothing of this server."""
+    publisher, subscriber = NAMED[publishing], NAMED[subscribing]
     require(publisher, subscriber)
     pairs = USER_PROPERTIES if publisher.user_properties and subscriber.user_properties else ()
     messages = [

@@ -10,7 +10,8 @@ from tests.e2e import raw_mqtt
 from tests.e2e.kafka_libraries import ConfluentKafka, confluent_producer
 from tests.e2e.kafka_programs import KAFKA_PROGRAMS
 from tests.e2e.kafka_record import KafkaProgram, Record
-from tests.e2e.mqtt_programs import MQTT_PROGRAMS, Message, MqttProgram
+from tests.e2e.mqtt_programs import Message, MqttProgram
+from tests.e2e.mqtt_scripted import MQTT_PROGRAMS
 from tests.e2e.patience import TIMEOUT_S
 from tests.e2e.server_process import ServerProcess
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.certificates import Authority
-from tests.e2e.mqtt_programs import Message, MqttJs, paho_client, paho_publish, paho_subscribe
+from tests.e2e.mqtt_programs import Message, paho_client, paho_publish, paho_subscribe
+from tests.e2e.mqtt_scripted import MqttJs
 from tests.e2e.patience import TIMEOUT_S
 
 if TYPE_CHECKING:
@@ -63,10 +64,9 @@ def test_mqtt_js_publishes_and_reads(
     unique: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    program = MqttJs()
+    program = MqttJs(url=scheme + "://{}/mqtt")
     if program.missing():
         pytest.skip(program.missing())
-    monkeypatch.setenv("MQTT_SCHEME", scheme)
     monkeypatch.setenv("NODE_EXTRA_CA_CERTS", str(ca.certificate))
     messages = [Message(unique, payload, 1) for payload in PAYLOADS]
     with program.subscribe(server.mqtt, unique) as inbox:

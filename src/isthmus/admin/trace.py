@@ -43,20 +43,24 @@ class Feed:
         self._lines.append(text)
 
     async def read(self, traces: Traces, trace: Trace, seconds: float) -> AsyncIterator[bytes]:
-        """Trace, and yield what comes, for so long."""
+        """Trace, and yield what comes, for so long; a reader that stalls makes it no longer."""
+
+        def stop() -> None:
+            traces.end(trace)
+            self.put(None)
+
         traces.begin(trace)
-        loop = asyncio.get_running_loop()
-        end = loop.time() + seconds
+        timer = asyncio.get_running_loop().call_later(seconds, stop)
         try:
-            while not self._is_over:
-                try:
-                    async with asyncio.timeout_at(end):
-                        await self._news.wait()
-                except TimeoutError:
-                    break
+            is_over = False
+            while not is_over:
+                await self._news.wait()
                 self._news.clear()
-                yield self._take()
+                is_over = self._is_over  # now: what comes while this yields is not yet taken
+                if lines := self._take():
+                    yield lines
         finally:
+            timer.cancel()
             traces.end(trace)
 
     def _take(self) -> bytes:

@@ -99,8 +99,9 @@ class Traces:
         self.is_on = True
 
     def end(self, trace: Trace) -> None:
-        """Trace no more."""
-        self._traces.remove(trace)
+        """Trace no more, if it is on."""
+        if trace in self._traces:
+            self._traces.remove(trace)
         self.is_on = bool(self._traces)
 
     def close(self) -> None:

@@ -309,6 +309,23 @@ def test_a_trace_ends_with_its_time_and_with_its_reader() -> None:
     assert not traces.is_on
 
 
+def test_a_reader_that_stalls_keeps_no_trace_on() -> None:
+    traces = Shore().clients.traces
+    feed = Feed()
+
+    async def scene() -> None:
+        lines = feed.read(traces, Trace(feed.put, client_id="c"), 0.01)
+        feed.put({"a": 1})
+        assert await anext(lines) == b'{"a":1}\n'
+        assert traces.is_on
+        while traces.is_on:  # noqa: ASYNC110  # by its own clock
+            await asyncio.sleep(0.001)
+        feed.put({"b": 2})
+        assert [chunk async for chunk in lines] == [b'{"b":2}\n']
+
+    asyncio.run(scene())
+
+
 def test_only_so_many_traces_at_a_time(room: Room) -> None:
     traces = room.shore.clients.traces
     for number in range(TRACES_MAX):

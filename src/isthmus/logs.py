@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 TEMPLATE: Final = re.compile(r"(?P<event>[^%]*?)(?P<pairs>(?: [a-z_]+=%[a-z])*)")
 PLAIN: Final = re.compile(r"[^\s\"=\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+USUAL_LINES_MAX: Final = 100  # of clients that come and go, from one address
 SPARING_KINDS_MAX: Final = 1_000  # remembered at a time; what more there is counts as one
 CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -69,8 +70,20 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str, ensure_ascii=False)
 
 
+class Repeated:
+    """Lines of one kind for one address, in the period that is running."""
+
+    __slots__ = ("level", "logger", "most", "times")
+
+    def __init__(self, logger: logging.Logger, level: int, most: int) -> None:
+        self.logger = logger
+        self.level = level
+        self.most = most  # that are written
+        self.times = 0
+
+
 class Sparing:
-    """Lines that a peer can cause as often as it likes: one of a kind for each address.
+    """Lines that a peer can cause as often as it likes: one of a kind for each address, or few.
 
     What comes again within `period_s` is counted, and said by one more line at its end.
     """
@@ -79,34 +92,51 @@ class Sparing:
         """Begin with nothing said; `period_s` 0: nothing is counted."""
         self._runtime = runtime
         self._period_ms = period_s * 1000
-        self._repeated: dict[tuple[str, str, str], tuple[logging.Logger, int]] = {}
+        self._lines: dict[tuple[str, str, str], Repeated] = {}
 
     def warning(
         self, logger: logging.Logger, whose: tuple[str, str], template: str, *values: object
     ) -> None:
         """Write a line as `logger` does, or count it; `whose` are its address and its kind."""
-        if not self._period_ms:
-            logger.warning(template, *values)
-            return
-        key = (template, *whose)
-        if key not in self._repeated and len(self._repeated) >= SPARING_KINDS_MAX:
-            key = (template, "others", "any")
-        before = self._repeated.get(key)
-        if before is not None:
-            self._repeated[key] = (logger, before[1] + 1)
-            return
-        if not self._repeated:
-            self._runtime.later(self._period_ms, self._tell)
-        self._repeated[key] = (logger, 0)
-        logger.warning(template, *values)
+        self._write(logger, logging.WARNING, 1, (template, *whose), values)
+
+    def info(
+        self, logger: logging.Logger, address: str, template: str, *values: object
+    ) -> None:
+        """Do the same for what is usual, so that more of it is written before it is counted."""
+        self._write(logger, logging.INFO, USUAL_LINES_MAX, (template, address, ""), values)
+
+    def _write(
+        self,
+        logger: logging.Logger,
+        level: int,
+        most: int,
+        key: tuple[str, str, str],
+        values: tuple[object, ...],
+    ) -> None:
+        template = key[0]
+        if self._period_ms:
+            if key not in self._lines and len(self._lines) >= SPARING_KINDS_MAX:
+                key = (template, "others", "")
+            line = self._lines.get(key)
+            if line is None:
+                if not self._lines:
+                    self._runtime.later(self._period_ms, self._tell)
+                line = self._lines[key] = Repeated(logger, level, most)
+            line.times += 1
+            if line.times > most:
+                return
+        logger.log(level, template, *values)
 
     def _tell(self) -> None:
-        repeated, self._repeated = self._repeated, {}
-        for (template, address, kind), (logger, times) in repeated.items():
-            if times:
+        lines, self._lines = self._lines, {}
+        for (template, address, kind), line in lines.items():
+            if line.times > line.most:
                 event, _ = parts_of(template) or (template, ())
-                again = f"{event}, repeated address=%s error=%s times=%d"
-                logger.warning(again, address, kind, times)
+                again = f"{event}, repeated address=%s kind=%s times=%d"
+                line.logger.log(
+                    line.level, again, address, kind or "any", line.times - line.most
+                )
 
 
 def taken_apart(record: logging.LogRecord) -> tuple[str, dict[str, Any]]:

@@ -108,7 +108,7 @@ def test_a_line_that_comes_again_is_counted(caplog: pytest.LogCaptureFixture) ->
     caplog.clear()
     runtime.advance(10_000)
     assert [record.getMessage() for record in caplog.records] == [
-        "refused, repeated address=192.0.2.1 error=Malformed times=4"
+        "refused, repeated address=192.0.2.1 kind=Malformed times=4"
     ]
     caplog.clear()
     runtime.advance(10_000)
@@ -127,5 +127,19 @@ def test_lines_of_very_many_addresses_are_counted_together(
     caplog.clear()
     runtime.advance(10_000)
     assert [record.getMessage() for record in caplog.records] == [
-        "refused, repeated address=others error=any times=499"
+        "refused, repeated address=others kind=any times=499"
+    ]
+
+
+def test_of_what_is_usual_more_is_written(caplog: pytest.LogCaptureFixture) -> None:
+    runtime = SimRuntime()
+    sparing, log = logs.Sparing(runtime, 10), logging.getLogger("isthmus.x")
+    with caplog.at_level("INFO"):
+        for number in range(logs.USUAL_LINES_MAX + 7):
+            sparing.info(log, "192.0.2.1", "connected client=%d", number)
+        runtime.advance(10_000)
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[-2:] == [
+        f"connected client={logs.USUAL_LINES_MAX - 1}",
+        "connected, repeated address=192.0.2.1 kind=any times=7",
     ]

@@ -426,7 +426,7 @@ class Broker:
         other failure ends its connection, because an acknowledgement would be a lie.
         """
         if not isinstance(error, StorageError):
-            logger.info("publish refused topic_name=%r error=%s", publish.topic, error)
+            logger.debug("publish refused topic_name=%r error=%s", publish.topic, error)
         if session is None or publish.packet_id == 0:
             self.lost += 1
             return

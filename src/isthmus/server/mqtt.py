@@ -274,7 +274,9 @@ class MqttConnection(asyncio.BufferedProtocol):
         self._forget()
         if self._entry is not None:
             self._shore.clients.lost(self._entry, self)
-            logger.info(
+            self._shore.lines.info(
+                logger,
+                self.identity.address,
                 "disconnected connection=%d client=%s error=%s",
                 self._number,
                 self._entry.session.client_id,
@@ -430,7 +432,9 @@ class MqttConnection(asyncio.BufferedProtocol):
         if terms.keep_alive_s:
             self._silence_max_ms = terms.keep_alive_s * 1500  # [MQTT-3.1.2-22]
             self._watch(self._silence_max_ms)
-        logger.info(
+        self._shore.lines.info(
+            logger,
+            self.identity.address,
             "connected connection=%d client=%s peer=%s listener=%s user=%s version=%d"
             " keep_alive_s=%d",
             self._number,

@@ -130,11 +130,20 @@ class Access:
 class Rights:
     """What one principal may do, as long as `generation` is that of the rules."""
 
-    __slots__ = ("_default", "_publishes", "_receives", "_rules", "generation", "principal")
+    __slots__ = (
+        "_default",
+        "_publishes",
+        "_receives",
+        "_rules",
+        "generation",
+        "is_told",
+        "principal",
+    )
 
     def __init__(self, access: Access, principal: Principal) -> None:
         self.generation = access.generation
         self.principal = principal
+        self.is_told = False  # the log, that something was denied
         self._publishes: dict[bytes, bool] = {}  # what is known by topic name
         self._receives: dict[bytes, bool] = {}
         self._default = access.default

@@ -100,12 +100,7 @@ class Broker:
         self._tree = self.subscriptions.tree
         self.permits = Permits(access or Access(), self._tree)
         self.destinations = Destinations(
-            log,
-            routes,
-            self.subscriptions,
-            self.permits,
-            partitions_default,
-            message_bytes_max,
+            log, routes, self.subscriptions, self.permits, partitions_default, message_bytes_max
         )
         self._by_name = self.destinations.by_name
         self.volatile = Volatile(runtime, volatile)

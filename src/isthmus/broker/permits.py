@@ -13,6 +13,7 @@ Compiled, as part of the path of every message.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, cast
 
 from isthmus.broker.access_rules import SUBSCRIBE
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from isthmus.broker.subscriptions import Receiver
     from isthmus.mqtt.session import Session
     from isthmus.topics.tree import TopicTree
+
+logger = logging.getLogger(__name__)
 
 
 class Permits:
@@ -49,8 +52,22 @@ class Permits:
             self._tree.outdate()
 
     def may_publish(self, session: Session, topic_name: bytes) -> bool:
-        """Whether a message of the session's client is taken."""
-        return self._rights_of(session).may_publish(topic_name)
+        """Whether a message of the session's client is taken.
+
+        The log tells of the first one that is not, for each client and each set of rules.
+        """
+        rights = self._rights_of(session)
+        if rights.may_publish(topic_name):
+            return True
+        if not rights.is_told:
+            rights.is_told = True
+            logger.info(
+                "publish denied, as are more perhaps client=%s user=%s topic_name=%r",
+                session.client_id,
+                rights.principal,
+                topic_name,
+            )
+        return False
 
     def may_receive(self, session: Session, topic_name: bytes) -> bool:
         """Whether a message may go to the session's client."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -70,6 +71,20 @@ def test_before_mqtt_5_it_is_dropped_and_counted(version: int) -> None:
     ann.publish("no/a", b"x")
     assert ruled.shore.records("mqtt") == []
     assert ruled.shore.broker.lost == 2
+
+
+def test_the_log_tells_once_of_a_client_that_may_not(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "isthmus.broker")
+    ruled = Ruled("allow user:ann publish ok/#")
+    for user in ("ann", "bob"):
+        client = ruled.user(user)
+        for number in range(3):
+            client.publish(f"no/{number}", b"x")
+    lines = [record.getMessage() for record in caplog.records if "denied" in record.message]
+    assert [line.rpartition("client=")[2] for line in lines] == [
+        "of-ann user=ann topic_name=b'no/0'",
+        "of-bob user=bob topic_name=b'no/0'",
+    ]
 
 
 def test_nothing_is_kept_of_a_topic_name_that_nobody_may_publish() -> None:

@@ -9,7 +9,7 @@ somebody. So one may subscribe to a topic filter as soon as something that it ma
 allowed, gets of it what is allowed, and a deny inside an allowed wildcard holds. A filter is
 refused where nothing that it matches could be received.
 
-What clients ask again and again is remembered in `Rights`, one for each principal.
+Whoever asks for the same principal again and again takes its `Rights`, until the rules change.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from isthmus.broker.access_rules import (
     GROUP,
     LISTENER,
     LOG_OPERATIONS,
-    PUBLISH,
     SUBSCRIBE,
     USER,
     glob_matches,
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
 
     from isthmus.broker.access_rules import Rule
     from isthmus.broker.identity import Principal
-
-REMEMBERED_MAX: Final = 4_096  # topic names of one principal; then all are forgotten
 
 # How the server fares is for everybody who has logged in to see, unless a rule denies it, or
 # rules say who may.
@@ -110,7 +107,7 @@ class Access:
         return Rights(self, principal).allows(operation, resource)
 
     def rights_of(self, principal: Principal) -> Rights:
-        """Return what answers for one principal, as long as its generation is this one."""
+        """Return what answers for one principal, until `generation` is another."""
         return Rights(self, principal)
 
     def concerning(self, principal: Principal) -> Iterator[Rule]:
@@ -128,24 +125,11 @@ class Access:
 
 
 class Rights:
-    """What one principal may do, as long as `generation` is that of the rules."""
+    """What one principal may do, by the rules of one moment."""
 
-    __slots__ = (
-        "_default",
-        "_publishes",
-        "_receives",
-        "_rules",
-        "generation",
-        "is_told",
-        "principal",
-    )
+    __slots__ = ("_default", "_rules")
 
     def __init__(self, access: Access, principal: Principal) -> None:
-        self.generation = access.generation
-        self.principal = principal
-        self.is_told = False  # the log, that something was denied
-        self._publishes: dict[bytes, bool] = {}  # what is known by topic name
-        self._receives: dict[bytes, bool] = {}
         self._default = access.default
         self._rules: dict[str, list[tuple[str, Rule]]] = {}  # by operation, with its resource
         for rule in access.concerning(principal):
@@ -153,23 +137,6 @@ class Rights:
             if resource is not None:
                 for operation in rule.operations:
                     self._rules.setdefault(operation, []).append((resource, rule))
-
-    def may_publish(self, topic_name: bytes) -> bool:
-        """Whether messages of a topic name, as it is on the wire, are taken."""
-        known = self._publishes.get(topic_name)
-        return self._decide(PUBLISH, topic_name, self._publishes) if known is None else known
-
-    def may_receive(self, topic_name: bytes) -> bool:
-        """Whether messages of a topic name are sent, if there is a subscription."""
-        known = self._receives.get(topic_name)
-        return self._decide(SUBSCRIBE, topic_name, self._receives) if known is None else known
-
-    def _decide(self, operation: str, topic_name: bytes, known: dict[bytes, bool]) -> bool:
-        allowed = self.allows(operation, topic_name.decode()).allowed
-        if len(known) >= REMEMBERED_MAX:
-            known.clear()
-        known[topic_name] = allowed
-        return allowed
 
     def allows(self, operation: str, resource: str) -> Verdict:
         """Return whether something is allowed, and why; see `Access.allows`."""

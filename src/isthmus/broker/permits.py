@@ -14,9 +14,9 @@ Compiled, as part of the path of every message.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
-from isthmus.broker.access_rules import SUBSCRIBE
+from isthmus.broker.access_rules import PUBLISH, SUBSCRIBE
 from isthmus.topics.filter import parse_shared
 
 if TYPE_CHECKING:
@@ -29,6 +29,22 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+REMEMBERED_MAX: Final = 4_096  # topic names of one client; then all are forgotten
+
+
+class Remembered:
+    """What one client may do, as far as it was asked; stale with another of its first two."""
+
+    __slots__ = ("generation", "is_told", "principal", "publishes", "receives", "rights")
+
+    def __init__(self, generation: int, principal: Principal, rights: Rights) -> None:
+        self.generation = generation
+        self.principal = principal
+        self.rights = rights
+        self.publishes: dict[bytes, bool] = {}  # by topic name
+        self.receives: dict[bytes, bool] = {}
+        self.is_told = False  # the log, that something was denied
+
 
 class Permits:
     """Asks the rules about sessions."""
@@ -37,11 +53,13 @@ class Permits:
         """`tree` has the subscriptions, of which receivers of topic names are made."""
         self._access = access
         self._tree = tree
+        self._generation = access.generation
         self.is_on = not access.is_open
         access.follow(self._changed)
 
     def _changed(self) -> None:
         """The rules have become others."""
+        self._generation = self._access.generation
         self.is_on = not self._access.is_open
         self._tree.outdate()
 
@@ -56,26 +74,31 @@ class Permits:
 
         The log tells of the first one that is not, for each client and each set of rules.
         """
-        rights = self._rights_of(session)
-        if rights.may_publish(topic_name):
-            return True
-        if not rights.is_told:
-            rights.is_told = True
+        known = self._known_of(session)
+        allowed = known.publishes.get(topic_name)
+        if allowed is None:
+            allowed = _decided(known, PUBLISH, topic_name, known.publishes)
+        if not allowed and not known.is_told:
+            known.is_told = True
             logger.info(
                 "publish denied, as are more perhaps client=%s user=%s topic_name=%r",
                 session.client_id,
-                rights.principal,
+                known.principal,
                 topic_name,
             )
-        return False
+        return allowed
 
     def may_receive(self, session: Session, topic_name: bytes) -> bool:
         """Whether a message may go to the session's client."""
-        return self._rights_of(session).may_receive(topic_name)
+        known = self._known_of(session)
+        allowed = known.receives.get(topic_name)
+        if allowed is None:
+            allowed = _decided(known, SUBSCRIBE, topic_name, known.receives)
+        return allowed
 
     def may_subscribe(self, session: Session, topic_filter: str) -> bool:
         """Whether the client could receive anything of a topic filter, shared or not."""
-        rights = self._rights_of(session)
+        rights = self._known_of(session).rights
         return rights.allows(SUBSCRIBE, parse_shared(topic_filter)[1]).allowed
 
     def passing(self, receivers: list[Receiver], topic_name: bytes) -> list[Receiver]:
@@ -91,16 +114,28 @@ class Permits:
             or self.may_receive(receiver.session, topic_name)
         ]
 
-    def _rights_of(self, session: Session) -> Rights:
+    def _known_of(self, session: Session) -> Remembered:
         entry = _entry_of(session)
-        rights = entry.rights
+        principal = entry.principal
+        known = entry.permitted
         if (
-            rights is None
-            or rights.generation != self._access.generation
-            or rights.principal is not entry.principal
+            known is None
+            or known.generation != self._generation
+            or known.principal is not principal
         ):
-            rights = entry.rights = self._access.rights_of(entry.principal)
-        return rights
+            rights = self._access.rights_of(principal)
+            known = entry.permitted = Remembered(self._generation, principal, rights)
+        return known
+
+
+def _decided(
+    known: Remembered, operation: str, topic_name: bytes, answers: dict[bytes, bool]
+) -> bool:
+    """Decide on one topic name, and remember it."""
+    if len(answers) >= REMEMBERED_MAX:
+        answers.clear()
+    allowed = answers[topic_name] = known.rights.allows(operation, topic_name.decode()).allowed
+    return allowed
 
 
 def _entry_of(session: Session) -> SessionEntry:

@@ -19,7 +19,7 @@ from isthmus.mqtt.session import Session
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from isthmus.broker.access import Rights
+    from isthmus.broker.permits import Remembered
     from isthmus.broker.timers import Deadline, Deadlines
     from isthmus.errors import IsthmusError
     from isthmus.mqtt.delivery import SessionLimits
@@ -76,9 +76,9 @@ class SessionEntry:
         "expiry_s",
         "is_bridge",
         "number",
+        "permitted",
         "principal",
         "principal_due",
-        "rights",
         "session",
         "will",
         "will_due",
@@ -89,7 +89,7 @@ class SessionEntry:
         self.principal = Principal("", session.client_id, NOBODY)  # who connected last
         self.principal_due: Deadline | None = None  # when that does not hold any more
         self.number = number  # grows in the order in which sessions begin
-        self.rights: Rights | None = None  # what permits.py remembers
+        self.permitted: Remembered | None = None  # what permits.py remembers
         self.connection: Connection | None = None
         self.expiry_s = 0
         self.is_bridge = False

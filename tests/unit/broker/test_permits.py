@@ -107,6 +107,15 @@ def test_a_will_is_judged_when_it_is_sent() -> None:
     assert watch.messages() == []
 
 
+def test_what_is_remembered_of_a_client_is_bounded_and_right() -> None:
+    ruled = Ruled("allow user:ann publish,subscribe +/ok")
+    session, permits = ruled.user("ann").entry.session, ruled.shore.broker.permits
+    for ask in (permits.may_publish, permits.may_receive):
+        for number in [*range(5_000), 3]:
+            assert ask(session, b"%d/ok" % number)
+            assert not ask(session, b"%d/no" % number)
+
+
 # --- subscribing ------------------------------------------------------------------------------
 
 

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
     from isthmus.broker.access import Access
+    from isthmus.broker.users import Users
     from isthmus.config import HttpSettings, KafkaSettings, MqttSettings, Settings
     from isthmus.config_listeners import MqttListenerSettings
     from isthmus.errors import IsthmusError
@@ -137,7 +138,8 @@ async def serve(settings: Settings, read: Callable[[], Settings]) -> int:
     for each in listening:
         await each.open()
     async with asyncio.TaskGroup() as group:
-        build = http_shore(broker, mqtt, settings.http, lambda: _unready(log, stop))
+        unready = partial(_unready, log, stop)
+        build = http_shore(broker, mqtt, ways.users, settings.http, unready)
         group.create_task(serve_http(sockets["http"], build, stop))
         watched += [*filter(None, certificates), *rules.watched]
         group.create_task(keep_renewed(watched, renewal, stop, settings.tls.reload_check_s))
@@ -385,7 +387,11 @@ def kafka_shore(
 
 
 def http_shore(
-    broker: Broker, mqtt: MqttShore, settings: HttpSettings, unready: Callable[[], str | None]
+    broker: Broker,
+    mqtt: MqttShore,
+    users: Users | None,
+    settings: HttpSettings,
+    unready: Callable[[], str | None],
 ) -> Callable[[], Starlette]:
     """Wire the HTTP side; what it returns imports much, so it is called later."""
     return partial(
@@ -393,6 +399,7 @@ def http_shore(
         unready,
         Inspection(broker, mqtt.clients),
         mqtt.clients.traces,
+        users=users,
         allow_anonymous=settings.allow_anonymous,
     )
 

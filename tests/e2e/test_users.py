@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -25,7 +26,7 @@ from tests.e2e.raw_mqtt import (
     packet,
     raw_connection,
 )
-from tests.e2e.server_process import ServerProcess, run_isthmus
+from tests.e2e.server_process import ServerProcess, run_isthmus, text_of
 from tests.scram_client import HASHES, ScramClient
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ PASSWORDS = {
     "bob": "Geheim-2 mit Leerzeichen",
     "eve": "Geheim-3",
     "zoe": "Geheim-4",
+    "kim": "Geheim-6",
 }
 WRONG = "Falsch-5"
 
@@ -220,6 +222,33 @@ def test_users_of_a_stopped_server(start_server: Callable[..., ServerProcess]) -
         False,
         True,
     ]
+
+
+def test_users_of_a_running_server(server: ServerProcess) -> None:
+    """Who is changed is sent away, and comes back as what it is then."""
+    here = ("--http", text_of(server.http))
+    users("add", "kim", "--group", "fitters", *here, password=PASSWORDS["kim"])
+    assert json.loads(users("list", "--json", *here).splitlines()[-2]) == {
+        "name": "kim",
+        "groups": ["fitters"],
+        "enabled": True,
+    }
+    connection = RawMqtt(server.mqtt)
+    connection.open("kim", user=("kim", PASSWORDS["kim"].encode()))
+    users("passwd", "kim", *here, password=PASSWORDS["ann"])
+    assert connection.expect(DISCONNECT).body[0] == 0x87
+    assert connection.receive() is None
+    connection.cut()
+    assert not logs_in(server.mqtt, "kim", PASSWORDS["kim"])
+    assert logs_in(server.mqtt, "kim", PASSWORDS["ann"])
+    users("groups", "kim", *here)
+    users("disable", "kim", *here)
+    assert not logs_in(server.mqtt, "kim", PASSWORDS["ann"])
+    users("remove", "kim", *here)
+    twice = run_isthmus("users", "remove", "kim", *here)
+    assert (twice.returncode, "there is no user" in twice.stderr) == (1, True)
+    listed = run_isthmus("users", "disable", "eve", *here)
+    assert (listed.returncode, "users_file" in listed.stderr) == (1, True)
 
 
 def test_no_secret_is_in_the_log(server: ServerProcess) -> None:

@@ -101,10 +101,18 @@ def is_loopback(host: str) -> bool:
 class Api:
     """The routes, over one broker."""
 
-    def __init__(self, inspection: Inspection, traces: Traces, authorize: Authorize) -> None:
+    def __init__(
+        self,
+        inspection: Inspection,
+        traces: Traces,
+        authorize: Authorize,
+        others: dict[str, dict[str, Endpoint]],
+    ) -> None:
+        """`others`: what is answered elsewhere, by its path."""
         self._inspection = inspection
         self._traces = traces
         self._authorize = authorize
+        self._others = others
 
     def routes(self) -> list[Route]:
         """Return what there is to ask."""
@@ -126,7 +134,7 @@ class Api:
         }
         return [
             Route(PREFIX + path, self._guarded(endpoints), methods=list(endpoints))
-            for path, endpoints in table.items()
+            for path, endpoints in (table | self._others).items()
         ]
 
     def _guarded(self, endpoints: dict[str, Endpoint]) -> Endpoint:

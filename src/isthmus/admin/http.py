@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from isthmus.broker.inspection import Inspection
     from isthmus.broker.traces import Traces
+    from isthmus.broker.users import Users
 
 CONNECTIONS_MAX: Final = 256
 KEEP_ALIVE_S: Final = 5
@@ -93,12 +94,14 @@ def application(
     inspection: Inspection,
     traces: Traces,
     *,
+    users: Users | None = None,
     allow_anonymous: bool,
 ) -> Starlette:
     """Return the routes; `/healthz` is answered by whoever lives, `/readyz` asks `unready`.
 
     `unready` says why the server should get no traffic now, or None where it should.
-    `allow_anonymous`: other machines may use the REST API.
+    `users` are those who log in by passwords, where anybody does. `allow_anonymous`: other
+    machines may use the REST API.
     """
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
@@ -106,6 +109,7 @@ def application(
     from starlette.routing import Route
 
     from isthmus.admin.api import Api, Refusal, from_this_machine, refused, same_site
+    from isthmus.admin.users import UsersApi
 
     async def healthz(_: Request) -> JSONResponse:
         return JSONResponse({"status": "alive"})
@@ -116,7 +120,8 @@ def application(
             return JSONResponse({"status": "not ready", "reason": reason}, 503)
         return JSONResponse({"status": "ready"})
 
-    api = Api(inspection, traces, same_site if allow_anonymous else from_this_machine)
+    authorize = same_site if allow_anonymous else from_this_machine
+    api = Api(inspection, traces, authorize, UsersApi(users).table())
     return Starlette(
         routes=[Route("/healthz", healthz), Route("/readyz", readyz), *api.routes()],
         exception_handlers={Refusal: refused, HTTPException: refused},

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hmac
 import logging
 import re
+from heapq import nsmallest
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
@@ -37,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 USERS_LOG_TOPIC: Final = "__users"
 USERS_CONFIGS: Final = {"cleanup.policy": "compact", "segment.bytes": "16777216"}
-USERS_MAX: Final = 1_000_000
+USERS_MAX: Final = 100_000  # beside those of a file
 SECRET_KEY: Final = b"\0secret"  # no user's: no name has a NUL
 SECRET_BYTES: Final = 32
 CREDENTIALS_MAX: Final = 4
@@ -80,6 +81,21 @@ class User:
             if isinstance(each, ScramKeys) and each.mechanism == mechanism:
                 return each
         return None
+
+    def but(
+        self,
+        *,
+        credentials: tuple[Credential, ...] | None = None,
+        groups: frozenset[str] | None = None,
+        is_enabled: bool | None = None,
+    ) -> User:
+        """Return the user with changes; None: as it is."""
+        return User(
+            self.name,
+            self.credentials if credentials is None else credentials,
+            self.groups if groups is None else groups,
+            is_enabled=self.is_enabled if is_enabled is None else is_enabled,
+        )
 
     @property
     def text(self) -> str:
@@ -199,6 +215,12 @@ class Users:
         names = sorted(self._kept.keys() | self._listed.keys())
         return (user for name in names if (user := self.find(name)) is not None)
 
+    def page(self, after: str, limit: int) -> list[User]:
+        """Return some users in the order of their names, those that come after one."""
+        names = (name for name in {*self._kept, *self._listed} if name > after)
+        found = map(self.find, nsmallest(limit, names))
+        return [user for user in found if user is not None]
+
     def use_file(self, users: dict[str, User]) -> None:
         """Have these users instead of those of the file as it was."""
         before = {name: self.find(name) for name in self._listed.keys() | users.keys()}
@@ -218,11 +240,11 @@ class Users:
     ) -> None:
         """Write down a user, new or changed; `done` when it counts, or with why it does not.
 
-        `same_password`: what is kept of it is another thing, the user is the same.
+        `same_password`: what is kept of it is another thing, the user is the same. Raises
+        QuotaExceeded.
         """
         if user.name not in self._kept and len(self._kept) >= USERS_MAX:
-            done(QuotaExceeded(f"there are {USERS_MAX} users, and no room for more"))
-            return
+            raise QuotaExceeded(f"there are {USERS_MAX} users, and no room for more")
 
         def store() -> None:
             before = {user.name: self.find(user.name)}

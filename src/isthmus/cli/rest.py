@@ -30,9 +30,9 @@ class RestShore:
         """Return what an address answers; the parts of `path` are percent-encoded."""
         return self._ask("GET", path, query)
 
-    def put(self, *path: str, **query: Any) -> Any:
+    def put(self, *path: str, body: Any = None, **query: Any) -> Any:
         """Have what an address names be there; return how it is."""
-        return self._ask("PUT", path, query)
+        return self._ask("PUT", path, query, body)
 
     def delete(self, *path: str) -> None:
         """Delete what an address names."""
@@ -55,8 +55,10 @@ class RestShore:
         with self._answer("GET", path, query, silence_s_max=None) as response:
             yield from response
 
-    def _ask(self, method: str, path: tuple[str, ...], query: dict[str, Any]) -> Any:
-        with self._answer(method, path, query, silence_s_max=ANSWER_S_MAX) as response:
+    def _ask(
+        self, method: str, path: tuple[str, ...], query: dict[str, Any], body: Any = None
+    ) -> Any:
+        with self._answer(method, path, query, body, silence_s_max=ANSWER_S_MAX) as response:
             content = response.read()
         return json.loads(content) if content else None
 
@@ -66,6 +68,7 @@ class RestShore:
         method: str,
         path: tuple[str, ...],
         query: dict[str, Any],
+        body: Any = None,
         *,
         silence_s_max: float | None,
     ) -> Iterator[HTTPResponse]:
@@ -79,7 +82,8 @@ class RestShore:
         try:
             connection.connect()
             connection.sock.settimeout(silence_s_max)
-            connection.request(method, where)
+            content = None if body is None else json.dumps(body)
+            connection.request(method, where, content)
             response = connection.getresponse()
             if response.status >= 300:
                 raise click.ClickException(

@@ -1,4 +1,4 @@
-"""`isthmus users`: who may log in, in a data directory that no server has open, or in a file.
+"""`isthmus users`: who may log in to a server that is stopped or runs, or by a file.
 
 The password is asked for at the terminal, or is the first line of standard input; it is never
 an argument, which other users of the machine could see. What is written down is made here, and
@@ -12,12 +12,14 @@ import secrets
 import stat
 import sys
 import tempfile
+from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import click
 
+from isthmus.broker.credentials import Credential, text_of
 from isthmus.broker.scram import prepared
 from isthmus.broker.users import (
     User,
@@ -28,13 +30,15 @@ from isthmus.broker.users import (
     parse_users,
 )
 from isthmus.cli.offline import OfflineRuntime
-from isthmus.cli.options import SOURCES, sources_from
+from isthmus.cli.options import SOURCES, read_address, sources_from
+from isthmus.cli.rest import RestShore
 from isthmus.cli.topics import json_option, show
-from isthmus.errors import ConfigError
+from isthmus.errors import ConfigError, QuotaExceeded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
+    from isthmus.config_listeners import Address
     from isthmus.errors import IsthmusError
     from isthmus.record.batch import RecordBatch
     from isthmus.storage.log import Partition, Ticket
@@ -43,22 +47,68 @@ PASSWORD_BYTES_MAX: Final = 65_535  # what a CONNECT can hold
 FILE_MODE: Final = 0o600
 
 
+class Seen(NamedTuple):
+    """What can be seen of a user."""
+
+    name: str
+    groups: tuple[str, ...]
+    is_enabled: bool
+
+
 class Store(Protocol):
     """Where users are."""
 
     iterations: int
 
-    def all(self) -> Mapping[str, User]:
-        """Return the users by name."""
+    def all(self) -> list[Seen]:
+        """Return the users in the order of their names."""
 
-    def put(self, user: User) -> None:
-        """Write down a user, new or changed."""
+    def find(self, name: str) -> Seen | None:
+        """Return one of them."""
+
+    def put(
+        self,
+        name: str,
+        *,
+        credentials: tuple[Credential, ...] | None = None,
+        groups: frozenset[str] | None = None,
+        is_enabled: bool | None = None,
+    ) -> None:
+        """Add a user, with credentials, or change one; None: as it is."""
 
     def remove(self, name: str) -> None:
         """Take a user out."""
 
 
-class FileStore:
+class OwnStore(ABC):
+    """A store whose users this process reads and writes itself."""
+
+    def all(self) -> list[Seen]:
+        return [seen_of(user) for _, user in sorted(self.users().items())]
+
+    def find(self, name: str) -> Seen | None:
+        user = self.users().get(name)
+        return None if user is None else seen_of(user)
+
+    def put(self, name: str, **changes: Any) -> None:
+        user = self.users().get(name) or User(name, ())
+        self.write(user.but(**changes))
+
+    @abstractmethod
+    def users(self) -> Mapping[str, User]:
+        """Return the users by name."""
+
+    @abstractmethod
+    def write(self, user: User) -> None:
+        """Write down a user, new or changed."""
+
+
+def seen_of(user: User) -> Seen:
+    """Return what can be seen of a user."""
+    return Seen(user.name, tuple(sorted(user.groups)), user.is_enabled)
+
+
+class FileStore(OwnStore):
     """A file with a user in each line; other lines stay as they are."""
 
     def __init__(self, file: Path, iterations: int) -> None:
@@ -70,16 +120,16 @@ class FileStore:
             raise ConfigError(f"{file} cannot be read: {error}") from None
         self._users = parse_users(self._text, str(file))
 
-    def all(self) -> Mapping[str, User]:
+    def users(self) -> Mapping[str, User]:
         return self._users
 
-    def put(self, user: User) -> None:
-        self._write(user.name, f"{user.name}:{user.text}")
+    def write(self, user: User) -> None:
+        self._replace(user.name, f"{user.name}:{user.text}")
 
     def remove(self, name: str) -> None:
-        self._write(name, None)
+        self._replace(name, None)
 
-    def _write(self, name: str, line: str | None) -> None:
+    def _replace(self, name: str, line: str | None) -> None:
         """Put a line in the place of a user's, or behind all others; None: take it out."""
         lines = self._text.splitlines()
         names = [prepared(each.partition(":")[0]) for each in lines]
@@ -107,7 +157,7 @@ def replace_file(file: Path, text: str) -> None:
         raise ConfigError(f"{file} cannot be written: {error.strerror}") from None
 
 
-class DirectoryStore:
+class DirectoryStore(OwnStore):
     """The users of a server that does not run."""
 
     def __init__(self, directory: Path, iterations: int) -> None:
@@ -134,10 +184,10 @@ class DirectoryStore:
     def forget_log_topic(self) -> None:
         """Nothing is remembered of log topics here."""
 
-    def all(self) -> Mapping[str, User]:
+    def users(self) -> Mapping[str, User]:
         return {user.name: user for user in self._users}
 
-    def put(self, user: User) -> None:
+    def write(self, user: User) -> None:
         self._wait(lambda done: self._users.put(user, done))
 
     def remove(self, name: str) -> None:
@@ -149,14 +199,56 @@ class DirectoryStore:
 
     def _wait(self, change: Callable[[Callable[[IsthmusError | None], None]], None]) -> None:
         answers: list[IsthmusError | None] = []
-        change(answers.append)
+        try:
+            change(answers.append)
+        except QuotaExceeded as error:
+            raise click.ClickException(str(error)) from None
         self._runtime.turn_until(lambda: bool(answers))
         if answers[0] is not None:
             raise answers[0]
 
 
+class ServerStore:
+    """The users of a running server, over its REST API."""
+
+    def __init__(self, address: Address, iterations: int) -> None:
+        self.iterations = iterations
+        self._rest = RestShore(address)
+
+    def all(self) -> list[Seen]:
+        return [seen_in(row) for row in self._rest.items("users")]
+
+    def find(self, name: str) -> Seen | None:
+        return next((user for user in self.all() if user.name == name), None)
+
+    def put(
+        self,
+        name: str,
+        *,
+        credentials: tuple[Credential, ...] | None = None,
+        groups: frozenset[str] | None = None,
+        is_enabled: bool | None = None,
+    ) -> None:
+        change: dict[str, Any] = {}
+        if credentials is not None:
+            change["credentials"] = [text_of(each) for each in credentials]
+        if groups is not None:
+            change["groups"] = sorted(groups)
+        if is_enabled is not None:
+            change["enabled"] = is_enabled
+        self._rest.put("users", name, body=change)
+
+    def remove(self, name: str) -> None:
+        self._rest.delete("users", name)
+
+
+def seen_in(row: dict[str, Any]) -> Seen:
+    """Return what an answer says of a user."""
+    return Seen(row["name"], tuple(row["groups"]), row["enabled"])
+
+
 @contextmanager
-def store_of(users_file: Path | None, **options: Any) -> Iterator[Store]:
+def store_of(users_file: Path | None, http: Address | None, **options: Any) -> Iterator[Store]:
     """Open what the options name."""
     sources = sources_from(mqtt=None, kafka=None, http=None, assignments=(), **options)
     settings = sources.read().settings
@@ -164,7 +256,13 @@ def store_of(users_file: Path | None, **options: Any) -> Iterator[Store]:
     if users_file is not None:
         yield FileStore(users_file, iterations)
         return
-    directory = DirectoryStore(Path(settings.storage.local.directory), iterations)
+    if http is not None:
+        yield ServerStore(http, iterations)
+        return
+    try:
+        directory = DirectoryStore(Path(settings.storage.local.directory), iterations)
+    except ConfigError as error:  # it is in use, say
+        raise ConfigError(f"{error}; or ask a server that runs with --http") from None
     try:
         yield directory
     finally:
@@ -174,11 +272,17 @@ def store_of(users_file: Path | None, **options: Any) -> Iterator[Store]:
 def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options of `store_of`."""
     command = click.option(
+        "--http",
+        metavar="HOST:PORT",
+        callback=lambda context, option, text: text and read_address(context, option, text),
+        help="The users of the server that runs there.",
+    )(command)
+    command = click.option(
         "--file",
         "users_file",
         metavar="USERS_FILE",
         type=click.Path(path_type=Path),
-        help="The users of this file, instead of those in the data directory.",
+        help="The users of this file.",
     )(command)
     for option in reversed(SOURCES[:2]):
         command = option(command)
@@ -193,7 +297,10 @@ group_option = click.option(
 
 @click.group()
 def users() -> None:
-    """Say who may log in: the users of a server that is stopped, or of a file."""
+    """Say who may log in: the users of a server that is stopped or runs, or of a file.
+
+    Without --http and --file it is the data directory, which no server may have open.
+    """
 
 
 @users.command()
@@ -204,10 +311,9 @@ def add(name: str, groups: tuple[str, ...], **options: Any) -> None:
     """Add a user, whose password is asked for."""
     name, found = checked_name(name), checked_groups(groups)
     with store_of(**options) as store:
-        if name in store.all():
+        if store.find(name) is not None:
             raise click.ClickException(f"there is a user {name!r} already: see passwd, groups")
-        credentials = credentials_of(read_password(), store.iterations, secrets.token_bytes)
-        store.put(User(name, credentials, found))
+        store.put(name, credentials=read_credentials(store), groups=found)
 
 
 @users.command()
@@ -216,9 +322,8 @@ def add(name: str, groups: tuple[str, ...], **options: Any) -> None:
 def passwd(name: str, **options: Any) -> None:
     """Give a user another password, which is asked for."""
     with store_of(**options) as store:
-        user = user_in(store, name)
-        credentials = credentials_of(read_password(), store.iterations, secrets.token_bytes)
-        store.put(User(user.name, credentials, user.groups, is_enabled=user.is_enabled))
+        name = present(store, name)
+        store.put(name, credentials=read_credentials(store))
 
 
 @users.command()
@@ -227,7 +332,7 @@ def passwd(name: str, **options: Any) -> None:
 def remove(name: str, **options: Any) -> None:
     """Remove a user."""
     with store_of(**options) as store:
-        store.remove(user_in(store, name).name)
+        store.remove(present(store, name))
 
 
 @users.command()
@@ -235,7 +340,8 @@ def remove(name: str, **options: Any) -> None:
 @store_options
 def disable(name: str, **options: Any) -> None:
     """Let a user not log in any more, until `enable`."""
-    enabled(name, options, is_enabled=False)
+    with store_of(**options) as store:
+        store.put(present(store, name), is_enabled=False)
 
 
 @users.command()
@@ -243,14 +349,8 @@ def disable(name: str, **options: Any) -> None:
 @store_options
 def enable(name: str, **options: Any) -> None:
     """Let a user log in again, with the password of before."""
-    enabled(name, options, is_enabled=True)
-
-
-def enabled(name: str, options: dict[str, Any], *, is_enabled: bool) -> None:
-    """Write down whether a user may log in."""
     with store_of(**options) as store:
-        user = user_in(store, name)
-        store.put(User(user.name, user.credentials, user.groups, is_enabled=is_enabled))
+        store.put(present(store, name), is_enabled=True)
 
 
 @users.command("groups")
@@ -261,8 +361,7 @@ def set_groups(name: str, groups: tuple[str, ...], **options: Any) -> None:
     """Put a user into GROUPS, and out of all others."""
     found = checked_groups(groups)
     with store_of(**options) as store:
-        user = user_in(store, name)
-        store.put(User(user.name, user.credentials, found, is_enabled=user.is_enabled))
+        store.put(present(store, name), groups=found)
 
 
 @users.command("list")
@@ -271,35 +370,29 @@ def set_groups(name: str, groups: tuple[str, ...], **options: Any) -> None:
 def list_users(as_json: bool, **options: Any) -> None:
     """List the users, and nothing that is kept of their passwords."""
     with store_of(**options) as store:
-        show([row_of(user, as_json=as_json) for user in sorted_by_name(store)], as_json=as_json)
+        show([row_of(user, as_json=as_json) for user in store.all()], as_json=as_json)
 
 
-def sorted_by_name(store: Store) -> Iterable[User]:
-    """Return the users in the order of their names."""
-    return [user for _, user in sorted(store.all().items())]
-
-
-def row_of(user: User, *, as_json: bool) -> dict[str, Any]:
+def row_of(user: Seen, *, as_json: bool) -> dict[str, Any]:
     """Return what is shown of a user."""
-    groups = sorted(user.groups)
     if as_json:
-        return {"name": user.name, "groups": groups, "enabled": user.is_enabled}
+        return {"name": user.name, "groups": user.groups, "enabled": user.is_enabled}
     return {
         "name": user.name,
-        "groups": ",".join(groups) or "-",
+        "groups": ",".join(user.groups) or "-",
         "enabled": "yes" if user.is_enabled else "no",
     }
 
 
-def user_in(store: Store, name: str) -> User:
-    """Return a user. Raises ClickException."""
-    user = store.all().get(checked_name(name))
-    if user is None:
+def present(store: Store, name: str) -> str:
+    """Return the name of a user that is there. Raises ClickException."""
+    checked = checked_name(name)
+    if store.find(checked) is None:
         raise click.ClickException(f"there is no user {name!r}")
-    return user
+    return checked
 
 
-def read_password() -> bytes:
+def read_credentials(store: Store) -> tuple[Credential, ...]:
     """Ask for a password at the terminal, twice; elsewhere read a line."""
     if sys.stdin.isatty():
         password = str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
@@ -308,4 +401,4 @@ def read_password() -> bytes:
         data = sys.stdin.buffer.readline().rstrip(b"\r\n")
     if not 0 < len(data) <= PASSWORD_BYTES_MAX:
         raise click.ClickException(f"a password has 1 to {PASSWORD_BYTES_MAX} bytes")
-    return data
+    return credentials_of(data, store.iterations, secrets.token_bytes)

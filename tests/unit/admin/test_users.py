@@ -1,0 +1,169 @@
+"""Users over REST: listed, changed, removed, and never what is kept of a password."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+from urllib.parse import quote, unquote
+
+import pytest
+from tests.unit.broker.shore import Shore
+from tests.unit.broker.test_users import PBKDF2, SCRAM, SHA512
+
+from isthmus.admin.http import application
+from isthmus.broker.inspection import Inspection
+from isthmus.broker.users import USERS_LOG_TOPIC, Users, parse_users
+from isthmus.errors import NoSpace
+
+HERE = ((b"host", b"127.0.0.1:8080"),)
+
+
+class Room:
+    """The REST API over the users of a server in memory."""
+
+    def __init__(self, *, has_users: bool = True) -> None:
+        self.shore = Shore()
+        self.users = Users(self.shore.runtime, self.shore.log, self.shore.broker, 4096)
+        self.shore.runtime.settle()
+        self.application = application(
+            lambda: None,
+            Inspection(self.shore.broker, self.shore.clients),
+            self.shore.clients.traces,
+            users=self.users if has_users else None,
+            allow_anonymous=False,
+        )
+
+    def ask(self, method: str, target: str, body: Any = None) -> tuple[int, Any]:
+        path, _, query = target.partition("?")
+        scope = {
+            "type": "http",
+            "method": method,
+            "path": unquote("/api/v1/users" + path),
+            "query_string": query.encode(),
+            "headers": HERE,
+        }
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        sent: list[Any] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": content}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        async def scene() -> None:
+            answering = asyncio.ensure_future(self.application(scope, receive, send))
+            while not answering.done():
+                await asyncio.sleep(0)
+                self.shore.runtime.settle()
+            answering.result()
+
+        asyncio.run(scene())
+        answer = b"".join(message.get("body", b"") for message in sent[1:])
+        return sent[0]["status"], json.loads(answer) if answer else None
+
+
+def view(name: str, *groups: str, enabled: bool = True, from_file: bool = False) -> Any:
+    return {"name": name, "groups": [*groups], "enabled": enabled, "from_file": from_file}
+
+
+def test_a_user_is_added_changed_and_removed() -> None:
+    room = Room()
+    assert room.ask("PUT", "/ann", {"password": "one", "groups": ["b", "a"]}) == (
+        200,
+        view("ann", "a", "b"),
+    )
+    ann = room.users.find("ann")
+    assert ann is not None and ann.credentials[0].matches(b"one")
+    assert room.ask("PUT", "/ann", {"enabled": False}) == (
+        200,
+        view("ann", "a", "b", enabled=False),
+    )
+    changed = room.users.find("ann")
+    assert changed is not None and changed.credentials == ann.credentials
+    assert room.ask("PUT", "/ann", {"credentials": [SCRAM], "groups": []})[0] == 200
+    assert room.ask("GET", "/ann") == (200, view("ann", enabled=False))
+    changed = room.users.find("ann")
+    assert changed is not None and changed.text == f"!{SCRAM}"
+    assert room.ask("DELETE", "/ann") == (204, None)
+    assert room.users.find("ann") is None
+    assert room.ask("DELETE", "/ann")[0] == 404
+
+
+def test_users_are_listed_in_pages() -> None:
+    room = Room()
+    for name in ("a", "c", "b b/ü"):
+        room.ask("PUT", f"/{name}", {"credentials": [SHA512]})
+    room.users.use_file(parse_users(f"c:{PBKDF2}:g\nd:!{PBKDF2}\n", "f"))
+    everything = [
+        view("a"),
+        view("b b/ü"),
+        view("c", "g", from_file=True),
+        view("d", enabled=False, from_file=True),
+    ]
+    assert room.ask("GET", "") == (200, {"items": everything, "next": None})
+    listed: list[Any] = []
+    cursor = ""
+    while cursor is not None:
+        status, page = room.ask("GET", f"?limit=2&cursor={quote(cursor)}")
+        assert status == 200 and len(page["items"]) == 2
+        listed += page["items"]
+        cursor = page["next"]
+    assert listed == everything
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "where"),
+    [
+        ("PUT", "/ann", {}, 400, "body"),
+        ("PUT", "/ann", {"groups": []}, 400, "body"),
+        ("PUT", "/ann", {"password": ""}, 400, "body password"),
+        ("PUT", "/ann", {"password": "Geheim", "credentials": [SCRAM]}, 400, "body password"),
+        ("PUT", "/ann", {"password": 7}, 400, "body"),
+        ("PUT", "/ann", {"passwort": "Geheim"}, 400, "body"),
+        ("PUT", "/ann", b'{"password": "Geheim', 400, "body"),
+        ("PUT", "/ann", b"\xff", 400, "body"),
+        ("PUT", "/ann", [], 400, "body"),
+        ("PUT", "/ann", {"password": "x" * (1 << 18)}, 413, "body"),
+        ("PUT", "/ann", {"credentials": []}, 400, "body credentials"),
+        ("PUT", "/ann", {"credentials": ["Geheim"]}, 400, "body credentials"),
+        ("PUT", "/ann", {"credentials": [SCRAM], "groups": ["a b"]}, 400, "body groups"),
+        ("PUT", "/a:b", {"password": "Geheim"}, 400, "path"),
+        ("PUT", "/eve", {"password": "Geheim"}, 409, "path"),
+        ("DELETE", "/eve", None, 409, "path"),
+        ("GET", "/nobody", None, 404, "path"),
+        ("GET", "/eve?x=1", None, 400, "query x"),
+        ("POST", "/ann", {"password": "Geheim"}, 405, "method"),
+    ],
+)
+def test_what_is_refused(method: str, path: str, body: Any, status: int, where: str) -> None:
+    room = Room()
+    room.users.use_file(parse_users(f"eve:{PBKDF2}\n", "f"))
+    found, said = room.ask(method, path, body)
+    assert (found, said["where"]) == (status, where)
+    assert "Geheim" not in said["what"]
+    assert [user.name for user in room.users] == ["eve"]
+
+
+def test_a_change_that_the_disk_does_not_take() -> None:
+    room = Room()
+    partition: Any = room.shore.log.topics[USERS_LOG_TOPIC].partitions[0]
+    partition.append = lambda batch, ticket, **_: ticket.failed(NoSpace("full"))
+    assert room.ask("PUT", "/ann", {"credentials": [SCRAM]})[0] == 503
+    assert room.users.find("ann") is None
+
+
+def test_there_are_not_more_users_than_there_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("isthmus.broker.users.USERS_MAX", 1)
+    room = Room()
+    found = [room.ask("PUT", f"/{name}", {"credentials": [SCRAM]})[0] for name in "aba"]
+    assert found == [200, 409, 200]
+
+
+def test_where_no_listener_asks_for_passwords_there_are_no_users() -> None:
+    room = Room(has_users=False)
+    for method, path in (("GET", ""), ("GET", "/ann"), ("PUT", "/ann"), ("DELETE", "/ann")):
+        status, said = room.ask(method, path, {"password": "x"})
+        assert status == 404
+        assert "mqtt.authentication" in said["what"]

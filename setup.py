@@ -35,7 +35,7 @@ TYPED = [
     "isthmus.broker.retained",
     "isthmus.broker.publishing",
     "isthmus.broker.destinations",
-    "isthmus.broker.recalls",
+    "isthmus.broker.catching_up",
     "isthmus.broker.broker",
 ]
 DIRECTIVES = {"language_level": 3, "annotation_typing": False}

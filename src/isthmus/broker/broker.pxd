@@ -36,7 +36,7 @@ cdef class Broker:
     cdef bint _scheduled
     cdef long long _now_ms
     cdef list _relief
-    cdef readonly object recalls
+    cdef readonly object catching_up
     cdef object _turn
 
     @cython.locals(kind=int)

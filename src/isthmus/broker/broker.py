@@ -18,6 +18,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from isthmus.broker.access import Access
+from isthmus.broker.catching_up import CatchingUp
 from isthmus.broker.destinations import Destinations, ensure_own
 from isthmus.broker.mapping import headers_of, publish_of
 from isthmus.broker.permits import Permits
@@ -31,7 +32,6 @@ from isthmus.broker.publishing import (
     RelayTicket,
     RetainedAcknowledgement,
 )
-from isthmus.broker.recalls import Recalls
 from isthmus.broker.recent_records import readable_records
 from isthmus.broker.relays import Relays
 from isthmus.broker.retained import RETAINED_CONFIGS, RETAINED_LOG_TOPIC, Retained
@@ -114,7 +114,7 @@ class Broker:
         self._scheduled = False
         self._now_ms = 0
         self._relief: list[Callable[[], None]] = []
-        self.recalls = Recalls(runtime, self.destinations, self.permits, self.touch)
+        self.catching_up = CatchingUp(runtime, self.destinations, self.permits, self.touch)
         self._turn = self.turn
         partition = ensure_own(log, RETAINED_LOG_TOPIC, RETAINED_CONFIGS).partitions[0]
         self.retained = Retained(self, partition, retained_max, retained_bytes_max)
@@ -279,9 +279,7 @@ class Broker:
             if session.transmit is not None and session.output.size:
                 session.transmit(session.output.take())
                 if session.waiting():
-                    session.drain()  # what waited only for room in the output
-                    if session.output.size:
-                        self.touch(session)
+                    self.catching_up.begin(session)  # there is room in the output
 
     def _flush(self) -> None:
         """Have written what was appended."""
@@ -539,5 +537,5 @@ class Broker:
     def forget_log_topic(self) -> None:
         """A log topic was deleted or changed."""
         self.destinations.forget()
-        self.recalls.forget()
+        self.catching_up.forget()
         self.relays.forget(self.log)

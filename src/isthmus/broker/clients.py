@@ -118,7 +118,7 @@ class Clients:
             self._publish_will,
             broker.session_log.note,
             self._ended,
-            broker.recalls.recall,
+            broker.catching_up.recall,
             limits,
             broker.traffic,
             sessions_max=sessions_max,
@@ -196,6 +196,8 @@ class Clients:
         session = entry.session
         session.answer(terms.connack(present))
         session.resume()
+        if session.waiting() or session.refill is not None:
+            self._broker.catching_up.begin(session)
         self._broker.touch(session)
         connection.opened(entry, terms)
         self._events.connected(entry, connection, present=present)
@@ -260,9 +262,10 @@ class Clients:
 
     def resume(self, entry: SessionEntry) -> None:
         """The connection takes output again."""
-        entry.session.paused = False
-        entry.session.drain()
-        self._broker.touch(entry.session)
+        session = entry.session
+        session.paused = False
+        self._broker.catching_up.begin(session)
+        self._broker.touch(session)
 
     def lost(
         self, entry: SessionEntry, connection: Connection, error: IsthmusError | None = None

@@ -3,7 +3,8 @@
 Each session that catches up walks a partition on its own, a record or a few at a time. What was
 read around the last ones is kept, the last used first, so that a walk costs one read for many
 records and walks in different places do not disturb each other. Bounded in number and in bytes.
-A record is decoded when it is asked for, because a walk may want one in a hundred.
+A record is decoded when it is asked for, because a walk may want one in a hundred. When what is
+read, and for whom, is next door (catching_up.py).
 """
 
 from __future__ import annotations
@@ -60,6 +61,10 @@ class Window:
         self._reader = RecordReader(batches[0])
         self._asked = -1  # the offset that was asked for last
 
+    def holds(self, offset: int) -> bool:
+        """Whether a record with this offset would be here."""
+        return self.first <= offset <= self.last
+
     def at(self, offset: int) -> Record | None:
         """Return one record, None where there is none: compacted away, or not readable.
 
@@ -99,27 +104,26 @@ class RecentRecords:
         self._windows: list[Window] = []
         self._size = 0
 
-    def at(self, partition: Partition, offset: int) -> Record | Loading | None:
-        """Return one record, or None if the log no longer holds it or cannot read it.
-
-        LOADING: `partition.wait(offset, …)` tells when it is there. Raises StorageError if the
-        disk cannot be read now.
-        """
-        window = self._window(partition, offset)
-        return window if window is None or window is LOADING else window.at(offset)
-
-    def clear(self) -> None:
-        """Forget all, because a log topic was deleted."""
-        self._windows.clear()
-        self._size = 0
-
-    def _window(self, partition: Partition, offset: int) -> Window | Loading | None:
+    def find(self, partition: Partition, offset: int) -> Window | None:
+        """Return the window that holds an offset, None where none does."""
         windows = self._windows
         for number, window in enumerate(windows):
-            if window.partition is partition and window.first <= offset <= window.last:
+            if window.partition is partition and window.holds(offset):
                 if number:
                     windows.insert(0, windows.pop(number))
                 return window
+        return None
+
+    def read(self, partition: Partition, offset: int) -> Window | Loading | None:
+        """Return a window that begins at an offset, or near where there is a gap.
+
+        None: the log no longer holds anything from there on, or cannot read it. LOADING:
+        `partition.wait(offset, …)` tells when it is there. Raises StorageError if the disk
+        cannot be read now.
+        """
+        window = self.find(partition, offset)
+        if window is not None:
+            return window
         try:
             found = partition.read(offset, READ_BYTES)
         except (Refused, CorruptBatch):  # deleted, or behind the start by now, or damaged
@@ -130,11 +134,25 @@ class RecentRecords:
         if not batches:
             return None
         window = Window(partition, batches, found.size)
+        windows = self._windows
         windows.insert(0, window)
         self._size += window.size
         while len(windows) > WINDOWS_MAX or (self._size > BYTES_MAX and len(windows) > 1):
             self._size -= windows.pop().size
         return window
+
+    def at(self, partition: Partition, offset: int) -> Record | Loading | None:
+        """Return one record, or None if the log no longer holds it or cannot read it.
+
+        LOADING and StorageError as with `read`.
+        """
+        window = self.read(partition, offset)
+        return window if window is None or window is LOADING else window.at(offset)
+
+    def clear(self) -> None:
+        """Forget all, because a log topic was deleted."""
+        self._windows.clear()
+        self._size = 0
 
 
 def readable_records(batch: RecordBatch) -> list[Record]:

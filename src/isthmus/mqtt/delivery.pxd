@@ -5,7 +5,8 @@ cimport cython
 @cython.final
 cdef class SessionLimits:
     cdef readonly Py_ssize_t queue_max
-    cdef public Py_ssize_t output_max
+    cdef readonly Py_ssize_t output_max
+    cdef readonly Py_ssize_t drain_max
     cdef readonly str queue_policy
     cdef readonly bint queue_qos_0
     cdef readonly object overflowed

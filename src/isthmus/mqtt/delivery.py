@@ -30,6 +30,8 @@ DROP_GONE = 4
 DROP_OFFLINE = 5
 REASONS = ("queue", "expired", "too_large", "gone", "offline")
 
+DRAIN_BYTES = 1 << 18  # a few milliseconds of work, so that others have their turn
+
 
 class SessionLimits:
     """How much may be on its way to a session; one object serves all sessions.
@@ -38,10 +40,17 @@ class SessionLimits:
     `newest`, or the `oldest` that is not a retained message; with `disconnect` it is the
     newest, and `overflowed(session)` is called if the session has a connection. Without
     `queue_qos_0` a delivery at QoS 0 never waits. `output_max` is the number of bytes that may
-    wait in a session's output.
+    wait in a session's output; of what waits in the queue it gets less at a time.
     """
 
-    __slots__ = ("output_max", "overflowed", "queue_max", "queue_policy", "queue_qos_0")
+    __slots__ = (
+        "drain_max",
+        "output_max",
+        "overflowed",
+        "queue_max",
+        "queue_policy",
+        "queue_qos_0",
+    )
 
     def __init__(
         self,
@@ -54,6 +63,7 @@ class SessionLimits:
     ) -> None:
         self.queue_max = queue_max
         self.output_max = output_max
+        self.drain_max = min(output_max, DRAIN_BYTES)
         self.queue_policy = queue_policy
         self.queue_qos_0 = queue_qos_0
         self.overflowed = overflowed

@@ -171,7 +171,7 @@ class Session:
             self.drop(DROP_OFFLINE, forgotten)
 
     def resume(self) -> None:
-        """Send again what was in flight, in its order, then what waits [MQTT-4.6.0-1].
+        """Be ready to send again what was in flight, in its order [MQTT-4.6.0-1]; see `drain`.
 
         The window of the new connection counts for the one as for the other, PUBREL needs none
         [MQTT-4.9.0-2, MQTT-4.9.0-3].
@@ -182,7 +182,6 @@ class Session:
                 self._write_ack(PUBREL, packet_id, 0)
             else:
                 self._owed[packet_id] = None
-        self.drain()
 
     def restore(
         self,
@@ -424,7 +423,7 @@ class Session:
         queue = self.queue
         while queue.length and self.connected and not self.paused:
             run = queue.head()
-            if self.output.size >= self._limits.output_max:
+            if self.output.size >= self._limits.drain_max:
                 break
             if run.qos > 0 and len(self.inflight) >= self._window:
                 break
@@ -447,7 +446,7 @@ class Session:
     def _send_owed(self) -> bool:
         """Repeat what was in flight; False where some of it is still to come."""
         while self._owed and self.connected and not self.paused:
-            if self.output.size >= self._limits.output_max:
+            if self.output.size >= self._limits.drain_max:
                 return False
             if len(self.inflight) - len(self._owed) >= self._window:
                 return False

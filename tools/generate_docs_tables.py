@@ -43,6 +43,7 @@ NOTE = "<!-- Made by tools/generate_docs_tables.py; do not edit. -->\n"
 SECTION_CLASSES: dict[str, type[Any]] = {
     "mqtt": config.MqttSettings,
     "mqtt.listeners": config_listeners.MqttListenerSettings,
+    "mqtt.auto_subscribe": config.AutoSubscription,
     "kafka": config.KafkaSettings,
     "http": config.HttpSettings,
     "tls": config.TlsSettings,

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from isthmus import __version__
 from isthmus.admin.http import application, serve_http
+from isthmus.broker.automatic import AutomaticSubscription
 from isthmus.broker.broker import Broker
 from isthmus.broker.clients import Clients
 from isthmus.broker.guard import Streaks
@@ -118,6 +119,7 @@ async def serve(settings: Settings, read: Callable[[], Settings]) -> int:
     reloads.add("files of certificates, users and rules", lambda _: renewal.set)
     loop.add_signal_handler(signal.SIGHUP, reloads.ask)
     routes = route_table(settings)
+    automatic = automatic_subscriptions(settings.mqtt)
     certificates = [certificates_of(listener) for listener in settings.mqtt.listeners]
     rules = ConfiguredRules(settings.access)
     reloads.add("access", rules.prepare)
@@ -126,7 +128,9 @@ async def serve(settings: Settings, read: Callable[[], Settings]) -> int:
     runtime = LoopRuntime(loop)
     log = open_log(settings, runtime)
     broker = open_broker(settings, runtime, log, routes, rules.access)
-    mqtt = mqtt_shore(broker, settings.mqtt, Sparing(runtime, settings.log.repeats_s))
+    mqtt = mqtt_shore(
+        broker, settings.mqtt, automatic, Sparing(runtime, settings.log.repeats_s)
+    )
     watched = ways.open(runtime, broker, mqtt.clients)
     reloads.add("limits", partial(new_limits, mqtt, settings.mqtt))
     kafka = kafka_shore(broker, settings.kafka, sockets["kafka"])
@@ -212,12 +216,31 @@ def route_table(settings: Settings) -> RouteTable:
     )
 
 
+def automatic_subscriptions(settings: MqttSettings) -> list[AutomaticSubscription]:
+    """Return what new sessions begin with; raises ConfigError for what is no topic filter."""
+    return [
+        AutomaticSubscription(
+            each.filter,
+            qos=each.qos,
+            no_local=each.no_local,
+            retain_as_published=each.retain_as_published,
+            retained=each.retained,
+        )
+        for each in settings.auto_subscribe
+    ]
+
+
 def packet_size_max(settings: MqttSettings) -> int:
     """Return the size of the largest packet that any listener takes."""
     return max(each.packet_size_max for each in (settings, *settings.listeners))
 
 
-def mqtt_shore(broker: Broker, settings: MqttSettings, lines: Sparing) -> MqttShore:
+def mqtt_shore(
+    broker: Broker,
+    settings: MqttSettings,
+    automatic: list[AutomaticSubscription],
+    lines: Sparing,
+) -> MqttShore:
     """Wire the MQTT side."""
     kind = {"use-another": UseAnotherServer, "moved": ServerMoved}.get(settings.redirect)
     clients = Clients(
@@ -230,6 +253,7 @@ def mqtt_shore(broker: Broker, settings: MqttSettings, lines: Sparing) -> MqttSh
         sessions_max=settings.sessions_max,
         will_grace_s=settings.will_grace_s,
         redirected=kind and kind("clients are sent elsewhere", settings.server_reference),
+        automatic=automatic,
         flapping=flapping_in(settings),
         failures=failures_in(settings),
     )

@@ -31,6 +31,25 @@ LOG_TOPIC_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 CAPTURE: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(\.\.\.)?\}")
 
 
+class AutoSubscription(Struct, frozen=True, kw_only=True):
+    """A subscription that every new session begins with, as if its client had asked for it."""
+
+    filter: Annotated[str, Meta(min_length=1)]
+    """Topic filter; `%c`: client id, `%u`: user name, for clients whose name fits a level."""
+
+    qos: Annotated[int, Meta(ge=0, le=2)] = 0
+    """The highest QoS that its messages come with."""
+
+    no_local: bool = False
+    """Leave out what the client publishes itself."""
+
+    retain_as_published: bool = False
+    """Leave the RETAIN flag as the publisher had it."""
+
+    retained: bool = True
+    """Begin with the retained messages."""
+
+
 class MqttSettings(MqttLimits, frozen=True, kw_only=True):
     """What MQTT clients meet."""
 
@@ -98,6 +117,9 @@ class MqttSettings(MqttLimits, frozen=True, kw_only=True):
 
     sparkplug: bool = False
     """Keep Sparkplug's births at `$sparkplug/certificates/`, and date its nodes' deaths."""
+
+    auto_subscribe: tuple[AutoSubscription, ...] = ()
+    """Subscriptions that every new session begins with."""
 
 
 class KafkaSettings(Struct, frozen=True, kw_only=True):

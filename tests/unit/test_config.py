@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from isthmus.cli.settings import listing
-from isthmus.config import Route, Settings, check_route
+from isthmus.config import AutoSubscription, Route, Settings, check_route
 from isthmus.config_listeners import Address, parse_address
 from isthmus.config_sources import DEFAULT, FIELDS, Sources, lines_of, variable_of
 from isthmus.errors import ConfigError
@@ -478,6 +478,45 @@ def test_a_route_of_bad_form(route: Route, says: str) -> None:
     with pytest.raises(ConfigError) as caught:
         check_route(route)
     assert says in str(caught.value)
+
+
+# --- other tables -----------------------------------------------------------------------------
+
+
+def test_tables_below_mqtt_are_read_and_printed(tmp_path: Path) -> None:
+    file = written(
+        tmp_path,
+        """
+        [[mqtt.auto_subscribe]]
+        filter = "devices/%c/in"
+        qos = 1
+        """,
+    )
+    configuration = Sources(file=file).read()
+    mqtt = configuration.settings.mqtt
+    assert mqtt.auto_subscribe == (AutoSubscription(filter="devices/%c/in", qos=1),)
+    again = written(tmp_path, listing(configuration))
+    assert Sources(file=again).read().settings == configuration.settings
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "says"),
+    [
+        ("[[mqtt.auto_subscribe]]\nfliter = 'a'", 2, "the nearest valid name is filter"),
+        ("[[mqtt.auto_subscribe]]\nfilter = 'a'\nqos = 3", 3, "a whole number from 0 to 2"),
+        (
+            "[mqtt]\nauto_subscribe = ['a']",
+            2,
+            "a list of tables, each begun by [[mqtt.auto_subscribe]]",
+        ),
+    ],
+)
+def test_an_error_in_a_table_names_its_line(
+    tmp_path: Path, text: str, line: int, says: str
+) -> None:
+    file = written(tmp_path, text)
+    text = mistake(file=file)
+    assert text.startswith(f"{file}:{line}: ") and says in text
 
 
 # --- what is printed can be read --------------------------------------------------------------

@@ -52,11 +52,13 @@ from isthmus.mqtt.packets import (
 )
 from isthmus.mqtt.properties import AUTH_METHOD, SESSION_EXPIRY, SUBSCRIPTION_ID, WILL_DELAY
 from isthmus.mqtt.reasons import SUBACK_FAILURE, ReasonCode, name_of, reason_in
+from isthmus.mqtt.session import REFUSED_FROM
 from isthmus.topics.filter import SHARED_PREFIX, check_topic_filter, has_wildcard
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from isthmus.broker.automatic import AutomaticSubscription
     from isthmus.broker.broker import Broker
     from isthmus.broker.sessions import Connection, SessionEntry
     from isthmus.errors import IsthmusError, Redirected
@@ -87,13 +89,15 @@ class Clients:
         sessions_max: int,
         will_grace_s: int,
         redirected: Redirected | None = None,
+        automatic: Sequence[AutomaticSubscription] = (),
         flapping: Streaks = Streaks(),  # noqa: B008  # never changed
         failures: Streaks = Streaks(),  # noqa: B008
     ) -> None:
         """Take up the sessions of the last run.
 
-        `redirected`: what every client is told instead of being let in. `flapping` and
-        `failures` are how often one may connect, and fail to authenticate (`guard.py`).
+        `redirected`: what every client is told instead of being let in. `automatic`: the
+        subscriptions that new sessions begin with. `flapping` and `failures` are how often one
+        may connect, and fail to authenticate (`guard.py`).
         """
         self._broker = broker
         self.runtime = broker.runtime
@@ -102,6 +106,7 @@ class Clients:
         self.traces = Traces(broker.runtime, broker.subscriptions)
         self._events = Events(broker.runtime, broker.say, self._is_wanted)
         self._redirected = redirected
+        self._automatic = automatic
         self._subscriptions_max = subscriptions_max
         self.greetings = Greetings(broker, queue_length_max)
         self._overflowing: dict[Session, None] = {}  # to be disconnected in this turn
@@ -201,6 +206,8 @@ class Clients:
         self._broker.touch(session)
         connection.opened(entry, terms)
         self._events.connected(entry, connection, present=present)
+        if self._automatic and not present:
+            self._subscribe_automatically(entry, connection)
 
     def _refuse(self, connection: Connection, error: IsthmusError) -> None:
         """Send somebody away who could not show who it is, or is not to come in."""
@@ -345,23 +352,12 @@ class Clients:
         identifier: int = (packet.properties or {}).get(SUBSCRIPTION_ID, 0)
         if session.version == 5:
             check_offered(offer, packet, identifier)
-        subscriptions = self._broker.subscriptions
         reasons: list[int] = []
         text = ""
         ungreeted: list[Subscription] = []
         for topic_filter, options in packet.entries:
-            reason = self._check_filter(session, offer, topic_filter)
-            if reason == ReasonCode.SUCCESS:
-                own = granted(offer, options, is_bridge=entry.is_bridge)
-                subscription = Subscription(session, topic_filter, own, identifier)
-                new = subscriptions.add(subscription)
-                if session.persistent:
-                    self._broker.session_log.subscribed(subscription)
-                reason = subscription.qos
-                handling = subscription.retain_handling
-                if handling != _RETAIN_NEVER and (new or handling != _RETAIN_ONLY_IF_NEW):
-                    ungreeted.append(subscription)
-            else:
+            reason = self._add(entry, offer, topic_filter, options, identifier, ungreeted)
+            if reason >= REFUSED_FROM:
                 text = text or f"{topic_filter[:FILTER_SHOWN_MAX]}: {name_of(reason)}"
                 if session.version < 5:
                     reason = SUBACK_FAILURE
@@ -374,8 +370,62 @@ class Clients:
         ]
         if granted_now:
             self._events.subscribed(entry, connection, granted_now)
+        self._greet(ungreeted)
+
+    def _greet(self, ungreeted: list[Subscription]) -> None:
+        """Send retained messages to new subscriptions."""
         self._broker.volatile.greet(ungreeted)
         self.greetings.begin(ungreeted)
+
+    def _subscribe_automatically(self, entry: SessionEntry, connection: Connection) -> None:
+        """Give a new session the subscriptions that the configuration has for it."""
+        ungreeted: list[Subscription] = []
+        granted_now: list[tuple[str, int]] = []
+        for subscription in self._automatic:
+            topic_filter = subscription.topic_filter_for(entry.principal)
+            if topic_filter is None:
+                continue
+            offer, options = connection.offer, subscription.options
+            reason = self._add(entry, offer, topic_filter, options, 0, ungreeted)
+            if reason < REFUSED_FROM:
+                granted_now.append((topic_filter, reason))
+                continue
+            logger.debug(
+                "automatic subscription refused client=%s filter=%s reason=%s",
+                entry.session.client_id,
+                topic_filter,
+                name_of(reason),
+            )
+        if granted_now:
+            self._events.subscribed(entry, connection, granted_now)
+        self._greet(ungreeted)
+
+    def _add(
+        self,
+        entry: SessionEntry,
+        offer: Offer,
+        topic_filter: str,
+        options: int,
+        identifier: int,
+        ungreeted: list[Subscription],
+    ) -> int:
+        """Subscribe to one filter; return the QoS granted, or the reason code that refuses it.
+
+        The subscription is added to `ungreeted` if retained messages are to be sent.
+        """
+        session = entry.session
+        reason = self._check_filter(session, offer, topic_filter)
+        if reason != ReasonCode.SUCCESS:
+            return reason
+        own = granted(offer, options, is_bridge=entry.is_bridge)
+        subscription = Subscription(session, topic_filter, own, identifier)
+        new = self._broker.subscriptions.add(subscription)
+        if session.persistent:
+            self._broker.session_log.subscribed(subscription)
+        handling = subscription.retain_handling
+        if handling != _RETAIN_NEVER and (new or handling != _RETAIN_ONLY_IF_NEW):
+            ungreeted.append(subscription)
+        return subscription.qos
 
     def _check_filter(self, session: Session, offer: Offer, topic_filter: str) -> int:
         """Return 0, or the reason code that refuses the filter."""

@@ -8,7 +8,7 @@ MQTT-3.3.4-3].
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from isthmus.mqtt.codec import encode_properties
 from isthmus.mqtt.properties import SUBSCRIPTION_ID
@@ -16,6 +16,9 @@ from isthmus.topics.tree import TopicTree
 
 if TYPE_CHECKING:
     from isthmus.mqtt.session import Session
+
+
+AUTOMATIC: Final = 0x40  # an option of ours: the configuration asked for it, not the client
 
 
 class Subscription:
@@ -46,6 +49,10 @@ class Subscription:
     @property
     def retain_handling(self) -> int:
         return self.options >> 4 & 0x03
+
+    @property
+    def is_automatic(self) -> bool:
+        return bool(self.options & AUTOMATIC)
 
 
 class Receiver:

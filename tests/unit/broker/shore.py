@@ -8,6 +8,9 @@ from tests.sim import SimRuntime
 
 if TYPE_CHECKING:
     from isthmus.broker.access import Access
+    from collections.abc import Sequence
+
+    from isthmus.broker.automatic import AutomaticSubscription
     from isthmus.errors import IsthmusError, Redirected
 
 from isthmus.broker.broker import Broker
@@ -158,6 +161,7 @@ class Shore:
         retained_max: int = 100,
         retained_bytes_max: int = 1 << 30,
         will_grace_s: int = 30,
+        automatic: Sequence[AutomaticSubscription] = (),
         sparkplug: bool = False,
         access: Access | None = None,
     ) -> None:
@@ -167,6 +171,7 @@ class Shore:
             "queue_policy": queue_policy,
             "retained_max": retained_max,
             "will_grace_s": will_grace_s,
+            "automatic": automatic,
             "sparkplug": sparkplug,
             "access": access,
         }
@@ -195,6 +200,7 @@ class Shore:
             redirected=redirected,
             flapping=flapping,
             failures=failures,
+            automatic=automatic,
         )
 
     def crash(self) -> Shore:

@@ -44,6 +44,7 @@ SECTION_CLASSES: dict[str, type[Any]] = {
     "mqtt": config.MqttSettings,
     "mqtt.listeners": config_listeners.MqttListenerSettings,
     "mqtt.auto_subscribe": config.AutoSubscription,
+    "mqtt.rewrite": config.Rewriting,
     "kafka": config.KafkaSettings,
     "http": config.HttpSettings,
     "tls": config.TlsSettings,

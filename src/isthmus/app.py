@@ -25,6 +25,7 @@ from isthmus.broker.broker import Broker
 from isthmus.broker.clients import Clients
 from isthmus.broker.guard import Streaks
 from isthmus.broker.inspection import Inspection
+from isthmus.broker.rewrite import Rewriting, Rewritings
 from isthmus.broker.routes import Route, RouteTable
 from isthmus.broker.status import Status, totals_of
 from isthmus.config_listeners import TLS_SCHEMES, WEB_SCHEMES
@@ -118,7 +119,7 @@ async def serve(settings: Settings, read: Callable[[], Settings]) -> int:
     reloads = Reloads(settings, read)
     reloads.add("files of certificates, users and rules", lambda _: renewal.set)
     loop.add_signal_handler(signal.SIGHUP, reloads.ask)
-    routes = route_table(settings)
+    routes, rewritings = route_table(settings), rewritings_of(settings.mqtt)
     automatic = automatic_subscriptions(settings.mqtt)
     certificates = [certificates_of(listener) for listener in settings.mqtt.listeners]
     rules = ConfiguredRules(settings.access)
@@ -127,7 +128,7 @@ async def serve(settings: Settings, read: Callable[[], Settings]) -> int:
     sockets = _open_sockets(settings)
     runtime = LoopRuntime(loop)
     log = open_log(settings, runtime)
-    broker = open_broker(settings, runtime, log, routes, rules.access)
+    broker = open_broker(settings, runtime, log, routes, rules.access, rewritings)
     mqtt = mqtt_shore(
         broker, settings.mqtt, automatic, Sparing(runtime, settings.log.repeats_s)
     )
@@ -186,6 +187,7 @@ def open_broker(
     log: LocalLog,
     routes: RouteTable,
     access: Access,
+    rewritings: Rewritings,
 ) -> Broker:
     """Wire the broker, over a log that is open."""
     return Broker(
@@ -198,6 +200,7 @@ def open_broker(
         message_bytes_max=packet_size_max(settings.mqtt) + RECORD_OVERHEAD_MAX,
         retained_max=settings.mqtt.retained_max,
         retained_bytes_max=settings.mqtt.retained_bytes_max,
+        rewritings=rewritings,
         sparkplug=settings.mqtt.sparkplug,
     )
 
@@ -213,6 +216,19 @@ def route_table(settings: Settings) -> RouteTable:
             to_log_only=route.direction == "to-log",
         )
         for route in settings.routes
+    )
+
+
+def rewritings_of(settings: MqttSettings) -> Rewritings:
+    """Return the rules of rewriting; raises ConfigError where two collide."""
+    return Rewritings(
+        Rewriting(
+            rule.topic,
+            rule.to,
+            of_names=rule.action != "subscribe",
+            of_filters=rule.action != "publish",
+        )
+        for rule in settings.rewrite
     )
 
 

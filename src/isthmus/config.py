@@ -5,7 +5,7 @@ each component its own section, never the tree, and no component reads a file or
 itself. Units stand in the names (`_s`, `_ms`, `_bytes`); sizes without one are bytes. The line
 below a field documents it: `tools/generate_docs_tables.py` makes the reference from it.
 
-What a type cannot check of a route is checked at the end of this file, and what concerns
+What a type cannot check of a table is checked at the end of this file, and what concerns
 listeners in `config_listeners.py`, once, before anything starts. Whether a route can be
 inverted is for `broker/routes.py` to say: it owns what a route means.
 """
@@ -13,7 +13,7 @@ inverted is for `broker/routes.py` to say: it owns what a route means.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct
 
@@ -26,6 +26,9 @@ from isthmus.config_listeners import (
     TlsSettings,
 )
 from isthmus.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LOG_TOPIC_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 CAPTURE: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(\.\.\.)?\}")
@@ -48,6 +51,19 @@ class AutoSubscription(Struct, frozen=True, kw_only=True):
 
     retained: bool = True
     """Begin with the retained messages."""
+
+
+class Rewriting(Struct, frozen=True, kw_only=True):
+    """Another topic name than the one that clients say."""
+
+    topic: Annotated[str, Meta(min_length=1)]
+    """Topic filter with captures: `{name}` is one level, `{rest...}` all that follow."""
+
+    to: Annotated[str, Meta(min_length=1)]
+    """What it becomes, with the captures where they belong."""
+
+    action: Literal["all", "publish", "subscribe"] = "all"
+    """Whether it holds for what is published, for what is subscribed to, or for both."""
 
 
 class MqttSettings(MqttLimits, frozen=True, kw_only=True):
@@ -120,6 +136,9 @@ class MqttSettings(MqttLimits, frozen=True, kw_only=True):
 
     auto_subscribe: tuple[AutoSubscription, ...] = ()
     """Subscriptions that every new session begins with."""
+
+    rewrite: tuple[Rewriting, ...] = ()
+    """What clients say, and the topic names and filters that they mean by it."""
 
 
 class KafkaSettings(Struct, frozen=True, kw_only=True):
@@ -343,12 +362,17 @@ class Settings(Struct, frozen=True, kw_only=True):
     routes: tuple[Route, ...] = ()
 
 
-# --- what a type cannot check of a route ------------------------------------------------------
+# --- what a type cannot check of a table ------------------------------------------------------
 
 
 def check_route(route: Route) -> None:
     """Check the form of a route's templates. Raises ConfigError; the caller says where."""
-    captures = check_filter_template(route.mqtt, wildcards=route.direction == "to-log")
+    captures = check_pattern(
+        "mqtt",
+        route.mqtt,
+        wildcards=route.direction == "to-log",
+        instead=', or say direction = "to-log"',
+    )
     if not LOG_TOPIC_NAME.fullmatch(route.log) or route.log in {".", ".."}:
         raise ConfigError(
             f"log = {route.log!r} is no name for a log topic: letters, digits, '.', '_' and '-'"
@@ -368,33 +392,57 @@ def check_route(route: Route) -> None:
         )
 
 
-def check_filter_template(template: str, *, wildcards: bool) -> list[str]:
-    """Return the names captured by `factory/{line}/{rest...}`. Raises ConfigError."""
+def check_rewriting(rewriting: Rewriting) -> None:
+    """Check that a rule makes topic names of topic names, and filters of filters."""
+    captured = check_pattern("topic", rewriting.topic)
+    if rewriting.topic.startswith("$"):
+        raise ConfigError(f"topic = {rewriting.topic!r} is one of the server's own names")
+    for name, rest in check_pattern("to", rewriting.to).items():
+        if captured.get(name) != rest:
+            raise ConfigError(
+                f"to = {rewriting.to!r} uses {{{name}{rest}}},"
+                f" which topic = {rewriting.topic!r} does not capture"
+            )
 
-    captures: list[str] = []
-    levels = template.split("/")
+
+CHECKS: Final[dict[type[Struct], Callable[[Any], None]]] = {
+    Route: check_route,
+    Rewriting: check_rewriting,
+}
+"""What checks the tables of a list, each by itself; it raises ConfigError."""
+
+
+def check_pattern(
+    key: str, pattern: str, *, wildcards: bool = False, instead: str = ""
+) -> dict[str, str]:
+    """Return what `factory/{line}/{rest...}` captures: {"line": "", "rest": "..."}.
+
+    Raises ConfigError. `wildcards`: it may have plain ones, too; `instead`: another way out.
+    """
+    captures: dict[str, str] = {}
+    levels = pattern.split("/")
     for position, level in enumerate(levels):
         last = position == len(levels) - 1
         capture = CAPTURE.fullmatch(level)
         if capture is not None:
             if capture[1] in captures:
-                raise ConfigError(f"mqtt = {template!r} captures {{{capture[1]}}} twice")
+                raise ConfigError(f"{key} = {pattern!r} captures {{{capture[1]}}} twice")
             if capture[2] and not last:
                 raise ConfigError(
-                    f"mqtt = {template!r}: {level} takes all that follows, so it is last"
+                    f"{key} = {pattern!r}: {level} takes all that follows, so it is last"
                 )
-            captures.append(capture[1])
+            captures[capture[1]] = capture[2] or ""
         elif level in {"+", "#"}:
             if not wildcards:
                 raise ConfigError(
-                    f"mqtt = {template!r} has a plain {level}: give it a name, as in"
-                    f' {"{name}" if level == "+" else "{rest...}"}, or say direction = "to-log"'
+                    f"{key} = {pattern!r} has a plain {level}: give it a name, as in"
+                    f" {'{name}' if level == '+' else '{rest...}'}{instead}"
                 )
             if level == "#" and not last:
-                raise ConfigError(f"mqtt = {template!r} has # before its end [MQTT-4.7.1-1]")
+                raise ConfigError(f"{key} = {pattern!r} has # before its end [MQTT-4.7.1-1]")
         elif re.search(r"[{}+#\0]", level):
             raise ConfigError(
-                f"mqtt = {template!r}: a capture or wildcard is a whole level between slashes,"
+                f"{key} = {pattern!r}: a capture or wildcard is a whole level between slashes,"
                 f" and {level!r} is not"
             )
     return captures

@@ -28,7 +28,7 @@ import msgspec
 from msgspec import NODEFAULT, Meta, Struct
 from msgspec.structs import asdict
 
-from isthmus.config import Route, Settings, check_route
+from isthmus.config import CHECKS, Settings
 from isthmus.config_listeners import (
     MQTT_SCHEMES,
     Address,
@@ -481,10 +481,10 @@ def table_from(
         raise ConfigError(f"{value.origin}: {name} needs {' and '.join(missing)}")
     table = kind(**arguments)
     try:
-        if isinstance(table, Route):
-            check_route(table)
-        elif isinstance(table, MqttListenerSettings):
+        if isinstance(table, MqttListenerSettings):
             check_listener(table, value.raw)
+        elif kind in CHECKS:
+            CHECKS[kind](table)
     except ConfigError as error:
         raise ConfigError(f"{value.origin}: {name}: {error}") from None
     return table

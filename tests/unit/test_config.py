@@ -490,11 +490,22 @@ def test_tables_below_mqtt_are_read_and_printed(tmp_path: Path) -> None:
         [[mqtt.auto_subscribe]]
         filter = "devices/%c/in"
         qos = 1
+        [[mqtt.rewrite]]
+        topic = "old/{a}/{rest...}"
+        to = "new/{rest...}"
+        [[mqtt.rewrite]]
+        topic = "x/{a}/y/{b}"
+        to = "{b}/{a}"
+        action = "publish"
         """,
     )
     configuration = Sources(file=file).read()
     mqtt = configuration.settings.mqtt
     assert mqtt.auto_subscribe == (AutoSubscription(filter="devices/%c/in", qos=1),)
+    assert [(each.to, each.action) for each in mqtt.rewrite] == [
+        ("new/{rest...}", "all"),
+        ("{b}/{a}", "publish"),
+    ]
     again = written(tmp_path, listing(configuration))
     assert Sources(file=again).read().settings == configuration.settings
 
@@ -502,13 +513,20 @@ def test_tables_below_mqtt_are_read_and_printed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "says"),
     [
+        ("[[mqtt.rewrite]]\ntopic = 'a/{b}'", 1, "mqtt.rewrite[0] needs to"),
+        (
+            "[[mqtt.rewrite]]\ntopic = 'a/+'\nto = 'b'",
+            1,
+            "plain +: give it a name, as in {name}",
+        ),
+        ("[[mqtt.rewrite]]\ntopic = '$a/{b}'\nto = 'b'", 1, "one of the server's own names"),
+        ("[[mqtt.rewrite]]\ntopic = 'a/{b}'\nto = 'x{b}'", 1, "whole level"),
+        ("[[mqtt.rewrite]]\ntopic = 'a/{b}'\nto = '{c}'", 1, "{c}, which topic = 'a/{b}'"),
+        ("[[mqtt.rewrite]]\ntopic = 'a/{b...}'\nto = '{b}/c'", 1, "uses {b}, which topic"),
+        ("[[mqtt.rewrite]]\ntopic = 'a'\nto = 'b'\naction = 'x'", 4, '"all" or "publish"'),
         ("[[mqtt.auto_subscribe]]\nfliter = 'a'", 2, "the nearest valid name is filter"),
         ("[[mqtt.auto_subscribe]]\nfilter = 'a'\nqos = 3", 3, "a whole number from 0 to 2"),
-        (
-            "[mqtt]\nauto_subscribe = ['a']",
-            2,
-            "a list of tables, each begun by [[mqtt.auto_subscribe]]",
-        ),
+        ("[mqtt]\nrewrite = ['a']", 2, "a list of tables, each begun by [[mqtt.rewrite]]"),
     ],
 )
 def test_an_error_in_a_table_names_its_line(

@@ -35,6 +35,7 @@ from isthmus.broker.publishing import (
 from isthmus.broker.recent_records import readable_records
 from isthmus.broker.relays import Relays
 from isthmus.broker.retained import RETAINED_CONFIGS, RETAINED_LOG_TOPIC, Retained
+from isthmus.broker.rewrite import NO_REWRITINGS, Rewritings
 from isthmus.broker.routes import DEFAULT_LOG_TOPIC
 from isthmus.broker.session_log import SESSIONS_CONFIGS, SESSIONS_LOG_TOPIC, SessionLog
 from isthmus.broker.sessions import end_connection
@@ -78,6 +79,7 @@ class Broker:
         message_bytes_max: int = 1 << 24,
         retained_max: int = 1_000_000,
         retained_bytes_max: int = 1 << 30,
+        rewritings: Rewritings = NO_REWRITINGS,
         sparkplug: bool = False,
     ) -> None:
         """Open the broker's own log topics, creating them at the first start.
@@ -89,7 +91,7 @@ class Broker:
         self.log = log
         self.routes = routes
         self.deadlines = Deadlines(runtime)
-        self.subscriptions = Subscriptions()
+        subscriptions = self.subscriptions = Subscriptions()
         self.relays = Relays(self)
         self.traffic = Traffic()
         self.published = 0
@@ -97,10 +99,16 @@ class Broker:
         self.undeliverable = 0  # records whose key is no topic name
         self.lost = 0  # not stored, and nobody told: QoS 0, wills, refused before MQTT 5
         self.backlog_bytes = 0
-        self._tree = self.subscriptions.tree
-        self.permits = Permits(access or Access(), self._tree)
+        self._tree = subscriptions.tree
+        permits = self.permits = Permits(access or Access(), subscriptions.tree)
         self.destinations = Destinations(
-            log, routes, self.subscriptions, self.permits, partitions_default, message_bytes_max
+            log,
+            routes,
+            subscriptions,
+            permits,
+            rewritings,
+            partitions_default,
+            message_bytes_max,
         )
         self._by_name = self.destinations.by_name
         self.volatile = Volatile(runtime, volatile)
@@ -114,7 +122,7 @@ class Broker:
         self._scheduled = False
         self._now_ms = 0
         self._relief: list[Callable[[], None]] = []
-        self.catching_up = CatchingUp(runtime, self.destinations, self.permits, self.touch)
+        self.catching_up = CatchingUp(runtime, self.destinations, permits, self.touch)
         self._turn = self.turn
         partition = ensure_own(log, RETAINED_LOG_TOPIC, RETAINED_CONFIGS).partitions[0]
         self.retained = Retained(self, partition, retained_max, retained_bytes_max)
@@ -159,7 +167,7 @@ class Broker:
         if (
             permits.is_on
             and session is not None
-            and not permits.may_publish(session, publish.topic)
+            and not permits.may_publish(session, self.destinations.meant(publish.topic))
         ):
             why = NotAuthorized("the rules of access do not allow to publish this")
             self._refuse(session, publish, why)

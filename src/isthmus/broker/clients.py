@@ -355,10 +355,10 @@ class Clients:
         reasons: list[int] = []
         text = ""
         ungreeted: list[Subscription] = []
-        for topic_filter, options in packet.entries:
-            reason = self._add(entry, offer, topic_filter, options, identifier, ungreeted)
+        for said, options in packet.entries:
+            reason = self._add(entry, offer, said, options, identifier, ungreeted)
             if reason >= REFUSED_FROM:
-                text = text or f"{topic_filter[:FILTER_SHOWN_MAX]}: {name_of(reason)}"
+                text = text or f"{said[:FILTER_SHOWN_MAX]}: {name_of(reason)}"
                 if session.version < 5:
                     reason = SUBACK_FAILURE
             reasons.append(reason)
@@ -404,7 +404,7 @@ class Clients:
         self,
         entry: SessionEntry,
         offer: Offer,
-        topic_filter: str,
+        said: str,
         options: int,
         identifier: int,
         ungreeted: list[Subscription],
@@ -414,6 +414,7 @@ class Clients:
         The subscription is added to `ungreeted` if retained messages are to be sent.
         """
         session = entry.session
+        topic_filter = self._broker.destinations.rewritings.topic_filter(said)
         reason = self._check_filter(session, offer, topic_filter)
         if reason != ReasonCode.SUCCESS:
             return reason
@@ -447,14 +448,15 @@ class Clients:
         self, entry: SessionEntry, connection: Connection, packet: Unsubscribe
     ) -> None:
         session = entry.session
-        subscriptions = self._broker.subscriptions
+        rewritings = self._broker.destinations.rewritings
         reasons: list[int] = []
-        for topic_filter in packet.filters:
-            if subscriptions.remove(session, topic_filter):
-                if session.persistent:
-                    self._broker.session_log.unsubscribed(session, topic_filter)
+        for said in packet.filters:
+            # The session may have it from before there was a rule for it.
+            if self._remove(session, rewritings.topic_filter(said)) or self._remove(
+                session, said
+            ):
                 reasons.append(ReasonCode.SUCCESS)
-            elif is_topic_filter(topic_filter):
+            elif is_topic_filter(said):
                 reasons.append(ReasonCode.NO_SUBSCRIPTION_EXISTED)
             else:
                 reasons.append(ReasonCode.TOPIC_FILTER_INVALID)
@@ -466,6 +468,14 @@ class Clients:
         ]
         if gone:
             self._events.unsubscribed(entry, connection, gone)
+
+    def _remove(self, session: Session, topic_filter: str) -> bool:
+        """End one subscription; False if there is none."""
+        if not self._broker.subscriptions.remove(session, topic_filter):
+            return False
+        if session.persistent:
+            self._broker.session_log.unsubscribed(session, topic_filter)
+        return True
 
 
 def is_topic_filter(text: str) -> bool:

@@ -10,6 +10,8 @@ from isthmus.topics.tree cimport TopicTree
 @cython.final
 cdef class Destinations:
     cdef readonly dict by_name
+    cdef readonly object rewritings
+    cdef bint _is_rewriting
     cdef readonly dict reserved
     cdef readonly set stored
     cdef readonly list detours
@@ -23,6 +25,7 @@ cdef class Destinations:
     cdef Py_ssize_t _message_bytes_max
     cdef dict _open_batches
 
+    cpdef bytes meant(self, bytes said)
     cpdef Destination find(self, Session session, Publish publish)
     @cython.locals(destination=Destination)
     cpdef Destination known(self, bytes topic_name)

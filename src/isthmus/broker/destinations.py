@@ -10,9 +10,9 @@ is for whoever has reserved its first level: `reserved` has a function for each,
 where the message goes, or has taken it in another way, or refuses it. Where there is none, it
 is refused. The log holds those of which `stored` has the first level.
 
-What clients publish under some other names takes a detour: births of Sparkplug, for example
-(sparkplug.py). `detours` know them. These are found anew for each message, so that all the
-others cost nothing for it.
+What clients publish under some other names takes a detour: they are rewritten (rewrite.py), or
+are births of Sparkplug (sparkplug.py). `detours` know them. These are found anew for each
+message, so that all the others cost nothing for it.
 
 Compiled, as part of the path of every message.
 """
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from isthmus.broker.permits import Permits
+    from isthmus.broker.rewrite import Rewritings
     from isthmus.broker.routes import RouteTable
     from isthmus.broker.subscriptions import Subscriptions
     from isthmus.mqtt.packets import Publish
@@ -50,16 +51,19 @@ class Destinations:
         routes: RouteTable,
         subscriptions: Subscriptions,
         permits: Permits,
+        rewritings: Rewritings,
         partitions_default: int,
         message_bytes_max: int,
     ) -> None:
         """Begin with none; the last two are of log topics that a message creates."""
+        self.rewritings = rewritings
+        self._is_rewriting = rewritings.of_names
         self.by_name: dict[bytes, Destination] = {}  # without those of a detour
         # By the first level of a topic name: takes the publisher, None for the server, and the
         # message; returns where it goes, or None if it is taken. Raises what refuses it.
         self.reserved: dict[bytes, Callable[[Session | None, Publish], Destination | None]] = {}
         self.stored: set[bytes] = set()
-        self.detours: list[Callable[[bytes], bool]] = []
+        self.detours: list[Callable[[bytes], bool]] = [rewritings.concern]
         self._others: dict[bytes, Destination] = {}
         self._log = log
         self._routes = routes
@@ -70,11 +74,17 @@ class Destinations:
         self._message_bytes_max = message_bytes_max
         self._open_batches: dict[Any, OpenBatch] = {}
 
+    def meant(self, said: bytes) -> bytes:
+        """Return the topic name that a client's message under `said` gets."""
+        return self.rewritings.topic_name(said) if self._is_rewriting else said
+
     def find(self, session: Session | None, publish: Publish) -> Destination | None:
         """Return where a message goes whose topic name is not known yet; None: it is taken.
 
-        Raises Refused, StorageError.
+        A client's is rewritten before. Raises Refused, StorageError.
         """
+        if session is not None:
+            publish.topic = self.meant(publish.topic)
         topic_name = publish.topic
         if not topic_name.startswith(b"$"):
             return self.known(topic_name)

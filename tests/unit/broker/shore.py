@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from tests.sim import SimRuntime
 
 if TYPE_CHECKING:
-    from isthmus.broker.access import Access
     from collections.abc import Sequence
 
+    from isthmus.broker.access import Access
     from isthmus.broker.automatic import AutomaticSubscription
     from isthmus.errors import IsthmusError, Redirected
 
@@ -17,6 +17,7 @@ from isthmus.broker.broker import Broker
 from isthmus.broker.clients import Clients
 from isthmus.broker.guard import Streaks
 from isthmus.broker.identity import Identity
+from isthmus.broker.rewrite import Rewriting, Rewritings
 from isthmus.broker.routes import Route, RouteTable
 from isthmus.mqtt.codec import Decoder
 from isthmus.mqtt.handshake import Offer
@@ -162,6 +163,7 @@ class Shore:
         retained_bytes_max: int = 1 << 30,
         will_grace_s: int = 30,
         automatic: Sequence[AutomaticSubscription] = (),
+        rewritings: Sequence[Rewriting] = (),
         sparkplug: bool = False,
         access: Access | None = None,
     ) -> None:
@@ -172,6 +174,7 @@ class Shore:
             "retained_max": retained_max,
             "will_grace_s": will_grace_s,
             "automatic": automatic,
+            "rewritings": rewritings,
             "sparkplug": sparkplug,
             "access": access,
         }
@@ -186,6 +189,7 @@ class Shore:
             partitions_default=2,
             retained_max=retained_max,
             retained_bytes_max=retained_bytes_max,
+            rewritings=Rewritings(rewritings),
             sparkplug=sparkplug,
         )
         self.clients = Clients(

@@ -10,6 +10,7 @@ from tests.unit.broker.shore import OFFER, Client, Shore
 
 from isthmus.broker.automatic import AutomaticSubscription
 from isthmus.broker.identity import Identity, Principal
+from isthmus.broker.rewrite import Rewriting
 from isthmus.errors import ConfigError
 from isthmus.mqtt.packets import Publish, Subscribe, Unsubscribe
 
@@ -109,13 +110,15 @@ def test_that_one_is_automatic_is_known_after_a_crash() -> None:
     assert subscriptions(shore.crash())["devices/c/commands"].is_automatic
 
 
-def test_they_are_checked_as_any_other() -> None:
-    own = AutomaticSubscription("own/%c", qos=2)
-    shore = Shore(automatic=[AutomaticSubscription("#"), own])
+def test_they_are_checked_and_rewritten_as_any_other() -> None:
+    shore = Shore(
+        automatic=[AutomaticSubscription("#"), AutomaticSubscription("old/%c", qos=2)],
+        rewritings=[Rewriting("old/{a}", "new/{a}")],
+    )
     client = Client(shore, "c", 5)
     client.offer = replace(OFFER, wildcard_available=False, maximum_qos=1)
     client.connect()
-    assert {name: one.qos for name, one in subscriptions(shore).items()} == {"own/c": 1}
+    assert {name: one.qos for name, one in subscriptions(shore).items()} == {"new/c": 1}
 
 
 def test_a_session_has_no_more_than_it_may() -> None:

@@ -207,7 +207,12 @@ def test_every_setting_is_documented_in_one_line() -> None:
         for each in vars(config).values()
         if isinstance(each, type) and each.__name__.endswith("Settings")
     } - {config.Settings}
-    assert sections | {config.Route, ServerCertificate} == set(SECTION_CLASSES.values())
+    assert sections | {
+        config.AutoSubscription,
+        config.Rewriting,
+        config.Route,
+        ServerCertificate,
+    } == set(SECTION_CLASSES.values())
     for kind in SECTION_CLASSES.values():
         lines = field_lines(kind)
         plain = {

@@ -119,8 +119,7 @@ async def serve(settings: Settings, read: Callable[[], Settings]) -> int:
     reloads = Reloads(settings, read)
     reloads.add("files of certificates, users and rules", lambda _: renewal.set)
     loop.add_signal_handler(signal.SIGHUP, reloads.ask)
-    routes, rewritings = route_table(settings), rewritings_of(settings.mqtt)
-    automatic = automatic_subscriptions(settings.mqtt)
+    routes, rewritings, automatic = topic_rules(settings)
     certificates = [certificates_of(listener) for listener in settings.mqtt.listeners]
     rules = ConfiguredRules(settings.access)
     reloads.add("access", rules.prepare)
@@ -200,9 +199,19 @@ def open_broker(
         message_bytes_max=packet_size_max(settings.mqtt) + RECORD_OVERHEAD_MAX,
         retained_max=settings.mqtt.retained_max,
         retained_bytes_max=settings.mqtt.retained_bytes_max,
+        delayed_max=settings.mqtt.delayed_max,
+        delayed_max_s=settings.mqtt.delayed_max_s,
         rewritings=rewritings,
         sparkplug=settings.mqtt.sparkplug,
     )
+
+
+def topic_rules(
+    settings: Settings,
+) -> tuple[RouteTable, Rewritings, list[AutomaticSubscription]]:
+    """Return all that the settings say of topic names. Raises ConfigError."""
+    mqtt = settings.mqtt
+    return route_table(settings), rewritings_of(mqtt), automatic_subscriptions(mqtt)
 
 
 def route_table(settings: Settings) -> RouteTable:

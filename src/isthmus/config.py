@@ -131,6 +131,12 @@ class MqttSettings(MqttLimits, frozen=True, kw_only=True):
     authentication_ban_s: Annotated[int, Meta(ge=1, le=604_800)] = 60
     """Time for which such an address is kept out then."""
 
+    delayed_max: Annotated[int, Meta(ge=0)] = 100_000
+    """Messages published to `$delayed/` that wait for their moment."""
+
+    delayed_max_s: Annotated[int, Meta(ge=0, le=4_294_967_295)] = 4_294_967
+    """Seconds that a message may be delayed by."""
+
     sparkplug: bool = False
     """Keep Sparkplug's births at `$sparkplug/certificates/`, and date its nodes' deaths."""
 

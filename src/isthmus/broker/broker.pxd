@@ -18,6 +18,7 @@ cdef class Broker:
     cdef readonly object subscriptions
     cdef readonly object relays
     cdef readonly object retained
+    cdef readonly object delayed
     cdef readonly object session_log
     cdef readonly object traffic
     cdef readonly long long published
@@ -43,10 +44,13 @@ cdef class Broker:
     cpdef bint receive(self, Session session, list packets, object other) except -1
     @cython.locals(destination=Destination, permits=Permits)
     cpdef publish(self, Session session, Publish publish)
+    @cython.locals(destination=Destination, open_batch=OpenBatch, ticket=PublishTicket)
+    cpdef publish_own(self, Publish publish, object waiting)
     @cython.locals(certificate=Publish)
     cdef Destination _find(self, Session session, Publish publish)
     @cython.locals(open_batch=OpenBatch, ticket=PublishTicket)
     cdef _put(self, Destination destination, Session session, Publish publish)
+    cpdef PublishTicket begin(self, OpenBatch open_batch, PublishTicket ticket)
     @cython.locals(session=Session, open_batch=OpenBatch)
     cpdef turn(self)
     cpdef touch(self, Session session)

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from isthmus.broker.access import Access
 from isthmus.broker.catching_up import CatchingUp
-from isthmus.broker.destinations import Destinations, ensure_own
+from isthmus.broker.delayed import Delayed
+from isthmus.broker.destinations import Destinations, TopicDefaults, ensure_own
 from isthmus.broker.mapping import headers_of, publish_of
 from isthmus.broker.permits import Permits
 from isthmus.broker.publishing import (
@@ -51,6 +52,7 @@ from isthmus.mqtt.traffic import Traffic
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from isthmus.broker.publishing import Waiting
     from isthmus.broker.relays import Relay
     from isthmus.broker.routes import RouteTable
     from isthmus.mqtt.session import Session
@@ -79,6 +81,8 @@ class Broker:
         message_bytes_max: int = 1 << 24,
         retained_max: int = 1_000_000,
         retained_bytes_max: int = 1 << 30,
+        delayed_max: int = 100_000,
+        delayed_max_s: int = 4_294_967,
         rewritings: Rewritings = NO_REWRITINGS,
         sparkplug: bool = False,
     ) -> None:
@@ -101,22 +105,16 @@ class Broker:
         self.backlog_bytes = 0
         self._tree = subscriptions.tree
         permits = self.permits = Permits(access or Access(), subscriptions.tree)
+        new_topics = TopicDefaults(partitions_default, message_bytes_max)
         self.destinations = Destinations(
-            log,
-            routes,
-            subscriptions,
-            permits,
-            rewritings,
-            partitions_default,
-            message_bytes_max,
+            log, routes, subscriptions, permits, rewritings, new_topics
         )
         self._by_name = self.destinations.by_name
         self.volatile = Volatile(runtime, volatile)
         self.destinations.reserved[b"$SYS"] = self.volatile.receive
         self.is_sparkplug_aware = sparkplug
         if sparkplug:
-            self.destinations.stored.add(CERTIFICATES_LEVEL)
-            self.destinations.detours.append(is_birth)
+            self.destinations.store(CERTIFICATES_LEVEL, is_birth)
         self._open: list[OpenBatch] = []
         self._touched: list[Session] = []
         self._scheduled = False
@@ -126,12 +124,11 @@ class Broker:
         self._turn = self.turn
         partition = ensure_own(log, RETAINED_LOG_TOPIC, RETAINED_CONFIGS).partitions[0]
         self.retained = Retained(self, partition, retained_max, retained_bytes_max)
+        self.delayed = Delayed(self, delayed_max, delayed_max_s)
         partition = ensure_own(log, SESSIONS_LOG_TOPIC, SESSIONS_CONFIGS).partitions[0]
         self.session_log = SessionLog(self, partition)
         self.destinations.ensure_topic(DEFAULT_LOG_TOPIC)
-        for name in filter(log.topics.get, routes.log_topics()):
-            for partition in log.topics[name].partitions:
-                self.relays.find(partition)
+        self.relays.find(log, routes)
 
     # --- from the client ----------------------------------------------------------------------
 
@@ -183,6 +180,24 @@ class Broker:
                 return
         self._put(destination, session, publish)
 
+    def publish_own(self, publish: Publish, waiting: Waiting) -> None:
+        """Publish for the server itself; `waiting` hears what became of it.
+
+        It is durable then, whatever its QoS, or failed. The topic name does not begin with $.
+        """
+        try:
+            destination = self._by_name.get(publish.topic) or self._find(None, publish)
+        except IsthmusError as error:
+            waiting.settle(error)
+            return
+        assert destination is not None, "nobody else takes such a name"
+        open_batch = destination.open
+        ticket = open_batch.ticket
+        if ticket is None:
+            ticket = self.begin(open_batch, PublishTicket(self, open_batch.partition))
+        ticket.others.append(waiting)
+        self._put(destination, None, publish)
+
     def _find(self, session: Session | None, publish: Publish) -> Destination | None:
         """Return where a message goes whose topic name is not known yet; None: it is taken.
 
@@ -203,14 +218,10 @@ class Broker:
 
     def _put(self, destination: Destination, session: Session | None, publish: Publish) -> None:
         """Add a message to the open batch of its partition."""
-        if not self._scheduled:
-            self.schedule()
         open_batch = destination.open
         ticket = open_batch.ticket
         if ticket is None:
-            ticket = open_batch.ticket = PublishTicket(self, open_batch.partition)
-            self._open.append(open_batch)
-            self._now_ms = self.runtime.now_ms()
+            ticket = self.begin(open_batch, PublishTicket(self, open_batch.partition))
         headers: Any = destination.headers[publish.qos]
         if publish.properties or publish.retain:
             headers = headers_of(publish, destination.topic_header, self._now_ms)
@@ -233,6 +244,14 @@ class Broker:
             self._open.remove(open_batch)
             self._close([open_batch])
 
+    def begin(self, open_batch: OpenBatch, ticket: PublishTicket) -> PublishTicket:
+        """Begin a batch; it is given to the log at the end of this turn."""
+        open_batch.ticket = ticket
+        self._open.append(open_batch)
+        self._now_ms = self.runtime.now_ms()
+        self.schedule()
+        return ticket
+
     def _retain(self, session: Session | None, publish: Publish, ticket: PublishTicket) -> None:
         """Have a message retained; a publisher who waits for it waits for that, too."""
         if ticket.partition is self.volatile.partition:
@@ -243,7 +262,7 @@ class Broker:
         waiting = RetainedAcknowledgement(self, ticket.acknowledgements[-1])
         if self.retained.put(publish, waiting):
             ticket.acknowledgements.pop()
-            ticket.retained.append(waiting)
+            ticket.others.append(waiting)
 
     def append(
         self,
@@ -365,7 +384,7 @@ class Broker:
         self._deliver(ticket, False)
         if not ticket.qos_2:
             ticket.forget_messages()
-            if not ticket.acknowledgements and not ticket.retained:
+            if not ticket.acknowledgements and not ticket.others:
                 self.count_backlog(-ticket.size)
 
     def deliver_durable(self, ticket: PublishTicket) -> None:
@@ -384,8 +403,8 @@ class Broker:
             session.acknowledge(waiting.attachment, packet_id, waiting.qos, reason)
             if session.output.size and not session.touched:
                 self.touch(session)
-        for retained in ticket.retained:
-            retained.settle(None)
+        for other in ticket.others:
+            other.settle(None)
 
     def settle_failed(self, ticket: PublishTicket, error: IsthmusError) -> None:
         """The batch was refused or cannot become durable: nobody gets an acknowledgement.
@@ -403,13 +422,13 @@ class Broker:
                 "batch not stored log_topic=%s partition=%d waiting=%d error=%s",
                 ticket.partition.log_topic,
                 ticket.partition.index,
-                len(ticket.acknowledgements) + len(ticket.retained),
+                len(ticket.acknowledgements) + len(ticket.others),
                 error,
             )
         for waiting in ticket.acknowledgements:
             self._answer_failure(waiting, error)
-        for retained in ticket.retained:
-            retained.settle(error)
+        for other in ticket.others:
+            other.settle(error)
 
     def answer(self, waiting: Acknowledgement, error: IsthmusError | None) -> None:
         """Tell one publisher how it went."""

@@ -13,16 +13,15 @@ cdef class Destinations:
     cdef readonly object rewritings
     cdef bint _is_rewriting
     cdef readonly dict reserved
-    cdef readonly set stored
-    cdef readonly list detours
+    cdef set _stored
+    cdef list _detours
     cdef dict _others
     cdef object _log
     cdef object _routes
     cdef object _subscriptions
     cdef TopicTree _tree
     cdef object _permits
-    cdef int _partitions_default
-    cdef Py_ssize_t _message_bytes_max
+    cdef object _new_topics
     cdef dict _open_batches
 
     cpdef bytes meant(self, bytes said)

@@ -8,18 +8,18 @@ through here from the other end: which topic name is this record's, and who gets
 Topic names that begin with `$` are the server's own. What a client publishes under one of them
 is for whoever has reserved its first level: `reserved` has a function for each, which says
 where the message goes, or has taken it in another way, or refuses it. Where there is none, it
-is refused. The log holds those of which `stored` has the first level.
+is refused. The log holds those whose first level was given to `store`.
 
 What clients publish under some other names takes a detour: they are rewritten (rewrite.py), or
-are births of Sparkplug (sparkplug.py). `detours` know them. These are found anew for each
-message, so that all the others cost nothing for it.
+are births of Sparkplug (sparkplug.py). These are found anew for each message, so that all the
+others cost nothing for it.
 
 Compiled, as part of the path of every message.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from isthmus.broker.mapping import topic_name_in
 from isthmus.broker.publishing import Destination, OpenBatch
@@ -39,7 +39,15 @@ if TYPE_CHECKING:
     from isthmus.record.batch import Record
     from isthmus.storage.log import Log, LogTopic
 
+DELAYED_PREFIX = b"$delayed/"  # the seconds follow, and the topic name (delayed.py)
 DESTINATIONS_MAX = 65_536  # topic names resolved at one time; then all are forgotten
+
+
+class TopicDefaults(NamedTuple):
+    """How a log topic is made that a message needs and that is not there."""
+
+    partitions: int
+    message_bytes_max: int
 
 
 class Destinations:
@@ -52,30 +60,38 @@ class Destinations:
         subscriptions: Subscriptions,
         permits: Permits,
         rewritings: Rewritings,
-        partitions_default: int,
-        message_bytes_max: int,
+        new_topics: TopicDefaults,
     ) -> None:
-        """Begin with none; the last two are of log topics that a message creates."""
+        """Begin with none."""
         self.rewritings = rewritings
         self._is_rewriting = rewritings.of_names
         self.by_name: dict[bytes, Destination] = {}  # without those of a detour
         # By the first level of a topic name: takes the publisher, None for the server, and the
         # message; returns where it goes, or None if it is taken. Raises what refuses it.
         self.reserved: dict[bytes, Callable[[Session | None, Publish], Destination | None]] = {}
-        self.stored: set[bytes] = set()
-        self.detours: list[Callable[[bytes], bool]] = [rewritings.concern]
+        self._stored: set[bytes] = set()
+        self._detours: list[Callable[[bytes], bool]] = [rewritings.concern]
         self._others: dict[bytes, Destination] = {}
         self._log = log
         self._routes = routes
         self._subscriptions = subscriptions
         self._tree = subscriptions.tree
         self._permits = permits
-        self._partitions_default = partitions_default
-        self._message_bytes_max = message_bytes_max
+        self._new_topics = new_topics
         self._open_batches: dict[Any, OpenBatch] = {}
 
+    def store(self, level: bytes, detour: Callable[[bytes], bool]) -> None:
+        """Have the log hold the server's own names of this first level.
+
+        `detour` says of a client's topic name whether its messages lead there as well.
+        """
+        self._stored.add(level)
+        self._detours.append(detour)
+
     def meant(self, said: bytes) -> bytes:
-        """Return the topic name that a client's message under `said` gets."""
+        """Return the topic name that a client's message under `said` gets, perhaps later."""
+        if said.startswith(DELAYED_PREFIX):
+            said = said.split(b"/", 2)[-1]
         return self.rewritings.topic_name(said) if self._is_rewriting else said
 
     def find(self, session: Session | None, publish: Publish) -> Destination | None:
@@ -83,8 +99,8 @@ class Destinations:
 
         A client's is rewritten before. Raises Refused, StorageError.
         """
-        if session is not None:
-            publish.topic = self.meant(publish.topic)
+        if session is not None and self._is_rewriting:
+            publish.topic = self.rewritings.topic_name(publish.topic)
         topic_name = publish.topic
         if not topic_name.startswith(b"$"):
             return self.known(topic_name)
@@ -104,7 +120,7 @@ class Destinations:
         name = topic_name.decode()
         check_topic_name(name)
         is_own = name.startswith("$")
-        if is_own and topic_name.partition(b"/")[0] not in self.stored:
+        if is_own and topic_name.partition(b"/")[0] not in self._stored:
             raise NotAuthorized(f"topic names with $ belong to the server: {name}")
         route, key = self._routes.resolve(name)
         topic = self.ensure_topic(route.log_topic, route.partitions)
@@ -124,7 +140,7 @@ class Destinations:
         return destination
 
     def _has_detour(self, topic_name: bytes) -> bool:
-        return any(detour(topic_name) for detour in self.detours)
+        return any(detour(topic_name) for detour in self._detours)
 
     def refresh(self, destination: Destination) -> None:
         """Ask anew who is subscribed; for a destination that is older than a subscription."""
@@ -162,8 +178,9 @@ class Destinations:
 
     def ensure_topic(self, name: str, partitions: int | None = None) -> LogTopic:
         """Return a log topic, created for MQTT messages if it is not there."""
-        configs = {"max.message.bytes": str(self._message_bytes_max)}
-        return _ensure(self._log, name, partitions or self._partitions_default, configs)
+        new = self._new_topics
+        configs = {"max.message.bytes": str(new.message_bytes_max)}
+        return _ensure(self._log, name, partitions or new.partitions, configs)
 
     def forget(self) -> None:
         """A log topic was deleted or changed: resolve every topic name anew."""

@@ -42,7 +42,6 @@ cdef class RetainedAcknowledgement:
     cdef int _due
 
 
-@cython.final
 cdef class PublishTicket:
     cdef readonly object broker
     cdef readonly object partition
@@ -54,7 +53,7 @@ cdef class PublishTicket:
     cdef public list destinations
     cdef public list publishers
     cdef readonly list acknowledgements
-    cdef readonly list retained
+    cdef readonly list others
 
 
 @cython.final

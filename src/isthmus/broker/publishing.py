@@ -11,7 +11,7 @@ Compiled, as part of the path of every message. The broker owns all of it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from isthmus.broker.mapping import headers_of
 from isthmus.errors import RetainedFull
@@ -86,6 +86,13 @@ class Acknowledgement:
         self.qos = qos
 
 
+class Waiting(Protocol):
+    """Who waits for a batch beside the publishers of its messages."""
+
+    def settle(self, error: IsthmusError | None) -> None:
+        """The batch is durable or, with an error, never will be."""
+
+
 class RetainedAcknowledgement:
     """What the publisher of a retained message waits for: two batches in two log topics.
 
@@ -122,11 +129,11 @@ class PublishTicket:
         "broker",
         "destinations",
         "exactly_once",
+        "others",
         "partition",
         "publishers",
         "publishes",
         "qos_2",
-        "retained",
         "size",
     )
 
@@ -141,11 +148,11 @@ class PublishTicket:
         self.destinations: list[Destination | None] = []
         self.publishers: list[Session | None] = []
         self.acknowledgements: list[Acknowledgement] = []
-        self.retained: list[RetainedAcknowledgement] = []
+        self.others: list[Waiting] = []
 
     @property
     def wants_durable(self) -> bool:
-        return bool(self.acknowledgements) or self.qos_2 or bool(self.retained)
+        return bool(self.acknowledgements) or self.qos_2 or bool(self.others)
 
     def written(self, base_offset: int) -> None:
         self.base_offset = base_offset

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from isthmus.broker.broker import Broker
     from isthmus.broker.publishing import PublishTicket
+    from isthmus.broker.routes import RouteTable
     from isthmus.mqtt.session import Session
     from isthmus.record.batch import RecordBatch
     from isthmus.storage.log import Log, Partition
@@ -338,9 +339,11 @@ class Relays:
         self._ready: dict[Relay, None] = {}
         self._is_scheduled = False
 
-    def find(self, partition: Partition) -> None:
-        """Find the open transactions of a partition, at the start. Raises StorageError."""
-        self._of(partition).find()
+    def find(self, log: Log, routes: RouteTable) -> None:
+        """Find the open transactions that lead here, at the start. Raises StorageError."""
+        for name in filter(log.topics.get, routes.log_topics()):
+            for partition in log.topics[name].partitions:
+                self._of(partition).find()
 
     def written(self, partition: Partition, batch: RecordBatch) -> bool:
         """A batch of the Kafka side is written; say whether to tell when it is durable."""

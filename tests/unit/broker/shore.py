@@ -9,7 +9,6 @@ from tests.sim import SimRuntime
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from isthmus.broker.access import Access
     from isthmus.broker.automatic import AutomaticSubscription
     from isthmus.errors import IsthmusError, Redirected
 
@@ -17,7 +16,6 @@ from isthmus.broker.broker import Broker
 from isthmus.broker.clients import Clients
 from isthmus.broker.guard import Streaks
 from isthmus.broker.identity import Identity
-from isthmus.broker.rewrite import Rewriting, Rewritings
 from isthmus.broker.routes import Route, RouteTable
 from isthmus.mqtt.codec import Decoder
 from isthmus.mqtt.handshake import Offer
@@ -163,10 +161,9 @@ class Shore:
         retained_bytes_max: int = 1 << 30,
         will_grace_s: int = 30,
         automatic: Sequence[AutomaticSubscription] = (),
-        rewritings: Sequence[Rewriting] = (),
-        sparkplug: bool = False,
-        access: Access | None = None,
+        **of_broker: Any,
     ) -> None:
+        """`of_broker`: what else the broker is given."""
         self.routes = routes
         self.settings: dict[str, Any] = {
             "queue_length_max": queue_length_max,
@@ -174,9 +171,7 @@ class Shore:
             "retained_max": retained_max,
             "will_grace_s": will_grace_s,
             "automatic": automatic,
-            "rewritings": rewritings,
-            "sparkplug": sparkplug,
-            "access": access,
+            **of_broker,
         }
         self.runtime = runtime or SimRuntime(now_ms=now_ms)
         self.log = MemoryLog(self.runtime) if log is None else log
@@ -185,12 +180,10 @@ class Shore:
             self.log,
             RouteTable(routes),
             MemoryLog(self.runtime),
-            access=access,
             partitions_default=2,
             retained_max=retained_max,
             retained_bytes_max=retained_bytes_max,
-            rewritings=Rewritings(rewritings),
-            sparkplug=sparkplug,
+            **of_broker,
         )
         self.clients = Clients(
             self.broker,

@@ -10,7 +10,7 @@ from tests.unit.broker.shore import OFFER, Client, Shore
 
 from isthmus.broker.automatic import AutomaticSubscription
 from isthmus.broker.identity import Identity, Principal
-from isthmus.broker.rewrite import Rewriting
+from isthmus.broker.rewrite import Rewriting, Rewritings
 from isthmus.errors import ConfigError
 from isthmus.mqtt.packets import Publish, Subscribe, Unsubscribe
 
@@ -113,7 +113,7 @@ def test_that_one_is_automatic_is_known_after_a_crash() -> None:
 def test_they_are_checked_and_rewritten_as_any_other() -> None:
     shore = Shore(
         automatic=[AutomaticSubscription("#"), AutomaticSubscription("old/%c", qos=2)],
-        rewritings=[Rewriting("old/{a}", "new/{a}")],
+        rewritings=Rewritings([Rewriting("old/{a}", "new/{a}")]),
     )
     client = Client(shore, "c", 5)
     client.offer = replace(OFFER, wildcard_available=False, maximum_qos=1)

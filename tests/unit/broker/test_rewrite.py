@@ -117,7 +117,7 @@ TEMPERATURES = Rewriting("old/{a}/temp", "plant/temp/{a}")
 
 @pytest.fixture
 def shore() -> Shore:
-    return Shore(rewritings=[TEMPERATURES])
+    return Shore(rewritings=Rewritings([TEMPERATURES]))
 
 
 def subscriber(shore: Shore, topic_filter: str) -> Client:
@@ -162,10 +162,15 @@ def test_a_record_under_the_old_name_stays_there_and_changes_nothing(shore: Shor
     assert new.messages() == [("plant/temp/7", b"message", 0)]
 
 
-def test_wills_are_rewritten(shore: Shore) -> None:
+def test_wills_and_delayed_messages_are_rewritten(shore: Shore) -> None:
     new = subscriber(shore, "plant/#")
     shore.client("w", will=Will(b"old/7/temp", b"will")).lose()
-    assert new.messages() == [("plant/temp/7", b"will", 0)]
+    shore.client("p").publish("$delayed/1/old/8/temp", b"delayed")
+    shore.runtime.advance(1_000)
+    assert new.messages() == [
+        ("plant/temp/7", b"will", 0),
+        ("plant/temp/8", b"delayed", 0),
+    ]
 
 
 def test_a_filter_is_answered_and_given_up_as_it_was_said(shore: Shore) -> None:
@@ -190,7 +195,7 @@ def test_sessions_have_the_new_filter_and_keep_those_from_before(shore: Shore) -
     client = Client(plain, "c", 5)
     client.connect(clean_start=False, expiry_s=1000)
     client.subscribe("old/9/temp")
-    plain.settings["rewritings"] = [TEMPERATURES]
+    plain.settings["rewritings"] = Rewritings([TEMPERATURES])
     client = Client(plain.crash(), "c", 5)
     client.connect(clean_start=False, expiry_s=1000)
     client.send(Unsubscribe(2, ["old/9/temp", "old/+/temp"]))
@@ -202,7 +207,7 @@ def test_rights_are_those_of_the_name_that_is_meant() -> None:
         parse_rule("allow all publish plant/#", "t"),
         parse_rule("allow all subscribe old/#", "t"),
     ]
-    shore = Shore(rewritings=[TEMPERATURES], access=Access(rules, default=False))
+    shore = Shore(rewritings=Rewritings([TEMPERATURES]), access=Access(rules, default=False))
     client = shore.client()
     client.publish("old/7/temp", b"x", 1, packet_id=1)
     client.publish("old/7/pressure", b"x", 1, packet_id=2)
@@ -213,7 +218,7 @@ def test_rights_are_those_of_the_name_that_is_meant() -> None:
 
 
 def test_a_rule_opens_nothing_that_belongs_to_the_server() -> None:
-    shore = Shore(rewritings=[Rewriting("open/{rest...}", "{rest...}")])
+    shore = Shore(rewritings=Rewritings([Rewriting("open/{rest...}", "{rest...}")]))
     client = shore.client()
     client.publish("open/$SYS/broker/uptime", b"x", 1, packet_id=1)
     client.publish("open/", b"x", 1, packet_id=2)

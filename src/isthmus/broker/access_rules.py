@@ -90,6 +90,11 @@ class Rule:
             return None  # nobody's name opens what belongs to the server
         return filled
 
+    @property
+    def meaning(self) -> tuple[object, ...]:
+        """What it says, the same however it is written."""
+        return self.allows, self.who, self.whose, frozenset(self.operations), self.resource
+
     def __str__(self) -> str:
         return f"{self.origin}: {self.text}"
 

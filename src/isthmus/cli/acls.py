@@ -1,16 +1,27 @@
-"""`isthmus acls`: the rules of access in force, and what they mean for somebody."""
+"""`isthmus acls`: the rules of access in force, what they mean for somebody, and other ones.
+
+Rules are added to the file that `access.rules_file` names and taken out of it; a server that
+runs takes up what has changed when it looks next.
+"""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from isthmus.broker.access_rules import LOG_OPERATIONS, LOG_PREFIX, OPERATIONS
+from isthmus.broker.access_rules import (
+    LOG_OPERATIONS,
+    LOG_PREFIX,
+    OPERATIONS,
+    parse_rule,
+    parse_rules,
+)
 from isthmus.broker.identity import NOBODY, Principal
 from isthmus.cli.options import source_options, sources_from
-from isthmus.errors import TopicInvalid
+from isthmus.errors import ConfigError, TopicInvalid
 from isthmus.topics.filter import check_topic_filter, check_topic_name, parse_shared
 
 if TYPE_CHECKING:
@@ -23,7 +34,7 @@ DENIED = 1  # exit status
 
 @click.group()
 def acls() -> None:
-    """See who may do what."""
+    """See and say who may do what."""
 
 
 @acls.command("list")
@@ -77,6 +88,64 @@ def test(
     else:
         click.echo(f"{word} by default: no rule speaks of it")
     sys.exit(0 if verdict else DENIED)
+
+
+@acls.command()
+@click.argument("rules", nargs=-1, required=True)
+@source_options
+def add(rules: tuple[str, ...], **options: Any) -> None:
+    """Add RULES to the rules file, each one word to the shell.
+
+    For example: isthmus acls add "allow user:ann publish factory/#" --config isthmus.toml
+    """
+    file, lines = rules_file_in(options)
+    present = {rule.meaning for rule in parse_rules("\n".join(lines), str(file))}
+    for text in rules:
+        rule = parse_rule(text, "the rule")
+        if rule.meaning not in present:
+            present.add(rule.meaning)
+            lines.append(rule.text)
+    write_rules(file, lines)
+
+
+@acls.command()
+@click.argument("rules", nargs=-1, required=True)
+@source_options
+def remove(rules: tuple[str, ...], **options: Any) -> None:
+    """Take RULES out of the rules file, each one word to the shell."""
+    file, lines = rules_file_in(options)
+    for text in rules:
+        meaning = parse_rule(text, "the rule").meaning
+        kept = [
+            line
+            for line in lines
+            if meaning not in [one.meaning for one in parse_rules(line, "")]
+        ]
+        if len(kept) == len(lines):
+            raise click.ClickException(f"{file} has no rule {text}")
+        lines = kept
+    write_rules(file, lines)
+
+
+def rules_file_in(options: dict[str, Any]) -> tuple[Path, list[str]]:
+    """Return the rules file and its lines. Raises ConfigError."""
+    settings = sources_from(**options).read().settings.access
+    if not settings.rules_file:
+        raise ConfigError("access.rules_file names no file that rules could be written to")
+    file = Path(settings.rules_file)
+    try:
+        text = file.read_text("utf-8") if file.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}") from None
+    parse_rules(text, str(file))  # a file that the server would not take is to be mended first
+    return file, text.rstrip("\n").split("\n") if text else []
+
+
+def write_rules(file: Path, lines: list[str]) -> None:
+    """Write the rules file anew. Raises ConfigError."""
+    from isthmus.cli.users import replace_file
+
+    replace_file(file, "".join(f"{line}\n" for line in lines))
 
 
 def access_of(settings: Settings) -> Access:

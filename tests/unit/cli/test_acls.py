@@ -74,3 +74,32 @@ def test_who_may_do_what_and_why(
 def test_what_is_no_topic_name(configured: list[str], resource: str) -> None:
     status, text = run("test", "ann", "publish", resource, *configured)
     assert status == 2 and "topic name" in text
+
+
+def test_rules_are_added_to_the_file_and_taken_out(
+    configured: list[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "rules"
+    new = 'allow  "user:line 7"  subscribe,publish "hall 2/#"'
+    assert run("add", new, "allow group:staff subscribe factory/#", *configured) == (0, "")
+    assert file.read_text("utf-8") == f"{RULES}{new}\n"
+    assert run("add", 'allow "user:line 7" publish,subscribe "hall 2/#"', *configured)[0] == 0
+    assert file.read_text("utf-8") == f"{RULES}{new}\n"
+    same = 'allow "user:line 7" publish,subscribe "hall 2/#"'
+    assert run("remove", same, *configured) == (0, "")
+    assert file.read_text("utf-8") == RULES
+    status, text = run("remove", same, *configured)
+    assert status == 1 and "has no rule" in text
+
+
+def test_a_file_of_rules_is_made_and_one_that_is_wrong_is_left(tmp_path: Path) -> None:
+    file = tmp_path / "rules"
+    setting = ("--set", f"access.rules_file={file}")
+    assert run("add", "deny all publish a", *setting)[0] == 0
+    assert file.read_text("utf-8") == "deny all publish a\n"
+    assert run("add", "deny all fly a", *setting)[0] == 2
+    assert run("add", "deny all publish a")[0] == 2
+    file.write_text("nonsense\n", "utf-8")
+    status, text = run("add", "deny all publish a", *setting)
+    assert status == 2 and f"{file}:1:" in text
+    assert file.read_text("utf-8") == "nonsense\n"

@@ -141,7 +141,7 @@ class MqttLimits(Struct, frozen=True, kw_only=True):
     """Take subscription identifiers."""
 
     response_information: str = ""
-    """What MQTT 5 clients that ask for it are told; `%c`: client id, `%u`: user name."""
+    """What MQTT 5 clients that ask for it are told; `%c`: client id, `%u`: user."""
 
 
 class ServerCertificate(Struct, frozen=True, kw_only=True):

@@ -23,7 +23,7 @@ from tests.e2e.mqtt_programs import (
 )
 from tests.e2e.patience import TIMEOUT_S, wait_until
 from tests.e2e.raw_mqtt import CONNACK, connect
-from tests.e2e.server_process import run_isthmus
+from tests.e2e.server_process import run_isthmus, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -143,6 +143,39 @@ def test_only_who_has_a_good_certificate_comes_in(start_server: Start, ca: Autho
     ca.revoke(good)
     os.kill(server.pid, signal.SIGHUP)
     wait_until(lambda: not is_accepted(server.mqtt, ca, good), "a refusal")
+
+
+def test_who_shows_a_certificate_needs_no_password(start_server: Start, ca: Authority) -> None:
+    """The ways of a listener are asked in their order; a name is then the session's."""
+    settings = tls(
+        ca, client_ca=str(ca.certificate), client_certificates="optional", user_from="cn"
+    )
+    ways = {"mqtt.authentication": '["certificate", "users"]'}
+    server = start_server(settings={**settings, **ways})
+    here = ("--http", text_of(server.http))
+    assert run_isthmus("users", "add", "ann", *here, stdin=b"pw\n").returncode == 0
+    device = ca.issue("device", "x@y.example", common_name="press-7")
+
+    def comes_in(certificate: Path | None, name: str | None = None, password: str = "") -> bool:
+        def prepare(client: Client) -> None:
+            client.tls_set(str(ca.certificate), str(certificate) if certificate else None)
+            if name is not None:
+                client.username_pw_set(name, password)
+
+        try:
+            with paho_client(("localhost", server.mqtt[1]), "c", prepare=prepare):
+                return True
+        except AssertionError:
+            return False
+
+    assert comes_in(device)
+    assert comes_in(device, "ann", "wrong")  # it is press-7 all the same
+    assert comes_in(None, "ann", "pw")
+    assert not comes_in(None, "ann", "wrong")
+    assert not comes_in(None)
+    connected = [line for line in server.log_lines() if " connected " in line]
+    assert ["user=press-7" in line for line in connected] == [True, True, False]
+    assert "user=ann" in connected[2]
 
 
 class Steady:

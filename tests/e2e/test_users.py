@@ -125,6 +125,18 @@ def test_mosquitto_pub_logs_in(server: ServerProcess, version: str) -> None:
     assert not publishes("", "")
 
 
+def test_our_own_commands_log_in(server: ServerProcess, tmp_path: Path) -> None:
+    right, wrong = tmp_path / "right", tmp_path / "wrong"
+    right.write_text(PASSWORDS["bob"] + "\n")
+    wrong.write_text(WRONG)
+    command = ("pub", "--mqtt", text_of(server.mqtt), "-t", "t", "-m", "x", "-q", "1")
+    assert run_isthmus(*command, "-u", "bob", "--password-file", str(right)).returncode == 0
+    refusal = run_isthmus(*command, "-u", "bob", "--password-file", str(wrong))
+    assert (refusal.returncode, "Bad user name" in refusal.stderr) == (1, True)
+    asked = run_isthmus(*command, "-u", "bob")
+    assert (asked.returncode, "--password-file" in asked.stderr) == (2, True)
+
+
 def by_scram(connection: RawMqtt, mechanism: str, client: ScramClient, client_id: str) -> bytes:
     """Come in by SCRAM over a connection; the body of the CONNACK."""
     connection.send(connect(client_id, method=(mechanism, client.first())))

@@ -35,7 +35,7 @@ from isthmus.errors import (
 )
 from isthmus.mqtt.control import NO_LOCAL
 from isthmus.mqtt.delivery import SessionLimits
-from isthmus.mqtt.handshake import Offer, Terms, agree, fits
+from isthmus.mqtt.handshake import Offer, Terms, agree, fits, tell_response_information
 from isthmus.mqtt.opening import Opening
 from isthmus.mqtt.packets import (
     AUTH,
@@ -163,7 +163,7 @@ class Clients:
             send=connection.send_auth,
             accepted=partial(self._accept, terms, connection),
             renewed=partial(self._renew, terms.client_id, connection),
-            refused=partial(self._refuse, connection),
+            refused=partial(self._refuse, connect, connection),
         )
         opening.begin()
         return opening if opening.goes_on else None
@@ -181,7 +181,9 @@ class Clients:
         by the same user only, that of somebody without a name by anybody.
         """
         terms.properties.update(properties)
-        if properties and not fits(terms.connack(False), VERSION_5, terms.packet_size_max):
+        tell_response_information(terms, principal.user)
+        is_larger = properties or terms.response_information
+        if is_larger and not fits(terms.connack(False), VERSION_5, terms.packet_size_max):
             connection.close(TooLarge("the client takes no CONNACK"))  # [MQTT-3.1.2-24]
             return
         banned = self.guard.refuses_user(principal.user)
@@ -209,9 +211,14 @@ class Clients:
         if self._automatic and not present:
             self._subscribe_automatically(entry, connection)
 
-    def _refuse(self, connection: Connection, error: IsthmusError) -> None:
-        """Send somebody away who could not show who it is, or is not to come in."""
-        if isinstance(error, BadCredentials):
+    def _refuse(self, connect: Connect, connection: Connection, error: IsthmusError) -> None:
+        """Send somebody away who could not show who it is, or is not to come in.
+
+        A guess is what was wrong with something that was shown.
+        """
+        shown = connect.username is not None or connect.password is not None
+        by_method = AUTH_METHOD in (connect.properties or {})
+        if (shown or by_method) and isinstance(error, BadCredentials | NotAuthorized):
             self.guard.failed(connection.identity)
         connection.close(error)
 

@@ -29,7 +29,8 @@ from isthmus.broker.session_records import (
     WillTerms,
     decode,
 )
-from isthmus.errors import CorruptBatch, Malformed
+from isthmus.broker.users import SECRET_KEY, USERS_LOG_TOPIC, parse_user
+from isthmus.errors import ConfigError, CorruptBatch, Malformed
 from isthmus.kafka.group_records import (
     GROUPS_LOG_TOPIC,
     OffsetKey,
@@ -131,6 +132,20 @@ def retained_record(record: Record) -> dict[str, Any]:
     return {**about, "retained_bytes": len(record.value)}
 
 
+def user_record(record: Record) -> dict[str, Any]:
+    """A user, without what is kept of the password, or that it was removed."""
+    if record.key == SECRET_KEY:
+        return {"secret": True}
+    about: dict[str, Any] = {"user": (record.key or b"").decode()}
+    if record.value is None:
+        return {**about, "removed": True}
+    try:
+        user = parse_user(about["user"], record.value.decode())
+    except ConfigError as error:
+        return {**about, "undecodable": str(error)}
+    return {**about, "groups": sorted(user.groups), "enabled": user.is_enabled}
+
+
 def ban_record(record: Record) -> dict[str, Any]:
     """A ban, or its end."""
     kind, _, who = (record.key or b"").decode().partition(":")
@@ -153,6 +168,7 @@ DECODERS: Final[Mapping[str, Callable[[Record], dict[str, Any]]]] = {
     SESSIONS_LOG_TOPIC: session_record,
     RETAINED_LOG_TOPIC: retained_record,
     BANS_LOG_TOPIC: ban_record,
+    USERS_LOG_TOPIC: user_record,
 }
 
 

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isthmus.cli.options import mqtt_option, pairs_of, read_lines
+from isthmus.cli.options import login_of, login_options, mqtt_option, pairs_of, read_lines
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from paho.mqtt.client import MQTTMessage
 
     from isthmus.config_listeners import Address
@@ -29,6 +31,7 @@ QOS = click.IntRange(0, 2)
 @click.option("--content-type", help="What the payload is, as in application/json.")
 @click.option("--expiry", type=click.IntRange(0, 0xFFFF_FFFF), help="Seconds it is worth.")
 @click.option("--v311", is_flag=True, help="Speak MQTT 3.1.1 instead of 5.")
+@login_options
 def pub(
     mqtt: Address,
     topic_name: str,
@@ -38,6 +41,8 @@ def pub(
     properties: tuple[str, ...],
     content_type: str | None,
     expiry: int | None,
+    user: str | None,
+    password_file: Path | None,
     **flags: bool,
 ) -> None:
     """Publish over MQTT: each --message, or each line of standard input.
@@ -56,8 +61,9 @@ def pub(
 
     from isthmus.cli.mqtt_client import MqttConnection
 
+    login = login_of(user, password_file)
     payloads = [text.encode() for text in texts] if texts else read_lines()
-    connection = MqttConnection(mqtt, client_id=client_id, v311=flags["v311"])
+    connection = MqttConnection(mqtt, client_id=client_id, v311=flags["v311"], login=login)
     for payload in payloads:
         connection.publish(
             topic_name, payload, qos=qos, retain=flags["retain"], properties=carried
@@ -79,6 +85,7 @@ def pub(
     help="Keep the session for so many seconds (needs --id).",
 )  # fmt: skip
 @click.option("--v311", is_flag=True, help="Speak MQTT 3.1.1 instead of 5.")
+@login_options
 def sub(
     mqtt: Address,
     filters: tuple[str, ...],
@@ -86,6 +93,8 @@ def sub(
     count: int | None,
     client_id: str,
     expiry_s: int,
+    user: str | None,
+    password_file: Path | None,
     **flags: bool,
 ) -> None:
     """Subscribe over MQTT and print each message on a line; -t may be given many times."""
@@ -95,7 +104,11 @@ def sub(
     from isthmus.cli.mqtt_client import MqttConnection
 
     connection = MqttConnection(
-        mqtt, client_id=client_id, v311=flags["v311"], expiry_s=expiry_s
+        mqtt,
+        client_id=client_id,
+        v311=flags["v311"],
+        expiry_s=expiry_s,
+        login=login_of(user, password_file),
     )
     connection.subscribe(filters, qos)
     for number, message in enumerate(connection.messages(), 1):

@@ -29,6 +29,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from isthmus.cli.options import Login
     from isthmus.config_listeners import Address
 
 ANSWER_S_MAX: Final = 10.0
@@ -41,7 +42,13 @@ class MqttConnection:
     """One connection to a server; raises ClickException with one sentence."""
 
     def __init__(
-        self, address: Address, *, client_id: str = "", v311: bool = False, expiry_s: int = 0
+        self,
+        address: Address,
+        *,
+        client_id: str = "",
+        v311: bool = False,
+        expiry_s: int = 0,
+        login: Login | None = None,
     ) -> None:
         """Connect and wait for the CONNACK; with `expiry_s` the session is kept for so long."""
         self._address = address.authority
@@ -61,6 +68,8 @@ class MqttConnection:
             manual_ack=True,
         )
         self._client.max_inflight_messages_set(WINDOW)
+        if login is not None:
+            self._client.username_pw_set(*login)  # type: ignore[arg-type]  # it takes bytes, too
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
         self._client.on_subscribe = self._on_subscribe

@@ -112,6 +112,36 @@ def read_duration(_: click.Context, __: click.Parameter, text: str | None) -> in
     return int(found[1]) * UNITS[found[2]]
 
 
+Login = tuple[str, bytes]  # user name and password
+
+
+def login_options(command: Command) -> Command:
+    """Give a command `--user` and `--password-file`, keywords for `login_of`."""
+    command = click.option(
+        "--password-file",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="Whose first line is the password; without it, it is asked for.",
+    )(command)
+    return click.option("-u", "--user", metavar="NAME", help="Log in as this user.")(command)
+
+
+def login_of(user: str | None, password_file: Path | None) -> Login | None:
+    """Return whom to log in as; a password is never an argument. Raises ClickException."""
+    if user is None:
+        if password_file is not None:
+            raise click.UsageError("--password-file is for --user")
+        return None
+    if password_file is not None:
+        try:
+            return user, password_file.read_bytes().partition(b"\n")[0].rstrip(b"\r")
+        except OSError as error:
+            raise click.ClickException(f"{password_file}: {error.strerror}") from None
+    if not sys.stdin.isatty():
+        raise click.UsageError("there is no terminal to ask for the password: --password-file")
+    return user, str(click.prompt("Password", hide_input=True, err=True)).encode()
+
+
 def pairs_of(texts: Sequence[str], option: str) -> list[tuple[str, str]]:
     """Read NAME=VALUE texts, order and duplicates kept."""
     pairs = []

@@ -79,6 +79,7 @@ class Terms:
         "problem_info",
         "properties",
         "receive_maximum",
+        "response_information",
         "retain_available",
         "session_expiry_s",
         "topic_alias_max",
@@ -104,6 +105,7 @@ class Terms:
         self.maximum_qos = 2
         self.retain_available = True
         self.problem_info = True
+        self.response_information = ""  # a template, for a client that asks for it
         self.properties: dict[int, Any] = {}
 
     def connack(self, session_present: bool) -> Connack:
@@ -131,7 +133,7 @@ def agree(connect: Connect, offer: Offer, spare_client_id: str) -> Terms:
         if not connect.client_id:
             terms.properties[ASSIGNED_CLIENT_ID] = spare_client_id
         if asked.get(REQUEST_RESPONSE_INFO, 0):  # [MQTT-3.1.2-28]
-            _tell_response_information(terms, offer, connect.username or "")
+            terms.response_information = offer.response_information
         if not fits(terms.connack(False), version, terms.packet_size_max):
             raise TooLarge("the client takes no CONNACK")  # [MQTT-3.1.2-24]
     else:
@@ -189,10 +191,13 @@ def _agree_v5(terms: Terms, asked: dict[int, Any], offer: Offer) -> None:
         terms.properties[SERVER_KEEP_ALIVE] = limit_s
 
 
-def _tell_response_information(terms: Terms, offer: Offer, username: str) -> None:
-    """Fill in the template, unless a name in it would be read as more than one topic level."""
-    template = offer.response_information
-    names = {"%c": terms.client_id, "%u": username}
+def tell_response_information(terms: Terms, user: str) -> None:
+    """Fill in the template, unless a name in it would be read as more than one topic level.
+
+    `user` is who the client turned out to be, which need not be what its CONNECT says.
+    """
+    template = terms.response_information
+    names = {"%c": terms.client_id, "%u": user}
     if template and not any(
         mark in template and (not name or not name.isprintable() or set(name) & set("+#/"))
         for mark, name in names.items()

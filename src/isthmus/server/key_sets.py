@@ -16,6 +16,7 @@ from isthmus.server.http_client import NoAnswer
 
 if TYPE_CHECKING:
     from isthmus.broker.tokens import Key, TokensWay
+    from isthmus.runtime import Crew
     from isthmus.server.http_client import HttpClient
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,11 @@ class KeySetUrl:
         self._way = way
         self._fetched_s = float("-inf")  # when it was last tried, by a clock that only grows
 
+    def begin(self, crew: Crew) -> None:
+        """Fetch the keys for the first time; clients may come before they are there."""
+        self._fetched_s = time.monotonic()
+        crew.offload(self._fetch, self._came)
+
     async def renew(self, *, forced: bool) -> None:
         """Fetch the keys if it is time, or anyway."""
         now_s = time.monotonic()
@@ -38,8 +44,16 @@ class KeySetUrl:
             return
         self._fetched_s = now_s
         try:
-            self._way.use(self._url, await asyncio.to_thread(self._fetch))
+            keys = await asyncio.to_thread(self._fetch)
         except (NoAnswer, ConfigError, UnicodeDecodeError) as error:
+            self._came(None, error)
+        else:
+            self._came(keys, None)
+
+    def _came(self, keys: list[Key] | None, error: BaseException | None) -> None:
+        if keys is not None:
+            self._way.use(self._url, keys)
+        else:
             logger.error("keys not fetched url=%s reason=%s", self._url, error)
 
     def _fetch(self) -> list[Key]:

@@ -82,15 +82,11 @@ class WatchedFile(Generic[Content]):
 async def keep_renewed(
     watched: Sequence[Renewed], asked: asyncio.Event, stop: asyncio.Event, period_s: float
 ) -> None:
-    """Look for what has changed now, each `period_s`, and when `asked`, until `stop`.
+    """Look for what has changed each `period_s`, and at once when `asked`, until `stop`.
 
     Ask after setting `stop`, too, to have it seen at once.
     """
-    forced = False
     while not stop.is_set():
-        for each in watched:
-            if not stop.is_set():
-                await each.renew(forced=forced)
         try:
             async with asyncio.timeout(period_s):
                 await asked.wait()
@@ -98,3 +94,6 @@ async def keep_renewed(
             pass
         forced = asked.is_set()
         asked.clear()
+        for each in watched:
+            if not stop.is_set():
+                await each.renew(forced=forced)

@@ -144,7 +144,9 @@ class Tokens:
             from isthmus.server.key_sets import KeySetUrl
 
             url, period_s = self._settings.keys_url, self._settings.keys_url_s
-            self.watched.append(KeySetUrl(self._client, url, period_s, way))
+            key_set = KeySetUrl(self._client, url, period_s, way)
+            key_set.begin(crew)
+            self.watched.append(key_set)
         return way
 
     @staticmethod

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner, Result
 from tests.storage.batches import Answer, batch_of
+from tests.unit.broker.test_users import SHA512
 from tests.unit.storage.data_rooms import DataRoom, flip, tree_of
 
 from isthmus.broker.session_records import SubscriptionTerms, encode, filter_key
@@ -254,6 +255,13 @@ def test_records_of_the_server_are_decoded() -> None:
     }
     assert said(sessions, b"c", None) == {"client_id": "c", "removed": True}
     assert said("__mqtt_retained", b"a/b", b"xy") == {"topic_name": "a/b", "retained_bytes": 2}
+    assert said("__users", b"ann", f"!{SHA512}:b,a".encode()) == {
+        "user": "ann",
+        "groups": ["a", "b"],
+        "enabled": False,
+    }
+    assert said("__users", b"ann", None) == {"user": "ann", "removed": True}
+    assert said("__users", b"\0secret", b"xy") == {"secret": True}
     assert said("mine", b"a/b", b"xy") is None
 
 
@@ -267,6 +275,8 @@ def test_records_of_the_server_are_decoded() -> None:
         ("__mqtt_sessions", b"c\0zz", b"x"),
         ("__mqtt_sessions", b"\xff\0f", b"x"),
         ("__mqtt_retained", b"\xff", b"x"),
+        ("__users", b"ann", b"$9$"),
+        ("__users", b"ann", b"\xff"),
     ],
 )
 def test_what_cannot_be_decoded_stops_nothing(log_topic: str, key: bytes, value: bytes) -> None:

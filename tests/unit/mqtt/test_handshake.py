@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from isthmus.errors import QosNotSupported, RetainNotSupported
-from isthmus.mqtt.handshake import Offer, Terms, agree
+from isthmus.mqtt.handshake import Offer, Terms, agree, tell_response_information
 from isthmus.mqtt.packets import Connect, Will
 from isthmus.mqtt.properties import (
     MAXIMUM_PACKET_SIZE,
@@ -62,28 +62,30 @@ def test_a_will_beyond_the_offer_refuses_the_connection(version: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("template", "client_id", "username", "told"),
+    ("template", "client_id", "user", "told"),
     [
         ("answers/%c/%u", "c1", "ada", "answers/c1/ada"),
-        ("answers", "a/b", None, "answers"),
+        ("answers", "a/b", "", "answers"),
         ("%c", "%u", "ada", "%u"),  # what is put in is not looked at again
         ("answers/%c", "a/b", "ada", None),
         ("answers/%c", "a+", "ada", None),
         ("answers/%c", "#", "ada", None),
-        ("answers/%u", "c1", None, None),
+        ("answers/%u", "c1", "", None),
         ("", "c1", "ada", None),
     ],
 )
 def test_response_information_is_one_level_for_each_name(
-    template: str, client_id: str, username: str | None, told: str | None
+    template: str, client_id: str, user: str, told: str | None
 ) -> None:
     """[MQTT-3.1.2-28]: and none for whom does not ask."""
     offer = Offer(response_information=template)
     asking = {REQUEST_RESPONSE_INFO: 1}
-    terms = terms_of(offer, client_id, username=username, properties=asking)
+    terms = terms_of(offer, client_id, username="claimed", properties=asking)
+    tell_response_information(terms, user)
     assert terms.properties.get(RESPONSE_INFO) == told
     for silent in (None, {REQUEST_RESPONSE_INFO: 0}):
-        terms = terms_of(offer, client_id, username=username, properties=silent)
+        terms = terms_of(offer, client_id, properties=silent)
+        tell_response_information(terms, user)
         assert RESPONSE_INFO not in terms.properties
 
 

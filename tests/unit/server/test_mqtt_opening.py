@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.unit.broker.shore import Shore
 from tests.unit.server.mqtt_wire import Wire, listener_of
 
+from isthmus.broker.guard import Streaks
 from isthmus.broker.identity import NOBODY, Principal
 from isthmus.errors import (
     AuthenticationMethodUnknown,
     BadCredentials,
     IsthmusError,
     NotAuthorized,
+    ServerBusy,
     ServerShuttingDown,
 )
 from isthmus.mqtt.packets import (
@@ -31,6 +34,8 @@ from isthmus.mqtt.properties import (
     AUTH_DATA,
     AUTH_METHOD,
     MAXIMUM_PACKET_SIZE,
+    REQUEST_RESPONSE_INFO,
+    RESPONSE_INFO,
     SESSION_EXPIRY,
 )
 from isthmus.server.mqtt import (
@@ -375,3 +380,40 @@ def test_who_is_gone_leaves_no_deadline(shore: MqttShore, judge: Judge) -> None:
         assert len(deadlines) == 1
         wire.connection.connection_lost(None)
         assert len(deadlines) == left
+
+
+@pytest.mark.parametrize(
+    ("connect", "error", "counts"),
+    [
+        (Connect(5, "c", username="ann", password=b"x"), BadCredentials, True),
+        (Connect(5, "c", username="ann", password=b"x"), NotAuthorized, True),
+        (by_method(), NotAuthorized, True),
+        (by_method(), AuthenticationMethodUnknown, False),
+        (Connect(5, "c"), NotAuthorized, False),
+        (Connect(5, "c", username="ann", password=b"x"), ServerBusy, False),
+    ],
+)
+def test_what_counts_as_a_guess(
+    judge: Judge, connect: Connect, error: type[IsthmusError], counts: bool
+) -> None:
+    broker = Shore(failures=Streaks(most=1, window_s=60, blocked_s=60))
+    shore = MqttShore(broker.clients, connections_max=9)
+    for number in range(2):
+        wire = Guarded(shore, judge)
+        wire.send(connect)
+        judge.openings[number].refuse(error("no"))
+    banned = broker.clients.guard.refuses("127.0.0.1") is not None
+    assert banned == counts
+
+
+def test_response_information_has_the_user_that_it_is(judge: Judge) -> None:
+    """[MQTT-3.1.2-28]: not the one that a CONNECT says."""
+    shore = MqttShore(Shore().clients, connections_max=9)
+    listener = listener_of(shore, authenticate=judge)
+    listener.offer = replace(listener.offer, response_information="answers/%u")
+    wire = Wire(shore, 5, listener)
+    asking = {REQUEST_RESPONSE_INFO: 1}
+    wire.send(Connect(5, "c", username="bob", properties=asking))
+    judge.openings[0].accept(someone("ann"))
+    (connack,) = settle(wire)
+    assert connack.properties[RESPONSE_INFO] == "answers/ann"

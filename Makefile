@@ -4,6 +4,8 @@
 
 PYTHON ?= python3
 ROUNDS ?= 20
+FUZZED ?= decoder session websocket proxy
+FUZZ_S ?= 60
 BENCH ?=
 DEMO ?= --mqtt 127.0.0.1:1883 --kafka 127.0.0.1:9092 --http 127.0.0.1:8080 --data isthmus-data
 
@@ -17,7 +19,7 @@ WANTED = $(BIN)/python -c 'import sys, tomllib; p = tomllib.load(open("pyproject
 	print(*(r for t in sys.argv[1:] for r in {"build": p["build-system"]["requires"], \
 	"run": p["project"]["dependencies"], **p["dependency-groups"]}[t]), sep="\n")'
 
-.PHONY: build run test unit pure e2e bench soak lint fix docs clean
+.PHONY: build run test unit copied pure e2e bench soak fuzz lint fix docs clean
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 
@@ -35,11 +37,13 @@ unit: build $(STAMPS)/tools
 
 # The .py files are the truth: the core's tests once more without the compiled modules (and so
 # without the test that needs both).
-pure: build $(STAMPS)/tools
+copied: build
 	@rm -rf build/pure && mkdir -p build/pure
 	@(cd src && find isthmus -type f ! -name '*.so' ! -name '*.pyc' | tar -cf - -T -) | tar -xf - -C build/pure
+
+pure: copied $(STAMPS)/tools
 	ISTHMUS_COMPILED=0 PYTHONPATH=build/pure $(BIN)/python -m pytest -q -m "not slow" \
-		--ignore tests/property/test_wire_twins.py tests/test_tidy.py $(wildcard tests/wire tests/property tests/unit/wire tests/unit/record \
+		--ignore tests/property/test_wire_twins.py tests/test_tidy.py $(wildcard tests/wire tests/property tests/fuzz tests/unit/wire tests/unit/record \
 		tests/unit/topics tests/unit/mqtt tests/unit/kafka tests/unit/broker)
 
 e2e: build $(STAMPS)/tools
@@ -57,6 +61,12 @@ soak: build $(STAMPS)/tools
 			tests/e2e/test_kill.py tests/e2e/test_kill_partitions.py || exit 1; \
 		ISTHMUS_POWER_SEED=$$seed ISTHMUS_POWER_LIVES=300 ISTHMUS_FAULT_SEED=$$seed ISTHMUS_FLIP_SEED=$$seed \
 			$(BIN)/python -m pytest -q -x --hypothesis-seed=$$seed tests/property tests/faults tests/storage/test_model.py || exit 1; \
+	done
+
+# Bytes that nobody chose, for FUZZ_S seconds each; what raises is in build/fuzz/TARGET-crash-…
+fuzz: copied $(STAMPS)/fuzzer
+	@for target in $(FUZZED); do \
+		ISTHMUS_COMPILED=0 PYTHONPATH=build/pure $(BIN)/python -m tests.fuzz $$target $(FUZZ_S) || exit 1; \
 	done
 
 # E301, E302: declarations in a .pxd stand one below the other, without the blank lines of code.
@@ -100,6 +110,11 @@ $(STAMPS)/tools: $(STAMPS)/installed
 	@echo "installing what the tests and linters need into .venv"
 	@$(WANTED) test lint > $(STAMPS)/requirements-tools
 	@$(PIP) -r $(STAMPS)/requirements-tools
+	@touch $@
+
+$(STAMPS)/fuzzer: $(STAMPS)/tools
+	@$(WANTED) fuzz > $(STAMPS)/requirements-fuzz
+	@$(PIP) -r $(STAMPS)/requirements-fuzz
 	@touch $@
 
 $(STAMPS)/compiled: $(STAMPS)/installed $(COMPILED)

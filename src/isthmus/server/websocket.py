@@ -80,13 +80,20 @@ class WebSocketConnection(asyncio.BufferedProtocol, asyncio.Transport):
         if self._socket.is_closing():
             return
         websocket = self._websocket
-        websocket.receive_data(bytes(self._connection.get_buffer(-1)[:nbytes]))
-        for event in websocket.events_received():
-            if isinstance(event, Request):
-                self._answer(event)
-            elif isinstance(event, Frame):
-                self._receive(event)
-        self._flush()
+        data = bytes(self._connection.get_buffer(-1)[:nbytes])
+        while data and not self._socket.is_closing():
+            size = len(data)
+            if websocket.state is State.CONNECTING:
+                # Line by line: what is said of a frame has to come behind the handshake's answer.
+                size = data.find(b"\n") + 1 or size
+            websocket.receive_data(data[:size])
+            data = data[size:]
+            for event in websocket.events_received():
+                if isinstance(event, Request):
+                    self._answer(event)
+                elif isinstance(event, Frame):
+                    self._receive(event)
+            self._flush()
         problem = websocket.handshake_exc or websocket.parser_exc
         if problem is not None:
             self._connection.close(Malformed(f"WebSocket: {problem}"))
@@ -113,7 +120,7 @@ class WebSocketConnection(asyncio.BufferedProtocol, asyncio.Transport):
     def close(self) -> None:
         if self._websocket.state is State.OPEN:
             self._websocket.send_close(CloseCode.NORMAL_CLOSURE)
-            self._flush()
+        self._flush()
         self._socket.close()
 
     def abort(self) -> None:

@@ -216,6 +216,21 @@ def test_what_is_no_websocket_is_closed_with_one_line(
     assert len(caplog.records) == 1
 
 
+@pytest.mark.parametrize("behind", [b"", frame(0x80, b"")], ids=["", "no beginning"])
+def test_what_comes_with_the_handshake_is_answered_behind_it(behind: bytes) -> None:
+    """In the same read: a frame that ends the connection, and one that is none behind it."""
+    frames = frame(0x82, b"\xc0\0") + behind
+    browser = Browser()
+    data = b"".join(browser.client.data_to_send()) + frames
+    buffer = browser.server.get_buffer(-1)
+    buffer[: len(data)] = data
+    browser.server.buffer_updated(len(data))
+    head, _, rest = bytes(browser.transport.sent).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 101 ")
+    assert rest[:1] == b"\x88"
+    assert browser.transport.closed
+
+
 def test_the_server_says_goodbye_in_both_protocols() -> None:
     browser = Browser()
     browser.exchange()

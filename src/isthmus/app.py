@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isthmus import __version__
-from isthmus.admin.http import application, serve_http
+from isthmus.admin.http import Asked, application, serve_http
 from isthmus.broker.automatic import AutomaticSubscription
 from isthmus.broker.broker import Broker
 from isthmus.broker.clients import Clients
@@ -58,7 +58,6 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
     from isthmus.broker.access import Access
-    from isthmus.broker.users import Users
     from isthmus.config import HttpSettings, KafkaSettings, MqttSettings, Settings
     from isthmus.config_listeners import MqttListenerSettings
     from isthmus.errors import IsthmusError
@@ -123,7 +122,7 @@ async def serve(settings: Settings, read: Callable[[], Settings]) -> int:
     certificates = [certificates_of(listener) for listener in settings.mqtt.listeners]
     rules = ConfiguredRules(settings.access)
     reloads.add("access", rules.prepare)
-    ways = Ways(settings.authentication, settings.mqtt.listeners)
+    ways = Ways(settings.authentication, settings.mqtt.listeners, settings.http.authentication)
     sockets = _open_sockets(settings)
     runtime = LoopRuntime(loop)
     log = open_log(settings, runtime)
@@ -143,7 +142,7 @@ async def serve(settings: Settings, read: Callable[[], Settings]) -> int:
         await each.open()
     async with asyncio.TaskGroup() as group:
         unready = partial(_unready, log, stop)
-        build = http_shore(broker, mqtt, ways.users, settings.http, unready)
+        build = http_shore(broker, mqtt, ways, settings.http, unready)
         group.create_task(serve_http(sockets["http"], build, stop))
         watched += [*filter(None, certificates), *rules.watched]
         group.create_task(keep_renewed(watched, renewal, stop, settings.tls.reload_check_s))
@@ -438,18 +437,23 @@ def kafka_shore(
 def http_shore(
     broker: Broker,
     mqtt: MqttShore,
-    users: Users | None,
+    ways: Ways,
     settings: HttpSettings,
     unready: Callable[[], str | None],
 ) -> Callable[[], Starlette]:
     """Wire the HTTP side; what it returns imports much, so it is called later."""
+    asked = None
+    if settings.authentication:
+        chain = ways.chain(settings.authentication)
+        asked = Asked(chain, settings.administrators, mqtt.clients.guard)
     return partial(
         application,
         unready,
         Inspection(broker, mqtt.clients),
         mqtt.clients.traces,
-        users=users,
+        users=ways.users,
         allow_anonymous=settings.allow_anonymous,
+        asked=asked,
     )
 
 

@@ -205,6 +205,12 @@ class HttpSettings(Struct, frozen=True, kw_only=True):
     allow_anonymous: bool = False
     """Let everybody in without credentials, from other machines too; the REST API is theirs."""
 
+    authentication: tuple[str, ...] = ()
+    """Ways to find out who uses the REST API, in their order: users, jwt, http."""
+
+    administrators: Annotated[str, Meta(min_length=1)] = "administrators"
+    """The group whose members may use the REST API where `authentication` asks who they are."""
+
 
 class JwtSettings(Struct, frozen=True, kw_only=True):
     """Tokens (JWT) that clients show: who signs them, and what they have to say."""

@@ -26,6 +26,7 @@ MQTT_SCHEMES: Final = ("tcp", "tls", "ws", "wss", "unix")
 TLS_SCHEMES: Final = ("tls", "wss")
 WEB_SCHEMES: Final = ("ws", "wss")
 WAYS: Final = ("certificate", "users", "jwt", "http")  # to find out who a client is
+HTTP_WAYS: Final = ("users", "jwt", "http")  # and who uses the REST API
 UNIX_PATH_BYTES_MAX: Final = 107  # and a zero behind it [unix(7)]
 
 
@@ -297,14 +298,19 @@ def check_listener(listener: MqttListenerSettings, own: Collection[str]) -> None
             ipaddress.ip_network(network)
         except ValueError as error:
             raise ConfigError(f"proxy_from: {error}") from None
-    unknown = [way for way in listener.authentication if way not in WAYS]
-    if unknown or len(set(listener.authentication)) < len(listener.authentication):
-        raise ConfigError(
-            f"authentication has each of {', '.join(WAYS)} once at most,"
-            f" and not {', '.join(unknown or listener.authentication)}"
-        )
+    check_ways(listener.authentication, WAYS)
     if encrypted:
         check_tls(address, listener.tls)
+
+
+def check_ways(ways: Collection[str], offered: Collection[str]) -> None:
+    """Refuse a way of finding out who somebody is that is unknown here, or there twice."""
+    unknown = [way for way in ways if way not in offered]
+    if unknown or len(set(ways)) < len(ways):
+        raise ConfigError(
+            f"authentication has each of {', '.join(offered)} once at most,"
+            f" and not {', '.join(unknown or ways)}"
+        )
 
 
 def check_tls(address: Address, tls: TlsOptions) -> None:
@@ -323,7 +329,8 @@ def check_tls(address: Address, tls: TlsOptions) -> None:
 
 def check_open(section: str, address: Address, *, allow_anonymous: bool) -> None:
     """Refuse to serve other machines without authentication, unless that is written down."""
-    ask = "ask with mqtt.authentication who they are, " if section == "mqtt" else ""
+    asks = section in ("mqtt", "http")
+    ask = f"ask with {section}.authentication who they are, " if asks else ""
     if not address.is_loopback and not allow_anonymous:
         raise ConfigError(
             f"{address} can be reached from other machines and nobody has to log in there:"

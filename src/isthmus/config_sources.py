@@ -30,6 +30,7 @@ from msgspec.structs import asdict
 
 from isthmus.config import CHECKS, Settings
 from isthmus.config_listeners import (
+    HTTP_WAYS,
     MQTT_SCHEMES,
     Address,
     Addresses,
@@ -40,6 +41,7 @@ from isthmus.config_listeners import (
     check_listener,
     check_names,
     check_open,
+    check_ways,
     parse_address,
 )
 from isthmus.errors import ConfigError
@@ -382,7 +384,13 @@ def assemble(values: Mapping[str, Value]) -> Configuration:
             ],
         ),
         ("kafka", [(at, settings.kafka.allow_anonymous) for at in settings.kafka.listeners]),
-        ("http", [(at, settings.http.allow_anonymous) for at in settings.http.listeners]),
+        (
+            "http",
+            [
+                (at, settings.http.allow_anonymous or settings.http.authentication != ())
+                for at in settings.http.listeners
+            ],
+        ),
     ):
         try:
             for address, allow_anonymous in listened:
@@ -390,6 +398,10 @@ def assemble(values: Mapping[str, Value]) -> Configuration:
                 everything.append(address)
         except ConfigError as error:
             raise ConfigError(f"{origins[f'{section}.listeners']}: {error}") from None
+    try:
+        check_ways(settings.http.authentication, HTTP_WAYS)
+    except ConfigError as error:
+        raise ConfigError(f"{origins['http.authentication']}: http.{error}") from None
     check_distinct(tuple(everything))
     check_names(settings.mqtt.listeners)
     return Configuration(settings, origins)

@@ -15,6 +15,9 @@ from tests.e2e.patience import TIMEOUT_S, wait_until
 from tests.e2e.server_process import run_isthmus, text_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from paho.mqtt.client import Client
     from tests.e2e.server_process import ServerProcess
 
@@ -203,3 +206,36 @@ def test_what_is_refused_says_what_and_where(
 ) -> None:
     found, answer = ask(own_server, "GET", path)
     assert (found, answer["where"]) == (status, where) and answer["what"]
+
+
+def test_where_users_log_in_only_administrators_may(
+    start_server: Callable[..., ServerProcess], tmp_path: Path
+) -> None:
+    file = tmp_path / "users"
+    for name, group in (("ann", "administrators"), ("bob", "others")):
+        arguments = ("users", "add", name, "--group", group, "--file", str(file))
+        assert run_isthmus(*arguments, stdin=f"{name}'s\n".encode()).returncode == 0
+    server = start_server(
+        settings={"http.authentication": '["users"]', "authentication.users_file": str(file)}
+    )
+
+    def listed(**variables: str) -> tuple[int, str]:
+        command = ("clients", "list", "--json", "--http", text_of(server.http))
+        done = run_isthmus(*command, variables=variables)
+        return done.returncode, done.stderr
+
+    with paho_client(server.mqtt):  # MQTT is served as before
+        assert listed(ISTHMUS_USER="ann", ISTHMUS_PASSWORD="ann's") == (0, "")
+        for variables, said in (
+            ({}, "a user name and a password are wanted"),
+            ({"ISTHMUS_USER": "ann", "ISTHMUS_PASSWORD": "bob's"}, "password is wrong"),
+            ({"ISTHMUS_USER": "bob", "ISTHMUS_PASSWORD": "bob's"}, "not in the group"),
+        ):
+            status, text = listed(**variables)
+            assert status == 1 and said in text
+    connection = HTTPConnection(*server.http, timeout=TIMEOUT_S)
+    connection.request("GET", "/readyz")
+    assert connection.getresponse().status == 200
+    connection.close()
+    log = "\n".join(server.log_lines())
+    assert "ann's" not in log and "bob's" not in log

@@ -5,18 +5,15 @@ follows, or null. What is refused says `what` is wrong and `where`, in the query
 elsewhere. Client ids and topic names stand in the path, percent-encoded. The reference for
 users is docs/reference/rest-api.md; what the answers hold is in broker/inspection.py.
 
-Who may ask is decided by one function, `authorize`, before anything else. As long as there are
-no users that is `from_this_machine`.
+Who may ask is decided by one function, `authorize`, before anything else (authority.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import ipaddress
 import re
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -31,7 +28,7 @@ from isthmus.errors import ConfigInvalid, QuotaExceeded, StorageError, TopicInva
 from isthmus.topics.filter import SHARED_PREFIX, check_topic_filter
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from starlette.requests import Request
 
@@ -57,45 +54,17 @@ FLAGS: Final = {"true": True, "false": False}
 class Refusal(Exception):
     """A request that is refused: an HTTP status, what is wrong, and where in the request."""
 
-    def __init__(self, status: int, what: str, where: str) -> None:
+    def __init__(
+        self, status: int, what: str, where: str, headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(what)
         self.status = status
         self.what = what
         self.where = where
+        self.headers = headers  # of the answer
 
 
-Authorize: TypeAlias = "Callable[[Request], Refusal | None]"
-
-
-def from_this_machine(request: Request) -> Refusal | None:
-    """Refuse whoever does not ask as a program on this machine does.
-
-    The listeners can only be reached from here. So could a page of the web be, through the
-    browser of somebody who works here: it shows in Origin, or in Host where it had a name of
-    its own lead to this address (DNS rebinding).
-    """
-    host = request.headers.get("host", "")
-    if not is_loopback(urlsplit(f"//{host}").hostname or ""):
-        return Refusal(403, f"this machine is not called {host!r} here", "header Host")
-    return same_site(request)
-
-
-def same_site(request: Request) -> Refusal | None:
-    """Refuse a page of another site, for which a browser would ask."""
-    origin = request.headers.get("origin")
-    if origin is None or urlsplit(origin).netloc == request.headers.get("host"):
-        return None
-    return Refusal(403, f"pages of {origin} may not ask", "header Origin")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host, as a URL has it, is this machine whoever looks it up."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+Authorize: TypeAlias = "Callable[[Request], Awaitable[Refusal | None]]"
 
 
 class Api:
@@ -141,7 +110,7 @@ class Api:
         """Return what answers requests of one path, after asking whether it may."""
 
         async def answer(request: Request) -> Response:
-            refusal = self._authorize(request)
+            refusal = await self._authorize(request)
             if refusal is not None:
                 raise refusal
             method = "GET" if request.method == "HEAD" else request.method
@@ -432,9 +401,10 @@ def cursor_unknown() -> Refusal:
 
 def refused(_: Request, error: Exception) -> Response:
     """Answer a request that is refused; the one place where that becomes HTTP."""
-    headers = None
+    headers: Mapping[str, str] | None
     if isinstance(error, Refusal):
         status, said = error.status, {"what": error.what, "where": error.where}
+        headers = error.headers
     else:
         assert isinstance(error, HTTPException), "nothing else is sent here"
         where = "method" if error.status_code == 405 else "path"

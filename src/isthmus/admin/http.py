@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     import socket
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from starlette.responses import JSONResponse
     from uvicorn import Server
 
+    from isthmus.admin.api import Authorize
+    from isthmus.broker.authentication import Chain
+    from isthmus.broker.guard import Guard
     from isthmus.broker.inspection import Inspection
     from isthmus.broker.traces import Traces
     from isthmus.broker.users import Users
@@ -30,6 +33,14 @@ CONNECTIONS_MAX: Final = 256
 KEEP_ALIVE_S: Final = 5
 SHUTDOWN_S: Final = 2
 HEAD_BYTES_MAX: Final = 1 << 18  # of a request: the longest topic name, percent-encoded
+
+
+class Asked(NamedTuple):
+    """How the REST API finds out who asks, and who may."""
+
+    chain: Chain
+    administrators: str  # a group
+    guard: Guard
 
 
 async def serve_http(
@@ -79,6 +90,7 @@ def make_server(build: Callable[[], Starlette], stop: asyncio.Event) -> Server:
         log_config=None,
         log_level="warning",
         access_log=False,
+        proxy_headers=False,  # nobody is believed to speak for another address
         server_header=False,
         date_header=False,
         limit_concurrency=CONNECTIONS_MAX,
@@ -96,19 +108,21 @@ def application(
     *,
     users: Users | None = None,
     allow_anonymous: bool,
+    asked: Asked | None = None,
 ) -> Starlette:
     """Return the routes; `/healthz` is answered by whoever lives, `/readyz` asks `unready`.
 
     `unready` says why the server should get no traffic now, or None where it should.
     `users` are those who log in by passwords, where anybody does. `allow_anonymous`: other
-    machines may use the REST API.
+    machines may use the REST API. `asked`: only administrators may.
     """
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
     from starlette.responses import JSONResponse
     from starlette.routing import Route
 
-    from isthmus.admin.api import Api, Refusal, from_this_machine, refused, same_site
+    from isthmus.admin.api import Api, Refusal, refused
+    from isthmus.admin.authority import Administrators, from_anywhere, from_this_machine
     from isthmus.admin.users import UsersApi
 
     async def healthz(_: Request) -> JSONResponse:
@@ -120,7 +134,9 @@ def application(
             return JSONResponse({"status": "not ready", "reason": reason}, 503)
         return JSONResponse({"status": "ready"})
 
-    authorize = same_site if allow_anonymous else from_this_machine
+    authorize: Authorize = from_anywhere if allow_anonymous else from_this_machine
+    if asked is not None:
+        authorize = Administrators(*asked)
     api = Api(inspection, traces, authorize, UsersApi(users).table())
     return Starlette(
         routes=[Route("/healthz", healthz), Route("/readyz", readyz), *api.routes()],

@@ -1,8 +1,16 @@
-"""A client of the REST API for commands: one request at a time, one sentence for what fails."""
+"""A client of the REST API for commands: one request at a time, one sentence for what fails.
+
+Who sends it stands in the environment: `ISTHMUS_USER` and `ISTHMUS_PASSWORD`, or a token in
+`ISTHMUS_TOKEN`. Where the server wants to know and that is not there, somebody at a terminal is
+asked. Never in an argument, which other users of the machine could see.
+"""
 
 from __future__ import annotations
 
+import base64
 import json
+import os
+import sys
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, Any, Final
@@ -11,7 +19,7 @@ from urllib.parse import quote, urlencode
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from http.client import HTTPResponse
 
     from isthmus.config_listeners import Address
@@ -25,6 +33,7 @@ class RestShore:
 
     def __init__(self, address: Address) -> None:
         self._address = address
+        self._headers = credentials_in(os.environ)
 
     def get(self, *path: str, **query: Any) -> Any:
         """Return what an address answers; the parts of `path` are percent-encoded."""
@@ -81,10 +90,16 @@ class RestShore:
         )
         try:
             connection.connect()
+            connection.timeout = silence_s_max
             connection.sock.settimeout(silence_s_max)
             content = None if body is None else json.dumps(body)
-            connection.request(method, where, content)
+            connection.request(method, where, content, self._headers)
             response = connection.getresponse()
+            if response.status == 401 and not self._headers and sys.stdin.isatty():
+                response.read()
+                self._headers = credentials_asked_for()
+                connection.request(method, where, content, self._headers)
+                response = connection.getresponse()
             if response.status >= 300:
                 raise click.ClickException(
                     f"{self._address.authority} refuses: {said_in(response.read())}"
@@ -96,6 +111,27 @@ class RestShore:
             ) from None
         finally:
             connection.close()
+
+
+def credentials_in(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the header that says who sends a request; none where the environment does not."""
+    if "ISTHMUS_TOKEN" in environ:
+        return {"Authorization": f"Bearer {environ['ISTHMUS_TOKEN']}"}
+    if "ISTHMUS_USER" in environ:
+        return basic(environ["ISTHMUS_USER"], environ.get("ISTHMUS_PASSWORD", ""))
+    return {}
+
+
+def credentials_asked_for() -> dict[str, str]:
+    """Return the same from somebody at the terminal."""
+    user = click.prompt("User", err=True)
+    return basic(user, click.prompt("Password", hide_input=True, err=True))
+
+
+def basic(user: str, password: str) -> dict[str, str]:
+    """Return a user name and a password as a header [RFC 7617]."""
+    pair = base64.b64encode(f"{user}:{password}".encode()).decode()
+    return {"Authorization": f"Basic {pair}"}
 
 
 def said_in(content: bytes) -> str:

@@ -49,10 +49,13 @@ class Ways:
     """All ways of all listeners, each once."""
 
     def __init__(
-        self, settings: AuthenticationSettings, listeners: Iterable[MqttListenerSettings]
+        self,
+        settings: AuthenticationSettings,
+        listeners: Iterable[MqttListenerSettings],
+        others: Iterable[str] = (),
     ) -> None:
-        """Read what the ways need. Raises ConfigError."""
-        wanted = {way for listener in listeners for way in listener.authentication}
+        """Read what the ways need: those of the listeners, and others. Raises ConfigError."""
+        wanted = {*others, *(way for each in listeners for way in each.authentication)}
         self._parts: dict[str, Part] = {name: PARTS[name](settings) for name in wanted}
         self._ways: dict[str, Way] = {}
         self.users: Users | None = None  # None: no listener asks for passwords
@@ -71,8 +74,11 @@ class Ways:
         """Return what decides who comes in through a listener; None: whoever connects."""
         if not listener.authentication:
             return None
-        ways = [self._ways[name] for name in listener.authentication]
-        return Door(Chain(ways, allow_anonymous=listener.allow_anonymous))
+        return Door(self.chain(listener.authentication, listener.allow_anonymous))
+
+    def chain(self, names: Iterable[str], allow_anonymous: bool = False) -> Chain:
+        """Return ways that are asked one after the other."""
+        return Chain([self._ways[name] for name in names], allow_anonymous=allow_anonymous)
 
 
 class Part(Protocol):

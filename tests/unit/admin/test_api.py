@@ -204,6 +204,7 @@ def test_this_machine_may_ask(room: Room, host: str) -> None:
         ({"host": "evil.example:8080"}, "header Host"),
         ({"host": "127.0.0.1.evil.example"}, "header Host"),
         ({"host": ""}, "header Host"),
+        ({"host": "[::1"}, "header Host"),
         ({"host": "127.0.0.1:8080", "origin": "https://evil.example"}, "header Origin"),
         ({"host": "127.0.0.1:8080", "origin": "http://127.0.0.1:3000"}, "header Origin"),
         ({"host": "127.0.0.1:8080", "origin": "null"}, "header Origin"),

@@ -1,0 +1,138 @@
+"""Who may use the REST API where users log in: administrators, and nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.unit.broker.shore import Shore
+
+from isthmus.admin.http import Asked, application
+from isthmus.broker.authentication import Chain, Found
+from isthmus.broker.guard import Streaks
+from isthmus.broker.inspection import Inspection
+from isthmus.errors import BadCredentials, IsthmusError, ServerBusy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from isthmus.broker.authentication import Request, Verdict
+
+GROUP = "operators"
+WHO: dict[bytes, Found | IsthmusError] = {
+    b"ann's": Found("ann", frozenset((GROUP,))),
+    b"bob's": Found("bob", frozenset(("others",))),
+    "grün:x".encode(): Found("grün", frozenset((GROUP,))),
+    b"busy": ServerBusy("too many at once"),
+    b"token": Found("robot", frozenset((GROUP,))),
+}
+
+
+class Way:
+    """Knows who somebody is by the password, and by nothing else."""
+
+    name = "test"
+    methods: Mapping[str, Any] = MappingProxyType({})
+
+    def judge(self, request: Request, answer: Callable[[Verdict], object]) -> None:
+        found = WHO.get(request.password or b"")
+        if isinstance(found, Found) and request.user_name not in (None, found.user):
+            found = BadCredentials("another user's password")
+        answer(found)
+
+
+class Room:
+    """The REST API of a server whose operators log in; two failures are too many."""
+
+    def __init__(self) -> None:
+        self.shore = Shore()
+        clients = self.shore.clients
+        clients.guard.failures.limits = Streaks(most=2, window_s=60, blocked_s=60)
+        chain = Chain([Way()], allow_anonymous=False)
+        self.application = application(
+            lambda: None,
+            Inspection(self.shore.broker, clients),
+            clients.traces,
+            allow_anonymous=True,
+            asked=Asked(chain, GROUP, clients.guard),
+        )
+
+    def get(self, path: str, **headers: str) -> tuple[int, Any, dict[str, str]]:
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": path,
+            "query_string": b"",
+            "client": ("10.0.0.9", 5000),
+            "headers": [(name.encode(), text.encode()) for name, text in headers.items()],
+        }
+        sent: list[Any] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        asyncio.run(self.application(scope, receive, send))  # type: ignore[arg-type]
+        given = {name.decode(): text.decode() for name, text in sent[0]["headers"]}
+        return sent[0]["status"], json.loads(sent[1]["body"]), given
+
+    def status(self, **headers: str) -> int:
+        return self.get("/api/v1/clients", host="isthmus.example", **headers)[0]
+
+
+@pytest.fixture
+def room() -> Room:
+    return Room()
+
+
+def basic(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def test_who_shows_nothing_is_asked(room: Room) -> None:
+    status, said, headers = room.get("/api/v1/clients", host="isthmus.example")
+    assert (status, said["where"]) == (401, "header Authorization")
+    assert headers["www-authenticate"] == 'Basic realm="isthmus", charset="UTF-8"'
+    assert room.get("/healthz")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("authorization", "status"),
+    [
+        (basic("ann", "ann's"), 200),
+        (basic("ann", "ann's").replace("Basic", "bAsIc"), 200),
+        (basic("grün", "grün:x"), 200),
+        ("Bearer token", 200),
+        (basic("bob", "bob's"), 403),
+        (basic("ann", "bob's"), 401),
+        (basic("ann", "wrong"), 401),
+        (basic("x", "busy"), 503),
+        ("Bearer ", 401),
+        ("Digest x", 401),
+        ("Basic !!!", 400),
+        ("Basic " + base64.b64encode(b"ann").decode(), 400),
+        ("Basic " + base64.b64encode(b"\xff:x").decode(), 400),
+    ],
+)
+def test_only_administrators_are_let_in(room: Room, authorization: str, status: int) -> None:
+    assert room.status(authorization=authorization) == status
+
+
+def test_pages_of_other_sites_may_not_even_with_a_password(room: Room) -> None:
+    authorization = basic("ann", "ann's")
+    assert room.status(authorization=authorization, origin="https://evil.example") == 403
+    assert room.status(authorization=authorization, origin="https://isthmus.example") == 200
+
+
+def test_who_fails_too_often_is_not_listened_to(room: Room) -> None:
+    for _ in range(3):
+        assert room.status(authorization=basic("ann", "wrong")) == 401
+    assert room.status(authorization=basic("ann", "ann's")) == 403
+    room.shore.runtime.advance(61_000)
+    assert room.status(authorization=basic("ann", "ann's")) == 200

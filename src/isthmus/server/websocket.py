@@ -84,7 +84,7 @@ class WebSocketConnection(asyncio.BufferedProtocol, asyncio.Transport):
         while data and not self._socket.is_closing():
             size = len(data)
             if websocket.state is State.CONNECTING:
-                # Line by line: what is said of a frame has to come behind the handshake's answer.
+                # Line by line: what is said of a frame comes behind the answer to this.
                 size = data.find(b"\n") + 1 or size
             websocket.receive_data(data[:size])
             data = data[size:]

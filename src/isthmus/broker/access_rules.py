@@ -16,10 +16,10 @@ A word with blanks in it stands in double quotes. In a file each line is a rule,
 
 from __future__ import annotations
 
-import re
 import shlex
 from typing import TYPE_CHECKING, Final
 
+from isthmus.broker.identity import MARK
 from isthmus.errors import ConfigError, TopicInvalid
 from isthmus.topics.filter import SHARED_PREFIX, check_topic_filter
 
@@ -34,7 +34,6 @@ TOPIC_OPERATIONS: Final = (PUBLISH, SUBSCRIBE)
 LOG_OPERATIONS: Final = (READ, WRITE)
 OPERATIONS: Final = (*TOPIC_OPERATIONS, *LOG_OPERATIONS)
 LOG_PREFIX: Final = "log:"
-MARK: Final = re.compile("%[uc%]")  # in a topic filter
 
 FORM: Final = "allow|deny WHO OPERATION RESOURCE"
 ALL: Final = "all"
@@ -81,14 +80,7 @@ class Rule:
 
     def resource_for(self, principal: Principal) -> str | None:
         """Return the resource with the principal's names in it; None: there is no such one."""
-        names = {"%u": principal.user, "%c": principal.client_id, "%%": "%"}
-        for mark in set(MARK.findall(self.resource)):
-            if not names[mark] or set(names[mark]) & set("+#/"):
-                return None
-        filled = MARK.sub(lambda mark: names[mark[0]], self.resource)
-        if filled.startswith("$") and not self.resource.startswith("$"):
-            return None  # nobody's name opens what belongs to the server
-        return filled
+        return principal.filled(self.resource)
 
     @property
     def meaning(self) -> tuple[object, ...]:

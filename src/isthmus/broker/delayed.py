@@ -217,7 +217,7 @@ class Delayed:
         if isinstance(error, Refused):
             logger.warning("delayed message not published error=%s", error)
             self.end(entry)
-        else:
+        elif self._broker.log.error is None:  # else nothing is stored until the next start
             self._again(entry)
 
     # --- the start ----------------------------------------------------------------------------

@@ -96,6 +96,7 @@ class SubscriptionView(Struct, frozen=True, kw_only=True):
     retain_as_published: bool
     retain_handling: int
     identifier: int | None
+    automatic: bool
 
 
 class RetainedView(Struct, frozen=True, kw_only=True):
@@ -479,4 +480,5 @@ def _subscription_view(subscription: Subscription) -> SubscriptionView:
         retain_as_published=subscription.retain_as_published,
         retain_handling=subscription.retain_handling,
         identifier=subscription.identifier or None,
+        automatic=subscription.is_automatic,
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.unit.broker.shore import OFFER, Client, Shore
 
 from isthmus.broker.automatic import AutomaticSubscription
 from isthmus.broker.identity import Identity, Principal
+from isthmus.broker.inspection import Inspection
 from isthmus.broker.rewrite import Rewriting, Rewritings
 from isthmus.errors import ConfigError
 from isthmus.mqtt.packets import Publish, Subscribe, Unsubscribe
@@ -74,6 +75,10 @@ def test_a_new_session_has_them_and_says_so() -> None:
         ("news/#", 0, True),
         ("own", 1, False),
     ]
+    page = Inspection(shore.broker, shore.clients).subscriptions("c", "", 10)
+    assert page is not None
+    listed: list[Any] = list(page.items)
+    assert [one.automatic for one in listed] == [True, True, False]
 
 
 def test_retained_messages_come_behind_connack_where_they_are_wanted() -> None:

@@ -162,7 +162,7 @@ def test_subscriptions_in_pages_by_name() -> None:
     first: Any = page.items[0]
     assert (first.topic_filter, first.qos, first.no_local) == ("a/+", 1, True)
     assert (first.retain_as_published, first.retain_handling) == (True, 1)
-    assert first.identifier is None
+    assert (first.identifier, first.automatic) == (None, False)
     rest = inspection.subscriptions("device", "b", 2)
     assert rest is not None and rest.next is None and len(rest.items) == 1
     assert inspection.subscriptions("nobody", "", 2) is None

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from tests.e2e.server_process import Address
 
 CONNECT_TIMEOUT_S = 2
-GROWTH_BYTES_MAX = 48 << 20
+GROWTH_BYTES_MAX = 128 << 20  # 100,000 subscriptions take half of it
 LINES_MAX = 20
 DEEP = "/".join(["x"] * 32_768)  # as long as a topic name may be
 UPGRADE = (

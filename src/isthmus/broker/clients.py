@@ -19,6 +19,7 @@ from isthmus.broker.passwords import USERS
 from isthmus.broker.session_recovery import recover
 from isthmus.broker.sessions import SessionTable, end_connection
 from isthmus.broker.sparkplug import is_node_death, stamped
+from isthmus.broker.subscribing import Subscribing, identifier_in
 from isthmus.broker.subscriptions import Subscription
 from isthmus.broker.traces import Traces
 from isthmus.errors import (
@@ -50,7 +51,7 @@ from isthmus.mqtt.packets import (
     Suback,
     Unsuback,
 )
-from isthmus.mqtt.properties import AUTH_METHOD, SESSION_EXPIRY, SUBSCRIPTION_ID, WILL_DELAY
+from isthmus.mqtt.properties import AUTH_METHOD, SESSION_EXPIRY, WILL_DELAY
 from isthmus.mqtt.reasons import SUBACK_FAILURE, ReasonCode, name_of, reason_in
 from isthmus.mqtt.session import REFUSED_FROM
 from isthmus.topics.filter import SHARED_PREFIX, check_topic_filter, has_wildcard
@@ -108,6 +109,7 @@ class Clients:
         self._redirected = redirected
         self._automatic = automatic
         self._subscriptions_max = subscriptions_max
+        self._under_way: dict[SessionEntry, Subscribing] = {}
         self.greetings = Greetings(broker, queue_length_max)
         self._overflowing: dict[Session, None] = {}  # to be disconnected in this turn
         limits = SessionLimits(
@@ -300,6 +302,7 @@ class Clients:
         with_will: bool,
     ) -> None:
         if entry.connection is connection:
+            self._under_way.pop(entry, None)
             self._events.disconnected(entry, connection, reason)
             self.sessions.disconnect(entry, connection, with_will=with_will)
 
@@ -355,20 +358,38 @@ class Clients:
         self, entry: SessionEntry, connection: Connection, packet: Subscribe
     ) -> None:
         """Answer each filter in its order [MQTT-3.8.4-6], then send retained messages."""
+        if entry.session.version == 5:
+            check_offered(connection.offer, packet)
+        self._subscribe_some(entry, connection, Subscribing(packet))
+
+    def go_on(self, entry: SessionEntry, connection: Connection) -> bool:
+        """Go on with a SUBSCRIBE of very many filters; say whether some are left for later.
+
+        Nothing else that the client sent may be acted on before.
+        """
+        work = self._under_way.pop(entry, None)
+        if work is not None:
+            self._subscribe_some(entry, connection, work)
+            self._broker.touch(entry.session)
+        return entry in self._under_way
+
+    def _subscribe_some(
+        self, entry: SessionEntry, connection: Connection, work: Subscribing
+    ) -> None:
         session, offer = entry.session, connection.offer
-        identifier: int = (packet.properties or {}).get(SUBSCRIPTION_ID, 0)
-        if session.version == 5:
-            check_offered(offer, packet, identifier)
-        reasons: list[int] = []
-        text = ""
-        ungreeted: list[Subscription] = []
-        for said, options in packet.entries:
+        packet, reasons, ungreeted = work.packet, work.reasons, work.ungreeted
+        identifier, text = work.identifier, work.text
+        for said, options in work.take():
             reason = self._add(entry, offer, said, options, identifier, ungreeted)
             if reason >= REFUSED_FROM:
                 text = text or f"{said[:FILTER_SHOWN_MAX]}: {name_of(reason)}"
                 if session.version < 5:
                     reason = SUBACK_FAILURE
             reasons.append(reason)
+        if not work.is_done:
+            work.text = text
+            self._under_way[entry] = work
+            return
         session.answer(Suback(packet.packet_id, reasons, None), text)
         granted_now = [
             (topic_filter, reason)
@@ -494,13 +515,15 @@ def is_topic_filter(text: str) -> bool:
     return True
 
 
-def check_offered(offer: Offer, packet: Subscribe, identifier: int) -> None:
+def check_offered(offer: Offer, packet: Subscribe) -> None:
     """Raise the ProtocolError of a client that asks for what CONNACK said is not there.
 
     Only MQTT 5 clients were told [MQTT 5.0, 3.2.2.3.11 to 3.2.2.3.13].
     """
-    if identifier and not offer.identifiers_available:
+    if identifier_in(packet) and not offer.identifiers_available:
         raise IdentifiersNotSupported("this server has no subscription identifiers")
+    if offer.shared_available and offer.wildcard_available:
+        return
     for topic_filter, _ in packet.entries:
         if not is_topic_filter(topic_filter):
             continue  # its answer is in SUBACK

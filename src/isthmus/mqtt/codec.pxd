@@ -14,6 +14,8 @@ cdef int _PUBLISH
 cdef int _PUBACK
 cdef int _PUBREL
 cdef int _PUBCOMP
+cdef int _SUBSCRIBE
+cdef int _UNSUBSCRIBE
 cdef int _VERSION_5
 cdef Py_ssize_t _LENGTH_MAX
 cdef tuple _FLAGS
@@ -31,7 +33,8 @@ cdef class Decoder:
     cdef bytes _topic
     cdef bytearray _partial
     cdef Py_ssize_t _wanted
-    cdef bint _is_held
+    cdef Py_ssize_t _filters
+    cdef public bint is_held
 
     @cython.locals(found=list, size=Py_ssize_t, start=Py_ssize_t)
     cpdef list feed(self, data)
@@ -44,6 +47,8 @@ cdef class Decoder:
 
     @cython.locals(partial=bytearray, taken=Py_ssize_t, lacking=Py_ssize_t)
     cdef Py_ssize_t _complete(self, object data, Py_ssize_t size, list found) except -1
+
+    cdef bint _is_long(self, int packet_type, packet) except -1
 
     cdef int _check_type(self, int packet_type) except -1
 

@@ -26,6 +26,7 @@ from isthmus.errors import (
 from isthmus.mqtt import packets
 from isthmus.mqtt.control import (
     BRIDGE,
+    FILTERS_AT_A_TIME,
     PROTOCOLS,
     READ_OF_CLIENT,
     READ_OF_SERVER,
@@ -56,6 +57,8 @@ _PUBLISH = packets.PUBLISH
 _PUBACK = packets.PUBACK
 _PUBREL = packets.PUBREL
 _PUBCOMP = packets.PUBCOMP
+_SUBSCRIBE = packets.SUBSCRIBE
+_UNSUBSCRIBE = packets.UNSUBSCRIBE
 _VERSION_5 = VERSION_5
 _LENGTH_MAX = VARINT_MAX
 
@@ -69,7 +72,8 @@ class Decoder:
     """Bytes of one connection in, packets out.
 
     Behind a CONNECT nothing is read until `go_on`: what a client says before it is let in is
-    only kept [MQTT-3.1.4-6].
+    only kept [MQTT-3.1.4-6]. Nor is it behind as many topic filters as are acted on at a time:
+    each costs far more time than its bytes. `is_held` says so.
 
     `version` is 0 until a CONNECT has told it. It is set even when the rest of that CONNECT is
     bad or asks for a version not spoken here, to the version in which the refusal is best
@@ -80,13 +84,14 @@ class Decoder:
     __slots__ = (
         "_body",
         "_buffer",
-        "_is_held",
+        "_filters",
         "_of_server",
         "_partial",
         "_readers",
         "_topic",
         "_wanted",
         "error",
+        "is_held",
         "packet_size_max",
         "version",
     )
@@ -102,7 +107,8 @@ class Decoder:
         self._topic = b""
         self._partial = bytearray()
         self._wanted = 0
-        self._is_held = False
+        self._filters = 0  # of SUBSCRIBE and UNSUBSCRIBE since it was held
+        self.is_held = False
 
     def feed(self, data: bytes | memoryview) -> list[Any]:
         """Return the packets that `data` completes, in order; see `error` afterwards.
@@ -113,12 +119,12 @@ class Decoder:
         if self.error is not None:
             return found
         size = len(data)
-        if self._is_held:
+        if self.is_held:
             self._hold(data, size)
             return found
         try:
             start = self._complete(data, size, found) if self._partial else 0
-            if start < size and not self._is_held:
+            if start < size and not self.is_held:
                 start = self._read(data, start, found)
             if start < size:
                 self._partial += memoryview(data)[start:]
@@ -131,15 +137,15 @@ class Decoder:
         return found
 
     def go_on(self) -> list[Any]:
-        """Return the packets that came behind a CONNECT, now that it was answered."""
-        self._is_held = False
+        """Return the packets that came behind what had to be answered first."""
+        self.is_held = False
         held, self._partial = self._partial, bytearray()
         return self.feed(bytes(held))
 
     def _hold(self, data: Any, size: int) -> None:
-        """Keep what comes behind a CONNECT as it is, no more of it than two reads bring."""
+        """Keep what comes meanwhile as it is, no more of it than two reads bring."""
         if len(self._partial) + size > HELD_BYTES_MAX:
-            self.error = TooLarge(f"more than {HELD_BYTES_MAX} bytes before CONNACK")
+            self.error = TooLarge(f"more than {HELD_BYTES_MAX} bytes before an answer")
             self._partial = bytearray()
         else:
             self._partial += data
@@ -180,9 +186,10 @@ class Decoder:
             elif _PUBACK <= first >> 4 <= _PUBCOMP:
                 found.append(self._ack(data, first, end))
             else:
-                found.append(self._control(data, first, end))
-                if first >> 4 == _CONNECT:
-                    self._is_held = True
+                packet = self._control(data, first, end)
+                found.append(packet)
+                if first >> 4 == _CONNECT or self._is_long(first >> 4, packet):
+                    self.is_held = True
                     start = buffer.position
                     break
         buffer.detach()
@@ -203,6 +210,17 @@ class Decoder:
             if self._read(partial, 0, found) == len(partial):
                 partial.clear()
                 return taken
+
+    def _is_long(self, packet_type: int, packet: Any) -> bool:
+        """Whether with this packet there are as many topic filters as are enough for now."""
+        if packet_type == _SUBSCRIBE:
+            self._filters += len(packet.entries)
+        elif packet_type == _UNSUBSCRIBE:
+            self._filters += len(packet.filters)
+        if self._filters < FILTERS_AT_A_TIME:
+            return False
+        self._filters = 0
+        return True
 
     def _check_type(self, packet_type: int) -> None:
         """Refuse what the other side may not send now, before its body is waited for."""

@@ -75,6 +75,7 @@ PROTOCOLS: Final = frozenset(
 
 NO_LOCAL: Final = 0x04  # a bit of the subscription options [MQTT 5.0, 3.8.3.1]
 
+FILTERS_AT_A_TIME: Final = 500  # ours: those of one turn of the loop, some milliseconds
 FILTERS_MAX: Final = 10_000  # ours, per packet: each costs far more time than its bytes
 
 _RESERVED: Final = 0x01  # the flags of CONNECT [MQTT 5.0, 3.1.2.3]

@@ -387,7 +387,10 @@ class MqttConnection(asyncio.BufferedProtocol):
     def _go_on(self) -> None:
         """Take what the client has sent without waiting for an answer."""
         if self._transport is not None:
-            self._act(self._decoder.go_on())
+            packets = self._decoder.go_on()
+            if self._listener.is_metered and self._entry is not None:
+                self._measure(packets, 0)
+            self._act(packets)
 
     def _verdict(self) -> None:
         """The client may go on; if it had to wait, by itself."""
@@ -497,8 +500,24 @@ class MqttConnection(asyncio.BufferedProtocol):
                 return
             if clients.congested(self._resume_reading):
                 self._hold_reading()
+            if self._decoder.is_held:
+                self._hold_reading()
+                self.defer(self._continue)
         if self._decoder.error is not None:
             raise self._decoder.error
+
+    def _continue(self) -> None:
+        """Go on, in another turn, with what there was too much of for one."""
+        if self._transport is not None:
+            self._guarded(self._do_more)
+
+    def _do_more(self) -> None:
+        assert self._entry is not None
+        if self._shore.clients.go_on(self._entry, self):
+            self.defer(self._continue)
+        else:
+            self._resume_reading()
+            self._go_on()
 
     def _connect_timed_out(self) -> None:
         self.close(KeepAliveTimeout("no CONNECT within the time allowed"))

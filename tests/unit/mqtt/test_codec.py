@@ -16,7 +16,7 @@ from isthmus.mqtt.codec import (
     encode_properties,
     encode_publish,
 )
-from isthmus.mqtt.control import FILTERS_MAX
+from isthmus.mqtt.control import FILTERS_AT_A_TIME, FILTERS_MAX
 from isthmus.mqtt.packets import (
     Ack,
     Auth,
@@ -108,8 +108,24 @@ def test_the_topic_filters_of_a_packet_are_limited(kind: str) -> None:
 
     decoder = opened(5, 1 << 20)
     assert len(decoder.feed(packet(FILTERS_MAX))) == 1
+    assert decoder.go_on() == []
     assert decoder.feed(packet(FILTERS_MAX + 1)) == []
     assert type(decoder.error) is TooLarge
+
+
+def test_behind_very_many_topic_filters_nothing_is_read_for_now() -> None:
+    def subscribes(*counts: int) -> bytes:
+        return b"".join(encoded(Subscribe(1, [("a", 0)] * count), 5) for count in counts)
+
+    decoder = opened(5, 1 << 20)
+    data = subscribes(FILTERS_AT_A_TIME - 1, 1, 2, FILTERS_AT_A_TIME, 1)
+    assert len(decoder.feed(data[:-1])) == 2
+    assert decoder.is_held
+    assert decoder.feed(data[-1:]) == []
+    assert [len(packet.entries) for packet in decoder.go_on()] == [2, FILTERS_AT_A_TIME]
+    assert decoder.is_held
+    assert len(decoder.go_on()) == 1
+    assert not decoder.is_held
 
 
 # --- versions ---------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from isthmus.errors import (
     UseAnotherServer,
 )
 from isthmus.mqtt.codec import Decoder, encode
+from isthmus.mqtt.control import FILTERS_AT_A_TIME
 from isthmus.mqtt.packets import (
     Connack,
     Connect,
@@ -26,6 +28,7 @@ from isthmus.mqtt.packets import (
     Publish,
     Suback,
     Subscribe,
+    Unsubscribe,
     Will,
 )
 from isthmus.mqtt.properties import (
@@ -463,3 +466,70 @@ def test_what_has_no_room_is_left_out_the_reason_string_first() -> None:
         wire.send(Connect(5, "c", properties={MAXIMUM_PACKET_SIZE: packet_size_max}))
         told.append([(packet.properties or {}).keys() for packet in wire.packets()])
     assert told == [[{SERVER_REFERENCE, REASON_STRING}], [{SERVER_REFERENCE}], [set()], []]
+
+
+def long_subscribe(filters: int, packet_id: int = 1) -> Subscribe:
+    return Subscribe(packet_id, [(f"t/{number}", 0) for number in range(filters)], None)
+
+
+def test_very_many_filters_are_taken_some_at_a_time(shore: MqttShore) -> None:
+    """[MQTT-3.8.4-6] And in one SUBACK."""
+    shore.clients._subscriptions_max = 10_000
+    runtime: Any = shore.clients.runtime
+    wire = Wire(shore, listener=listener_of(shore, packet_size_max=1 << 20))
+    wire.connect()
+    turns: list[int] = []
+    turn = runtime.turn
+
+    def counted() -> None:
+        own = shore.clients._broker.subscriptions.of(wire.connection._entry.session)
+        turns.append(len(own))
+        turn()
+
+    runtime.turn = counted
+    wire.send(long_subscribe(2_200), Publish(b"t/7", b"behind"), Pingreq())
+    suback, pingresp, publish = wire.packets()
+    assert suback.reasons == [0] * 2_200
+    assert isinstance(pingresp, Pingresp)
+    assert publish.payload == b"behind"  # whose publisher had subscribed by then
+    assert turns[-1] == 2_200
+    steps = [later - before for before, later in pairwise([0, *turns])]
+    assert max(steps) == FILTERS_AT_A_TIME
+    assert wire.transport.reading
+
+
+def test_many_subscribes_at_once_are_taken_some_at_a_time(shore: MqttShore) -> None:
+    shore.clients._subscriptions_max = 10_000
+    wire = Wire(shore, listener=listener_of(shore, packet_size_max=1 << 20))
+    wire.connect()
+    out = WriteBuffer()
+    for number in range(20):
+        encode(long_subscribe(100, number + 1), 5, out)
+    encode(Unsubscribe(99, ["t/1"], None), 5, out)
+    data = out.take()
+    buffer = wire.connection.get_buffer(-1)
+    assert len(data) < len(buffer)
+    buffer[: len(data)] = data
+    wire.connection.buffer_updated(len(data))
+    assert not wire.transport.reading
+    shore.clients.runtime.settle()
+    answers = wire.packets()
+    assert [answer.packet_id for answer in answers] == [*range(1, 21), 99]
+    assert wire.transport.reading
+
+
+def test_a_client_that_is_gone_is_subscribed_no_further(shore: MqttShore) -> None:
+    wire = Wire(shore, listener=listener_of(shore, packet_size_max=1 << 20))
+    wire.connect()
+    out = WriteBuffer()
+    encode(long_subscribe(2_200), 5, out)
+    data = out.take()
+    wire.connection.get_buffer(-1)[: len(data)] = data
+    wire.connection.buffer_updated(len(data))
+    wire.connection.connection_lost(None)
+    shore.clients.runtime.settle()
+    assert shore.clients._under_way == {}
+    again = Wire(shore)
+    assert again.connect().reason == 0
+    again.send(Pingreq())
+    assert isinstance(again.packets()[0], Pingresp)

@@ -29,7 +29,7 @@ from isthmus.broker.retained import RETAINED_LOG_TOPIC
 from isthmus.broker.sessions import end_connection
 from isthmus.broker.volatile import VOLATILE_LOG_TOPIC
 from isthmus.errors import StorageError
-from isthmus.mqtt.session import EXPIRED, NOT_YET
+from isthmus.mqtt.session import DENIED, EXPIRED, NOT_YET
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,7 +102,7 @@ class CatchingUp:
     ) -> Publish | None:
         """Return the message of one record; None if it is gone, EXPIRED if it has expired.
 
-        None as well where the session's client may not receive it, or not any more.
+        DENIED where the session's client may not receive it, or not any more.
 
         `begun`: it was sent before, so it no longer expires [MQTT-4.3.3-7]. NOT_YET: it has to
         be read, and the session goes on when it is; or the disk cannot be read, and the
@@ -127,7 +127,7 @@ class CatchingUp:
         if topic_name is None:
             return None
         if self._permits.is_on and not self._permits.may_receive(session, topic_name):
-            return None
+            return DENIED
         publish = publish_of(record, topic_name, self._runtime.now_ms(), 0, begun=begun)
         return EXPIRED if publish is None else publish
 

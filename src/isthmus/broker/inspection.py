@@ -72,7 +72,7 @@ class SessionView(Struct, frozen=True, kw_only=True):
     """Deliveries that were given up."""
     dropped_by_reason: dict[str, int]
     """Why: no room in the `queue`, `expired` while they waited, `too_large` for the client,
-    `gone` from the log, or at QoS 0 while the client was `offline`."""
+    `gone` from the log, at QoS 0 while the client was `offline`, or `denied` to it by rules."""
 
 
 class ClientView(SessionView, frozen=True, kw_only=True):

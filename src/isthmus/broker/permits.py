@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-REMEMBERED_MAX: Final = 4_096  # topic names of one client; then all are forgotten
+REMEMBERED_MAX: Final = 256  # topic names of one client; then all are forgotten
+NAME_BYTES_MAX: Final = 256  # longer names are not remembered
 
 
 class Remembered:
@@ -132,9 +133,12 @@ def _decided(
     known: Remembered, operation: str, topic_name: bytes, answers: dict[bytes, bool]
 ) -> bool:
     """Decide on one topic name, and remember it."""
-    if len(answers) >= REMEMBERED_MAX:
-        answers.clear()
-    allowed = answers[topic_name] = known.rights.allows(operation, topic_name.decode()).allowed
+    name = topic_name.decode("utf-8", "replace")  # of a record of Kafka's it may be anything
+    allowed = known.rights.allows(operation, name).allowed
+    if len(topic_name) <= NAME_BYTES_MAX:
+        if len(answers) >= REMEMBERED_MAX:
+            answers.clear()
+        answers[topic_name] = allowed
     return allowed
 
 

@@ -19,6 +19,7 @@ cdef class Dropped:
     cdef readonly long long too_large
     cdef readonly long long gone
     cdef readonly long long offline
+    cdef readonly long long denied
 
     cpdef add(self, int reason, long long count)
 

@@ -28,7 +28,8 @@ DROP_EXPIRED = 2
 DROP_TOO_LARGE = 3
 DROP_GONE = 4
 DROP_OFFLINE = 5
-REASONS = ("queue", "expired", "too_large", "gone", "offline")
+DROP_DENIED = 6
+REASONS = ("queue", "expired", "too_large", "gone", "offline", "denied")
 
 DRAIN_BYTES = 1 << 18  # a few milliseconds of work, so that others have their turn
 
@@ -80,6 +81,7 @@ class Dropped:
         self.too_large = 0  # for the client's Maximum Packet Size
         self.gone = 0  # from the log, while they waited
         self.offline = 0  # QoS 0, which does not wait for an absent client
+        self.denied = 0  # to the client, when they were to go out
 
     def add(self, reason: int, count: int) -> None:
         """Count some more."""
@@ -91,13 +93,15 @@ class Dropped:
             self.too_large += count
         elif reason == DROP_GONE:
             self.gone += count
+        elif reason == DROP_DENIED:
+            self.denied += count
         else:
             self.offline += count
 
     @property
     def total(self) -> int:
         """All of them."""
-        return self.queue + self.expired + self.too_large + self.gone + self.offline
+        return sum(self.by_reason().values())
 
     def by_reason(self) -> dict[str, int]:
         """Return the counters by their names."""

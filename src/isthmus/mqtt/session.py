@@ -26,6 +26,7 @@ from isthmus.mqtt.codec import encode, encode_ack, encode_properties, encode_pub
 from isthmus.mqtt.delivery import (
     AWAIT_PUBACK,
     AWAIT_PUBCOMP,
+    DROP_DENIED,
     DROP_EXPIRED,
     DROP_GONE,
     DROP_OFFLINE,
@@ -54,6 +55,7 @@ ALIAS_BYTES = 3  # of a topic alias, as a property
 
 NOT_YET = Publish(b"", b"")  # what `recall` returns for a message that takes time to get
 EXPIRED = Publish(b"", b"")  # and for one that is there, and not to be sent any more
+DENIED = Publish(b"", b"")  # and for one that this client may not receive
 
 STEP_OUT = 1  # a delivery at QoS 2 went on
 STEP_IN = 2  # a packet id of the client was taken or released: must become durable
@@ -104,10 +106,10 @@ class Session:
         """Make an empty session.
 
         `recall(session, partition, offset)` returns the message kept there, None where it is
-        gone, EXPIRED where it has expired; with `begun=True` it has been sent before, and does
-        not expire any more. For one that takes time to get it returns NOT_YET, and sets
-        `recalling` until it is there; then the owner calls `drain`. `traffic` counts for all
-        sessions of the server.
+        gone, EXPIRED where it has expired, DENIED where the client may not receive it; with
+        `begun=True` it has been sent before, and does not expire any more. For one that takes
+        time to get it returns NOT_YET, and sets `recalling` until it is there; then the owner
+        calls `drain`. `traffic` counts for all sessions of the server.
         """
         self.client_id = client_id
         self.owner: object = None  # whatever the floor above keeps with the session
@@ -437,6 +439,9 @@ class Session:
             elif publish is EXPIRED:
                 self.drop(DROP_EXPIRED, 1)
                 self.changed = True
+            elif publish is DENIED:
+                self.drop(DROP_DENIED, 1)
+                self.changed = True
             else:
                 self._send(publish, run.qos, run.retain, run.identifiers, run.partition, offset)
             queue.pop()
@@ -459,19 +464,24 @@ class Session:
     def _send_again(self, packet_id: int) -> bool:
         """Repeat a PUBLISH with its id [MQTT-4.4.0-1, MQTT-3.3.1-1]; False if it is to come.
 
-        Where it cannot be (its record is gone, or the client now takes no packet so large), a
-        QoS 2 id is released first: the client may hold it, and would take another message with
-        this id for a repetition.
+        Where it cannot be (its record is gone, or the client may not receive it any more, or
+        now takes no packet so large), a QoS 2 id is released first: the client may hold it, and
+        would take another message with this id for a repetition.
         """
         delivery = self.inflight[packet_id]
         publish = self._recall(self, delivery.partition, delivery.offset, begun=True)
         if publish is NOT_YET:
             return False
-        if publish is not None and self._encode(
+        if publish is None:
+            self.drop(DROP_GONE, 1)
+        elif publish is DENIED:
+            self.drop(DROP_DENIED, 1)
+        elif self._encode(
             publish, delivery.qos, delivery.retain, True, packet_id, delivery.identifiers
         ):
             return True
-        self.drop(DROP_GONE if publish is None else DROP_TOO_LARGE, 1)
+        else:
+            self.drop(DROP_TOO_LARGE, 1)
         self._stepped()
         if delivery.qos == 2:
             delivery.state = AWAIT_PUBCOMP

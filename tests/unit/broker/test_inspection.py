@@ -133,6 +133,7 @@ def test_one_session_connected_and_away() -> None:
         "too_large": 0,
         "gone": 0,
         "offline": 0,
+        "denied": 0,
     }
     shore.runtime.advance(1000)
     device.lose()

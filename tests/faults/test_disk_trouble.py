@@ -112,6 +112,7 @@ def test_a_close_in_the_middle_of_it_looks_no_more(server):
 
 def test_a_failed_sync_is_no_trouble_that_passes(server):
     """The pages may be gone. (Where it was room that lacked: test_full_at_sync.py)"""
+    assert server.put().is_durable  # the journal is made: what fails now is the sync of records
     server.disk.fail_only = ("fdatasync",)
     server.disk.calls, server.disk.fail_at = 0, 1
     assert type(server.put().error) is SyncFailed

@@ -216,6 +216,7 @@ class SimDisk(Files):
         self.journal: Journal | None = None
         self.before_call: Callable[[], None] | None = None
         self._open: dict[int, File] = {}
+        self._direct: set[int] = set()  # take whole pages only
         self._locked: set[int] = set()
         self._next = 3
 
@@ -263,7 +264,13 @@ class SimDisk(Files):
         self._open[self._next] = node
         return self._next
 
+    def open_direct(self, path):
+        descriptor = self.open(path)
+        self._direct.add(descriptor)
+        return descriptor
+
     def close(self, descriptor):
+        self._direct.discard(descriptor)
         self._locked.discard(id(self._open.pop(descriptor)))
 
     def duplicate(self, descriptor):
@@ -298,6 +305,8 @@ class SimDisk(Files):
 
     def pwritev(self, descriptor, buffers, position):
         data = b"".join(buffers)
+        if descriptor in self._direct and (position % PAGE or len(data) % PAGE):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         try:
             self._count("pwritev", descriptor)
             if self.room is not None and len(data) > self.room:

@@ -22,7 +22,8 @@ from isthmus.record.batch import BatchBuilder
 from isthmus.storage.local.log import LocalLog
 from isthmus.storage.local.settings import LocalSettings
 
-NO_TAIL = LocalSettings(tail_bytes_max=0)
+# Without a journal, which has copies of what these tests tear: see test_journal_recovery.py.
+NO_TAIL = LocalSettings(tail_bytes_max=0, journal_files_max=0)
 SMALL = {"internal.segment.bytes": "2000", "index.interval.bytes": "200"}
 
 

@@ -67,6 +67,16 @@ class Files:
         """Open a file for reading only, which also works where nothing may be written."""
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
+    def open_direct(self, path: Path) -> int:
+        """Open a file whose writes pass the page cache: whole pages, see `DirectFile`.
+
+        Raises OSError, with EINVAL where there is no such way.
+        """
+        direct = getattr(os, "O_DIRECT", None)
+        if direct is None:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC | direct)
+
     def duplicate(self, descriptor: int) -> int:
         """Return another descriptor of the same open file."""
         return os.dup(descriptor)

@@ -8,28 +8,32 @@ there is room, and nobody has to be told that his records are lost:
 1. **Stall.** Nothing is written any more: appends are refused as on any full disk. No round and
    no sweep begins. Who waits for his records to be durable goes on waiting.
 2. **Mend,** when trouble.py finds room: of every segment, all that no sync has covered is
-   written again to its place and synced. It comes from memory where a chunk has it; else from
-   the file, for a kernel that has dropped a page may still show it, or not. So every byte is
-   read back and its checksum compared before it is written.
+   written again to its place and synced. It comes from the journal's copies and from memory
+   where they have it; else from the file, for a kernel that has dropped a page may still show
+   it, or not. So every byte is read back and its checksum compared before it is written.
 3. **Go on.** All that was written is durable, whoever waited is answered.
 
 Where something cannot be read back, or a name was not synced, it ends as with any other error:
-`Shared.fail`. The next start has the journal to take it from.
+`Shared.fail`.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from isthmus.errors import SyncFailed
+from isthmus.storage.local.replay import Replay, Target
 from isthmus.storage.local.scan import Scan
 from isthmus.storage.local.sweep import Sweep, SweepWork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from isthmus.storage.local.chunks import Chunk
     from isthmus.storage.local.files import Files
+    from isthmus.storage.local.journal_format import Entry
     from isthmus.storage.local.partition import LocalPartition
     from isthmus.storage.local.segment import Segment
     from isthmus.storage.local.shared import Shared
@@ -117,6 +121,38 @@ class MendWork(SweepWork):
         self._stretches = []
 
 
+class Copies(Replay):
+    """What the journal holds, put into its places while the log lives."""
+
+    __slots__ = ()
+
+    def _put(self, path: Path, entry: Entry, payload: memoryview) -> None:
+        with suppress(FileNotFoundError):  # its log topic was deleted meanwhile
+            super()._put(path, entry, payload)
+
+
+class Mend(Sweep):
+    """Makes good what failed; a sweep of all partitions, and the copies before it."""
+
+    __slots__ = ("_copies", "_journal")
+
+    def __init__(self, shared: Shared, works: Sequence[MendWork]) -> None:
+        number = shared.sweeper.next_number()
+        super().__init__(shared.files, shared.doubt, shared.recovery_points, works, number)
+        self._copies = Copies(
+            shared.files,
+            {
+                (each.topic_id, each.index): Target(each.directory, each.durable_recovery_point)
+                for each in shared.partitions
+            },
+        )
+        self._journal = shared.journal.in_use
+
+    def _sync(self) -> None:
+        self._copies.run(self._journal)
+        super()._sync()
+
+
 class Mender:
     """Whether a log waits for room to make a failed sync good, and the making good."""
 
@@ -125,7 +161,7 @@ class Mender:
     def __init__(self, shared: Shared) -> None:
         self._error: OSError | None = None  # why it is stalled
         self._is_closed = False
-        self._mend: Sweep | None = None
+        self._mend: Mend | None = None
         self._mended: Mended | None = None  # who is to hear of it
         self._shared = shared
         self._works: list[MendWork] = []
@@ -157,9 +193,7 @@ class Mender:
             return
         self._mended = mended
         self._works = [partition.begin_mend() for partition in shared.partitions]
-        number = shared.sweeper.next_number()
-        points = shared.recovery_points
-        self._mend = Sweep(shared.files, shared.doubt, points, self._works, number)
+        self._mend = Mend(shared, self._works)
         shared.runtime.offload(self._mend.run, self._ended)
 
     def close(self) -> None:

@@ -134,8 +134,7 @@ class Sweep(Once):
 
     def _do(self) -> None:
         try:
-            for work in self.works:
-                work.run(self._files)
+            self._sync()
         except OSError as error:
             self._doubt.set()
             self.error = error
@@ -151,6 +150,10 @@ class Sweep(Once):
             return
         if not self._doubt.is_set():
             self._move_points()
+
+    def _sync(self) -> None:
+        for work in self.works:
+            work.run(self._files)
 
     def _move_points(self) -> None:
         moving = [

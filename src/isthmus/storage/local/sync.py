@@ -143,7 +143,7 @@ class SyncRound(Once):
             self.error = error
 
     def _sync(self) -> None:
-        if self.copy is not None and not self.copy.run(self._files):
+        if self.copy is not None and not self.copy.run():
             for _, work in self.works:
                 work.journalled = frozenset()  # no copy, so every segment for itself
         try:

@@ -21,6 +21,7 @@ from isthmus.broker.access_rules import (
 )
 from isthmus.broker.identity import NOBODY, Principal
 from isthmus.cli.options import source_options, sources_from
+from isthmus.cli.text_files import replace_file, text_in
 from isthmus.errors import ConfigError, TopicInvalid
 from isthmus.topics.filter import check_topic_filter, check_topic_name, parse_shared
 
@@ -133,18 +134,13 @@ def rules_file_in(options: dict[str, Any]) -> tuple[Path, list[str]]:
     if not settings.rules_file:
         raise ConfigError("access.rules_file names no file that rules could be written to")
     file = Path(settings.rules_file)
-    try:
-        text = file.read_text("utf-8") if file.exists() else ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} cannot be read: {error}") from None
+    text = text_in(file)
     parse_rules(text, str(file))  # a file that the server would not take is to be mended first
     return file, text.rstrip("\n").split("\n") if text else []
 
 
 def write_rules(file: Path, lines: list[str]) -> None:
     """Write the rules file anew. Raises ConfigError."""
-    from isthmus.cli.users import replace_file
-
     replace_file(file, "".join(f"{line}\n" for line in lines))
 
 

@@ -77,13 +77,12 @@ Row = tuple[bytes, bytes | None]
 class Logged:
     """What the log holds of one session."""
 
-    __slots__ = ("client", "parts", "pushed", "will")
+    __slots__ = ("parts", "pushed", "will")
 
-    def __init__(self, client: bytes) -> None:
-        self.client = client
+    def __init__(self) -> None:
         self.will: Will | None = None
         self.pushed = 0  # deliveries with a number below this one are written
-        self.parts: list[tuple[int, int]] = []  # first number, one past the last
+        self.parts: tuple[tuple[int, int], ...] = ()  # first number, one past the last
 
 
 class SessionLog:
@@ -286,7 +285,7 @@ class SessionLog:
     def _logged_of(self, session: Session) -> Logged:
         logged = self.logged.get(session)
         if logged is None:
-            logged = self.logged[session] = Logged(session.client_id.encode())
+            logged = self.logged[session] = Logged()
         return logged
 
     def _add_will(self, session: Session, rows: list[Row]) -> None:
@@ -295,7 +294,8 @@ class SessionLog:
         will = cast("SessionEntry", session.owner).will
         if will is not logged.will:
             logged.will = will
-            rows.append((will_key(logged.client), None if will is None else encode_will(will)))
+            key = will_key(session.client_id.encode())
+            rows.append((key, None if will is None else encode_will(will)))
 
     def _add_state(self, session: Session, rows: list[Row]) -> None:
         logged = self._logged_of(session)
@@ -314,7 +314,7 @@ class SessionLog:
         ]
         unreleased = [
             (packet_id, numbers.number(partition), offset)
-            for packet_id, (partition, offset) in session.incoming.places.items()
+            for packet_id, (partition, offset) in (session.incoming.places or {}).items()
         ]
         state = SessionState(
             FORM,
@@ -329,7 +329,7 @@ class SessionLog:
             entry.principal.user,
             sorted(entry.principal.groups),
         )
-        rows.append((logged.client, encode(state)))
+        rows.append((session.client_id.encode(), encode(state)))
         rows += gone
         session.changed = False
         session.step = 0
@@ -340,12 +340,14 @@ class SessionLog:
         These go behind the state, which says so: a crash may come between two batches.
         """
         queue = session.queue
+        client = session.client_id.encode()
         if len(logged.parts) >= PARTS_MAX:
             queue.renumber()
         popped = queue.pushed - queue.length
-        gone: list[Row] = []
-        while logged.parts and logged.parts[0][1] <= popped:
-            gone.append((queue_key(logged.client, logged.parts.pop(0)[0]), None))
+        gone: list[Row] = [
+            (queue_key(client, number), None) for number, end in logged.parts if end <= popped
+        ]
+        logged.parts = logged.parts[len(gone) :]
         fresh = min(queue.pushed - logged.pushed, queue.length)
         logged.pushed = queue.pushed
         if not fresh:
@@ -362,10 +364,8 @@ class SessionLog:
             for run in queue.newest(fresh)
         ]
         number = queue.pushed - fresh
-        rows.append(
-            (queue_key(logged.client, number), encode(QueuePart(FORM, numbers.ids, runs)))
-        )
-        logged.parts.append((number, queue.pushed))
+        rows.append((queue_key(client, number), encode(QueuePart(FORM, numbers.ids, runs))))
+        logged.parts += ((number, queue.pushed),)
         return gone
 
     # --- from the log -------------------------------------------------------------------------

@@ -186,7 +186,7 @@ class Recovery:
             entry.principal = Principal(state.user, client_id, NOBODY, groups=groups)
             session = entry.session
             session.changed = state.detached_at_ms == 0
-            logged = self._log.logged[session] = Logged(client)
+            logged = self._log.logged[session] = Logged()
             self._restore_will(entry, logged, written)
             self._restore_deliveries(session, state)
             self._restore_queue(session, logged, state, written)
@@ -235,7 +235,9 @@ class Recovery:
         self, session: Session, logged: Logged, state: SessionState, written: Written
     ) -> None:
         queue = session.queue
-        for partition, first, last, terms, identifiers in self._runs(logged, state, written):
+        for partition, first, last, terms, identifiers in self._runs(
+            session, logged, state, written
+        ):
             qos, retain = terms & 0x03, bool(terms & 0x04)
             kept = range(0)
             if partition is not None and qos > 0:
@@ -253,13 +255,15 @@ class Recovery:
             session.changed = True
 
     def _runs(
-        self, logged: Logged, state: SessionState, written: Written
+        self, session: Session, logged: Logged, state: SessionState, written: Written
     ) -> Iterator[tuple[Partition | None, int, int, int, bytes]]:
         """Return what waited: (partition, first and last offset, terms, identifiers)."""
         for start in sorted(written.parts):
             part = decode(written.parts[start], QueuePart)
             if part is None:
-                logger.warning("queue not readable client=%r number=%d", logged.client, start)
+                logger.warning(
+                    "queue not readable client=%s number=%d", session.client_id, start
+                )
                 continue
             partitions = self._partitions.find(part.partitions)
             number = start
@@ -271,7 +275,7 @@ class Recovery:
                 if first + sent <= last - unknown:
                     partition = one_of(partitions, place)
                     yield partition, first + sent, last - unknown, terms, identifiers
-            logged.parts.append((start, number))
+            logged.parts += ((start, number),)
 
     def _restore_subscriptions(self, session: Session, written: Written) -> None:
         for name, value in written.filters.items():

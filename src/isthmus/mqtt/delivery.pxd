@@ -48,7 +48,8 @@ cdef class Run:
 
 @cython.final
 cdef class DeliveryQueue:
-    cdef object _runs
+    cdef list _runs
+    cdef Py_ssize_t _first
     cdef readonly Py_ssize_t length
     cdef public long long pushed
 

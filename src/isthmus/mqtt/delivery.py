@@ -10,7 +10,6 @@ The partition is opaque here: MQTT knows the log only as "the place this came fr
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,6 +29,8 @@ DROP_GONE = 4
 DROP_OFFLINE = 5
 DROP_DENIED = 6
 REASONS = ("queue", "expired", "too_large", "gone", "offline", "denied")
+
+GONE_MAX = 32  # runs that a queue keeps at its beginning, unless they are half of it
 
 DRAIN_BYTES = 1 << 18  # a few milliseconds of work, so that others have their turn
 
@@ -147,10 +148,12 @@ class DeliveryQueue:
     oldest that waits has `pushed - length`.
     """
 
-    __slots__ = ("_runs", "length", "pushed")
+    __slots__ = ("_first", "_runs", "length", "pushed")
 
     def __init__(self) -> None:
-        self._runs: deque[Run] = deque()
+        # A list is a tenth of the smallest deque, and most queues are empty or hold one run.
+        self._runs: list[Run] | None = None  # None: nothing waits
+        self._first = 0  # of the runs, which wait; those before it are gone
         self.length = 0
         self.pushed = 0
 
@@ -160,7 +163,9 @@ class DeliveryQueue:
         """Add one record at the end."""
         self.length += 1
         self.pushed += 1
-        if self._runs:
+        if self._runs is None:
+            self._runs = []
+        elif self._runs:
             run = self._runs[-1]
             if (
                 run.last + 1 == offset
@@ -175,28 +180,37 @@ class DeliveryQueue:
 
     def head(self) -> Run:
         """Return the oldest run; its `first` is the record that goes next."""
-        return self._runs[0]
+        assert self._runs is not None
+        return self._runs[self._first]
 
     def pop(self) -> None:
         """Remove the oldest record."""
-        run = self._runs[0]
+        assert self._runs is not None
+        run = self._runs[self._first]
         self.length -= 1
-        if run.first == run.last:
-            self._runs.popleft()
-        else:
+        if run.first < run.last:
             run.first += 1
+        elif self.length == 0:
+            self.clear()
+        else:
+            self._first += 1
+            if self._first > GONE_MAX and 2 * self._first > len(self._runs):
+                del self._runs[: self._first]
+                self._first = 0
 
     def clear(self) -> None:
         """Forget all."""
-        self._runs.clear()
+        self._runs = None
+        self._first = 0
         self.length = 0
 
     def drop_qos_0(self) -> int:
         """Remove what is not kept for an absent client [MQTT-3.1.2-5]; return how many."""
-        kept = deque(run for run in self._runs if run.qos > 0)
         before = self.length
-        self._runs = kept
-        self.length = sum(run.last - run.first + 1 for run in kept)
+        kept = [run for run in self.runs() if run.qos > 0]
+        self._runs = kept or None
+        self._first = 0
+        self.length = sum([run.last - run.first + 1 for run in kept])
         if self.length < before:
             self.renumber()
         return before - self.length
@@ -208,7 +222,7 @@ class DeliveryQueue:
     def newest(self, count: int) -> list[Run]:
         """Return the runs of the `count` newest deliveries, oldest first."""
         found: list[Run] = []
-        for run in reversed(self._runs):
+        for run in reversed(self._runs or ()):
             if count <= 0:
                 break
             size = run.last - run.first + 1
@@ -221,4 +235,4 @@ class DeliveryQueue:
 
     def runs(self) -> list[Run]:
         """Return the runs, oldest first."""
-        return list(self._runs)
+        return [] if self._runs is None else self._runs[self._first :]

@@ -13,6 +13,7 @@ cdef class Incoming:
     cdef readonly dict places
     cdef public list released
 
+    cpdef end(self)
     cpdef begin(self, long quota, int aliases_max)
     cpdef resolve_alias(self, Publish publish)
     cpdef int take(self, int packet_id, int qos, long attachment) except -1
@@ -20,4 +21,6 @@ cdef class Incoming:
     cpdef long asked_by(self, int packet_id) except -1
     cpdef bint is_taken(self, int packet_id) except -1
     cpdef answered(self, int packet_id)
+    cpdef place(self, int packet_id, object partition, long long offset)
+    cpdef release(self, int packet_id)
     cpdef bint forget(self, int packet_id) except -1

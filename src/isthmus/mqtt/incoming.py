@@ -35,16 +35,18 @@ class Incoming:
     )
 
     def __init__(self) -> None:
+        """Begin with nothing; what holds nothing is None, for most sessions are at rest."""
         # QoS 2 packet ids that the client has not released, and the number of the connection
         # whose PUBREC is to come; 0 once the message is safe
-        self._ids: dict[int, int] = {}
+        self._ids: dict[int, int] | None = None
         self._unacknowledged = 0
         self._quota = 0
-        self._aliases: dict[int, bytes] = {}
+        self._aliases: dict[int, bytes] | None = None
         self._aliases_max = 0
         # of a persistent session: where the messages of the ids are in the log
-        self.places: dict[int, tuple[object, int]] = {}
-        self.released: list[int] = []  # ids whose PUBCOMP is due once that is durable
+        self.places: dict[int, tuple[object, int]] | None = None
+        # ids whose PUBCOMP is due once that is durable
+        self.released: list[int] | None = None
 
     def begin(self, quota: int, aliases_max: int) -> None:
         """Meet a new connection.
@@ -54,14 +56,20 @@ class Incoming:
         """
         self._quota = quota
         self._aliases_max = aliases_max
-        self._aliases = {}
         self._unacknowledged = 0  # QoS 2 ids survive a connection, its quota does not
-        self.released = []
+
+    def end(self) -> None:
+        """Forget what was the connection's."""
+        self._aliases = None
+        self.released = None
+        self._ids = self._ids or None
+        self.places = self.places or None
 
     def restore(self, places: dict[int, tuple[object, int]]) -> None:
         """Have these ids taken: their messages are in the log."""
-        self.places.update(places)
-        self._ids = dict.fromkeys(places, 0)
+        if places:
+            self.places = places
+            self._ids = dict.fromkeys(places, 0)
 
     def resolve_alias(self, publish: Publish) -> None:
         """Give a PUBLISH the topic name that its alias stands for [MQTT-3.3.2-8]."""
@@ -69,6 +77,8 @@ class Incoming:
         alias: int = publish.properties.pop(TOPIC_ALIAS)
         if alias > self._aliases_max:
             raise TopicAliasInvalid(f"topic alias {alias} is above {self._aliases_max}")
+        if self._aliases is None:
+            self._aliases = {}
         if publish.topic:
             self._aliases[alias] = publish.topic
         elif alias in self._aliases:
@@ -82,7 +92,7 @@ class Incoming:
         A QoS 2 packet whose id is not yet released is a repetition [MQTT-4.3.3-10]. Raises
         ReceiveMaximumExceeded [MQTT-3.3.4-7].
         """
-        if qos == 2 and packet_id in self._ids:
+        if qos == 2 and self._ids is not None and packet_id in self._ids:
             if self._ids[packet_id]:
                 self._ids[packet_id] = attachment
                 return REPEATED
@@ -93,6 +103,8 @@ class Incoming:
             )
         self._unacknowledged += 1
         if qos == 2:
+            if self._ids is None:
+                self._ids = {}
             self._ids[packet_id] = attachment
         return 0
 
@@ -103,19 +115,32 @@ class Incoming:
 
     def asked_by(self, packet_id: int) -> int:
         """Return the number of the connection that waits for the PUBREC; 0: none does."""
-        return self._ids.get(packet_id, 0)
+        return 0 if self._ids is None else self._ids.get(packet_id, 0)
 
     def is_taken(self, packet_id: int) -> bool:
         """Say whether a QoS 2 packet id is not yet released."""
-        return packet_id in self._ids
+        return self._ids is not None and packet_id in self._ids
 
     def answered(self, packet_id: int) -> None:
         """The message of a QoS 2 packet id is safe."""
+        assert self._ids is not None
         self._ids[packet_id] = 0
+
+    def place(self, packet_id: int, partition: object, offset: int) -> None:
+        """Remember where the message of a QoS 2 packet id is going to be in the log."""
+        if self.places is None:
+            self.places = {}
+        self.places[packet_id] = (partition, offset)
 
     def forget(self, packet_id: int) -> bool:
         """Take the next publish with this id as new; True if the id had a place in the log."""
-        if self._ids.pop(packet_id, None) is None:
+        if self._ids is None or self._ids.pop(packet_id, None) is None:
             return False
         self.count_down()
-        return self.places.pop(packet_id, None) is not None
+        return self.places is not None and self.places.pop(packet_id, None) is not None
+
+    def release(self, packet_id: int) -> None:
+        """The client has released an id, which must become durable before it is told."""
+        if self.released is None:
+            self.released = []
+        self.released.append(packet_id)

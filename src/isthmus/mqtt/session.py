@@ -123,7 +123,8 @@ class Session:
         self.inflight: dict[int, Delivery] = {}
         self.queue = DeliveryQueue()
         self._dropped: Dropped | None = None  # None: none
-        self._owed: OrderedDict[int, None] = OrderedDict()  # in flight, to be sent again
+        # in flight, to be sent again; None: nothing is
+        self._owed: OrderedDict[int, None] | None = None
         self._recall = recall
         self._limits = limits
         self._traffic = traffic
@@ -167,7 +168,11 @@ class Session:
         self.connected = False
         self.transmit = None
         self._aliases = None
-        self.output.clear()
+        self.output = WriteBuffer()  # lets go of the memory of the one before
+        if not self.inflight:
+            self.inflight = {}  # likewise
+        self._owed = None
+        self.incoming.end()
         forgotten = self.queue.drop_qos_0()
         if forgotten:
             self.drop(DROP_OFFLINE, forgotten)
@@ -178,12 +183,13 @@ class Session:
         The window of the new connection counts for the one as for the other, PUBREL needs none
         [MQTT-4.9.0-2, MQTT-4.9.0-3].
         """
-        self._owed.clear()
+        owed: OrderedDict[int, None] = OrderedDict()
         for packet_id, delivery in self.inflight.items():
             if delivery.state == AWAIT_PUBCOMP:
                 self._write_ack(PUBREL, packet_id, 0)
             else:
-                self._owed[packet_id] = None
+                owed[packet_id] = None
+        self._owed = owed or None
 
     def restore(
         self,
@@ -268,13 +274,13 @@ class Session:
     def stored(self, packet_id: int, partition: object, offset: int) -> None:
         """Remember where the message of a QoS 2 publish is going to be in the log."""
         if self.persistent and self.incoming.is_taken(packet_id):
-            self.incoming.places[packet_id] = (partition, offset)
+            self.incoming.place(packet_id, partition, offset)
             self.step |= STEP_IN
 
     def take_released(self) -> list[int]:
         """Return the ids that were released since the last time; see `complete`."""
-        released, self.incoming.released = self.incoming.released, []
-        return released
+        released, self.incoming.released = self.incoming.released, None
+        return released or []
 
     def complete(self, attachment: int, packet_ids: list[int]) -> None:
         """Say PUBCOMP: the release of the ids is as safe as their messages."""
@@ -317,7 +323,7 @@ class Session:
         if ack.type == PUBREL:
             known = self.incoming.is_taken(ack.packet_id)
             if self.forget(ack.packet_id):
-                self.incoming.released.append(ack.packet_id)
+                self.incoming.release(ack.packet_id)
                 return
             reason = 0 if known else ReasonCode.PACKET_IDENTIFIER_NOT_FOUND
             self._write_ack(PUBCOMP, ack.packet_id, reason)
@@ -325,6 +331,7 @@ class Session:
         delivery = self.inflight.get(ack.packet_id)
         if self._owed:
             self._owed.pop(ack.packet_id, None)  # it got the packet on an earlier connection
+            self._owed = self._owed or None
         if ack.type == PUBREC:
             self._receive_pubrec(ack, delivery)
             return
@@ -416,7 +423,7 @@ class Session:
 
     def waiting(self) -> bool:
         """Say whether anything is to be sent as soon as there is room."""
-        return self.queue.length > 0 or len(self._owed) > 0
+        return self.queue.length > 0 or self._owed is not None
 
     def drain(self) -> None:
         """Send what waits, as far as the window and the connection take it."""
@@ -450,15 +457,18 @@ class Session:
 
     def _send_owed(self) -> bool:
         """Repeat what was in flight; False where some of it is still to come."""
-        while self._owed and self.connected and not self.paused:
+        owed = self._owed
+        while owed and self.connected and not self.paused:
             if self.output.size >= self._limits.drain_max:
                 return False
-            if len(self.inflight) - len(self._owed) >= self._window:
+            if len(self.inflight) - len(owed) >= self._window:
                 return False
-            packet_id = next(iter(self._owed))
+            packet_id = next(iter(owed))
             if not self._send_again(packet_id):
                 return False
-            del self._owed[packet_id]
+            del owed[packet_id]
+        if not owed:
+            self._owed = None
         return True
 
     def _send_again(self, packet_id: int) -> bool:

@@ -2,7 +2,8 @@
 
 Filters without a wildcard are one dictionary; only those with a wildcard form a tree of levels,
 so the usual case costs one lookup. Values are opaque to the tree, hashable, and kept once per
-filter. The same value under two filters that both match is found twice: overlapping
+filter: a few as a tuple, which is a quarter of the smallest dictionary, since most filters are
+one client's own. The same value under two filters that both match is found twice: overlapping
 subscriptions are for the caller to merge [MQTT-3.3.4-2].
 
 `generation` grows with every change, so that whoever caches a result knows when it is stale.
@@ -12,8 +13,14 @@ it agrees with `filter.filter_matches`. Compiled with the types in `tree.pxd`.
 
 from __future__ import annotations
 
+from typing import Any
+
 from isthmus.errors import TopicInvalid
 from isthmus.topics.filter import SHARED_PREFIX, TOPIC_LEVELS_MAX, check_topic_filter
+
+FEW_MAX = 4  # values of a filter that are a tuple
+
+Values = tuple[object, ...] | dict[Any, None]
 
 
 class TopicNode:
@@ -25,8 +32,8 @@ class TopicNode:
         self.depth = depth
         self.children: dict[str, TopicNode] | None = None
         self.plus: TopicNode | None = None
-        self.values: dict[object, None] | None = None  # of the filter that ends here
-        self.rest: dict[object, None] | None = None  # of the filter that goes on with "#"
+        self.values: Values | None = None  # of the filter that ends here
+        self.rest: Values | None = None  # of the filter that goes on with "#"
 
     def child(self, level: str) -> TopicNode | None:
         """Return the node below for a level's name, which is not a wildcard."""
@@ -46,7 +53,7 @@ class TopicTree:
         self.generation = 0
         self._count = 0
         self._wild = 0
-        self._exact: dict[str, dict[object, None]] = {}
+        self._exact: dict[str, Values] = {}
         self._root = TopicNode(0)
 
     def __len__(self) -> int:
@@ -60,14 +67,22 @@ class TopicTree:
         check_topic_filter(topic_filter)
         if topic_filter.startswith(SHARED_PREFIX):
             raise TopicInvalid(f"{topic_filter[:100]!a} still has its shared prefix")
-        if _has_wildcard(topic_filter):
-            values = self._grow(topic_filter)
+        if not _has_wildcard(topic_filter):
+            values = self._exact.get(topic_filter)
+            if values is not None and value in values:
+                return False
+            self._exact[topic_filter] = _with(values, value)
         else:
-            values = self._exact.setdefault(topic_filter, {})
-        if value in values:
-            return False
-        values[value] = None
-        self._wild += _has_wildcard(topic_filter)
+            node = self._grow(topic_filter)
+            is_rest = topic_filter.endswith("#")
+            values = node.rest if is_rest else node.values
+            if values is not None and value in values:
+                return False
+            if is_rest:
+                node.rest = _with(values, value)
+            else:
+                node.values = _with(values, value)
+            self._wild += 1
         self._count += 1
         self.generation += 1
         return True
@@ -81,9 +96,11 @@ class TopicTree:
             values = self._exact.get(topic_filter)
             removed = values is not None and value in values
             if values is not None and removed:
-                del values[value]
-                if not values:
+                left = _without(values, value)
+                if left is None:
                     del self._exact[topic_filter]
+                else:
+                    self._exact[topic_filter] = left
         if removed:
             self._count -= 1
             self.generation += 1
@@ -133,14 +150,12 @@ class TopicTree:
                 following = pending.pop()
             node = following
 
-    def _grow(self, topic_filter: str) -> dict[object, None]:
-        """Return the values at the end of a filter's branch, made where it is missing."""
+    def _grow(self, topic_filter: str) -> TopicNode:
+        """Return the end of a filter's branch, but for a "#"; made where it is missing."""
         node = self._root
         for level in topic_filter.split("/"):
             if level == "#":
-                if node.rest is None:
-                    node.rest = {}
-                return node.rest
+                break
             if level == "+":
                 if node.plus is None:
                     node.plus = TopicNode(node.depth + 1)
@@ -152,9 +167,7 @@ class TopicTree:
                 if child is None:
                     child = node.children[level] = TopicNode(node.depth + 1)
                 node = child
-        if node.values is None:
-            node.values = {}
-        return node.values
+        return node
 
     def _prune(self, topic_filter: str, value: object) -> bool:
         """Take a value off a filter's branch, then everything that it leaves empty."""
@@ -173,19 +186,20 @@ class TopicTree:
         values = node.rest if levels[-1] == "#" else node.values
         if values is None or value not in values:
             return False
-        del values[value]
-        if not values:
+        left = _without(values, value)
+        if levels[-1] == "#":
+            node.rest = left
+        else:
+            node.values = left
+        if left is None:
             self._cut(node, path, levels)
         return True
 
     def _cut(self, node: TopicNode, path: list[TopicNode], levels: list[str]) -> None:
-        """Drop the empty dictionary of a node, then upwards each node that has nothing left."""
+        """Drop a node that has nothing left, then upwards each that has nothing left."""
         if levels[-1] == "#":
-            node.rest = None
             path.pop()
             levels.pop()
-        else:
-            node.values = None
         while path and node.is_empty():
             node = path.pop()
             level = levels.pop()
@@ -196,6 +210,26 @@ class TopicTree:
             del node.children[level]
             if not node.children:
                 node.children = None
+
+
+def _with(values: Values | None, value: object) -> Values:
+    """Return values with one more, which may be the same object."""
+    if values is None:
+        return (value,)
+    if isinstance(values, tuple):
+        if len(values) < FEW_MAX:
+            return (*values, value)
+        values = dict.fromkeys(values)
+    values[value] = None
+    return values
+
+
+def _without(values: Values, value: object) -> Values | None:
+    """Return values without one of them; None: none is left."""
+    if isinstance(values, dict):
+        del values[value]
+        return values or None
+    return tuple([one for one in values if one != value]) or None
 
 
 def _has_wildcard(topic_filter: str) -> bool:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from paho.mqtt.client import MQTTv311
+from tests.certificates import Authority
 from tests.e2e.mqtt_programs import Message, paho_client, paho_publish, paho_subscribe
 from tests.e2e.patience import TIMEOUT_S, wait_until
 from tests.e2e.server_process import run_isthmus
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from tests.e2e.mqtt_programs import Inbox
     from tests.e2e.server_process import Address, ServerProcess
 
-PROGRAMS = ("mosquitto", "mosquitto_passwd")
+PROGRAMS = ("mosquitto", "mosquitto_passwd", "mosquitto_pub")
 MISSING = [program for program in PROGRAMS if shutil.which(program) is None]
 
 pytestmark = [
@@ -65,13 +66,20 @@ Table = dict[str, Any]
 
 
 @contextmanager
-def mosquitto(name: str, directory: Path) -> Iterator[tuple[Path, Address]]:
-    """Run Mosquitto with a configuration and its files, all in `directory`."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+def mosquitto(name: str, directory: Path) -> Iterator[tuple[Path, Address, Address]]:
+    """Run Mosquitto with a configuration and its files, all in `directory`.
+
+    Returns the configuration, and where it listens without TLS and with it, if it does.
+    """
+    with (
+        socket.create_server(("127.0.0.1", 0)) as plain,
+        socket.create_server(("127.0.0.1", 0)) as encrypted,
+    ):
+        port, tls = plain.getsockname()[1], encrypted.getsockname()[1]
+    values = {"HERE": directory, "PORT": port, "TLS": tls, "USER": getuser()}
     for file in CONFIGURATIONS.iterdir():
         text = file.read_text("utf-8")
-        for word, value in (("HERE", directory), ("PORT", port), ("USER", getuser())):
+        for word, value in values.items():
             text = text.replace(f"@{word}@", str(value))
         (directory / file.name).write_text(text, "utf-8")
     (directory / "passwords").touch(0o600)
@@ -83,7 +91,7 @@ def mosquitto(name: str, directory: Path) -> Iterator[tuple[Path, Address]]:
     try:
         wait_until(lambda: process.poll() is not None or answers(port), "a listening Mosquitto")
         assert process.poll() is None, "Mosquitto ended by itself"
-        yield conf, ("127.0.0.1", port)
+        yield conf, ("127.0.0.1", port), ("127.0.0.1", tls)
     finally:
         process.terminate()
         process.wait(TIMEOUT_S)
@@ -154,16 +162,62 @@ def names_of(messages: list[Message], payload: bytes) -> list[str]:
     return sorted({one.topic_name for one in messages if one.payload == payload} - {END})
 
 
-@pytest.mark.parametrize("name", [file.stem for file in sorted(CONFIGURATIONS.glob("*.conf"))])
+def isthmus_from(conf: Path, start_server: Callable[..., ServerProcess]) -> ServerProcess:
+    """Return a server with what comes of a configuration, on the same ports."""
+    out = conf.parent / "ours"
+    imported = run_isthmus("config", "import", str(conf), "--out", str(out))
+    assert imported.returncode == 0, imported.stdout + imported.stderr
+    text = (out / "isthmus.toml").read_text("utf-8")
+    listeners = tomllib.loads(text)["mqtt"]["listeners"]
+    return start_server(config=text, settings={"mqtt.listeners": json.dumps(listeners)})
+
+
+@pytest.mark.parametrize("name", ["factory", "open", "patterns"])
 def test_the_same_people_may_do_the_same(
     name: str, start_server: Callable[..., ServerProcess], tmp_path: Path
 ) -> None:
-    with mosquitto(name, tmp_path) as (conf, address):
+    with mosquitto(name, tmp_path) as (conf, address, _):
         expected = what_everybody_may_do(address)
-    imported = run_isthmus("config", "import", str(conf), "--out", str(tmp_path / "ours"))
-    assert imported.returncode == 0, imported.stdout + imported.stderr
-    text = (tmp_path / "ours" / "isthmus.toml").read_text("utf-8")
-    listeners = tomllib.loads(text)["mqtt"]["listeners"]
-    server = start_server(config=text, settings={"mqtt.listeners": json.dumps(listeners)})
+    server = isthmus_from(conf, start_server)
     assert what_everybody_may_do(server.mqtt) == expected
     assert any(expected[f"{user} comes in"] for user in PASSWORDS)
+
+
+def test_who_has_a_certificate_may_do_the_same(
+    start_server: Callable[..., ServerProcess], tmp_path: Path
+) -> None:
+    ca = Authority(tmp_path)
+    ca.issue("server", "127.0.0.1")
+    line, revoked = (
+        ca.issue(f"of-{name}", "x@y.example", common_name=name) for name in ("line-1", "anna")
+    )
+    ca.revoke(revoked)
+    with mosquitto("certificates", tmp_path) as (conf, plain, encrypted):
+        expected = what_certificates_do(plain, encrypted, ca, line, revoked)
+    isthmus_from(conf, start_server)
+    assert what_certificates_do(plain, encrypted, ca, line, revoked) == expected
+    assert expected == {"line-1": ["line-1/x/c1"], "anna": "refused", "nobody": "refused"}
+
+
+def what_certificates_do(
+    plain: Address, encrypted: Address, ca: Authority, line: Path, revoked: Path
+) -> Table:
+    """Ask a server whom it lets in by which certificate, and what it takes of them."""
+    table: Table = {}
+    with paho_client(plain, "watch", **as_somebody("admin")) as admin:
+        taken = paho_subscribe(admin, "#")
+        for who, certificate in (("line-1", line), ("anna", revoked), ("nobody", None)):
+            command = ["mosquitto_pub", "-h", encrypted[0], "-p", str(encrypted[1]), "-i", "c1"]
+            command += ["--cafile", str(ca.certificate), "-q", "1", "-m", who, "-V", "mqttv311"]
+            if certificate is not None:
+                command += ["--cert", str(certificate), "--key", str(certificate)]
+            ended = [
+                subprocess.run(
+                    [*command, "-t", name], capture_output=True, timeout=TIMEOUT_S, check=False
+                ).returncode
+                for name in ("line-1/x/c1", "anna/x/c1", "common/a")
+            ]
+            paho_publish(admin, [Message(END, who.encode())])
+            names = names_of(until(taken, who.encode()), who.encode())
+            table[who] = names if not any(ended) else "refused"
+    return table

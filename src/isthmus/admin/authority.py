@@ -18,7 +18,7 @@ from isthmus.admin.api import Refusal, Told
 from isthmus.broker.authentication import Request as Shown
 from isthmus.broker.identity import Identity
 from isthmus.broker.limits import network_of
-from isthmus.errors import BadCredentials, IsthmusError, ServerBusy
+from isthmus.errors import BadCredentials, IsthmusError, NotAuthorized, ServerBusy
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -74,7 +74,7 @@ class Administrators:
         told: Told[Principal | IsthmusError] = Told()
         self._chain.judge(shown, told.tell)
         verdict = await told.future
-        if isinstance(verdict, BadCredentials):
+        if isinstance(verdict, BadCredentials | NotAuthorized):  # something was shown: a guess
             self._guard.failed(identity)
         if isinstance(verdict, ServerBusy):
             return Refusal(503, str(verdict), "server")

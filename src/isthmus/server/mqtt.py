@@ -16,12 +16,11 @@ import logging
 from typing import TYPE_CHECKING, Any, cast
 
 from isthmus.broker.identity import Identity
-from isthmus.broker.limits import LOCAL, Meter
+from isthmus.broker.limits import Meter
 from isthmus.errors import (
     IsthmusError,
     KeepAliveTimeout,
     MessageRateExceeded,
-    NotAuthorized,
     ProtocolError,
     Refused,
     TooLarge,
@@ -35,7 +34,7 @@ from isthmus.mqtt.properties import MAXIMUM_PACKET_SIZE
 from isthmus.server.admission import Admission, Total
 from isthmus.server.farewells import farewell, refusal
 from isthmus.server.loop_meter import LoopMeter
-from isthmus.server.tls import KeyedContext, user_of
+from isthmus.server.peers import origin_of, user_behind
 from isthmus.wire.buffer import WriteBuffer
 
 if TYPE_CHECKING:
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
     from isthmus.mqtt.opening import Opening
     from isthmus.mqtt.packets import Connack, Disconnect
     from isthmus.server.admission import Arrival
-    from isthmus.server.proxy import Origin
 
 logger = logging.getLogger(__name__)
 
@@ -585,28 +583,3 @@ class MqttConnection(asyncio.BufferedProtocol):
         if self._cancel_timer is not None:
             self._cancel_timer()
             self._cancel_timer = None
-
-
-def origin_of(transport: asyncio.BaseTransport) -> Origin:
-    """Return address and port of the other end."""
-    peer = transport.get_extra_info("peername")
-    return peer[:2] if isinstance(peer, tuple) else (LOCAL, 0)
-
-
-def user_behind(transport: asyncio.BaseTransport, user_from: str) -> str:
-    """Return whom a certificate or a key names; empty: there is none. Raises NotAuthorized.
-
-    A certificate that was checked but names no user must not make its owner anonymous.
-    """
-    context = getattr(transport.get_extra_info("ssl_object"), "context", None)
-    shown = transport.get_extra_info("peercert") if user_from != "none" else None
-    user = ""
-    if isinstance(context, KeyedContext):
-        user = context.asked.identity
-        if not user:
-            raise NotAuthorized("it resumes a session and shows no key")
-    elif shown:
-        user = user_of(shown, user_from)
-        if not user:
-            raise NotAuthorized("its certificate names no user")
-    return user

@@ -19,9 +19,9 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Final
 
-from isthmus.broker.identity import MARK
 from isthmus.errors import ConfigError, TopicInvalid
 from isthmus.topics.filter import SHARED_PREFIX, check_topic_filter
+from isthmus.topics.templates import MARK
 
 if TYPE_CHECKING:
     from isthmus.broker.identity import Principal

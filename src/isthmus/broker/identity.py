@@ -7,8 +7,9 @@ every protocol: somebody was let in, under a name or without one. How names are 
 
 from __future__ import annotations
 
-import re
 from typing import Final
+
+from isthmus.topics.templates import filled
 
 CERTIFICATE: Final = "certificate"  # the way of those whom a certificate or a key vouches for
 
@@ -36,7 +37,6 @@ class Identity:
         return f"{host}:{self.port}"
 
 
-MARK: Final = re.compile("%[uc%]")  # in a template
 NOBODY: Final = Identity("", 0, "")  # behind a session that nobody has come back to yet
 
 
@@ -74,19 +74,8 @@ class Principal:
         return not self.user
 
     def filled(self, template: str) -> str | None:
-        """Return a topic filter with names in it: `%u` the user, `%c` the client id, `%%` a %.
-
-        None where a name is no part of one level, because it is empty or has a slash or a
-        wildcard in it, or where it would make the filter one of the server's own.
-        """
-        names = {"%u": self.user, "%c": self.client_id, "%%": "%"}
-        for mark in set(MARK.findall(template)):
-            if not names[mark] or set(names[mark]) & set("+#/"):
-                return None
-        filled = MARK.sub(lambda mark: names[mark[0]], template)
-        if filled.startswith("$") and not template.startswith("$"):
-            return None
-        return filled
+        """Return a topic filter with this one's names in it; None: it would be none of its."""
+        return filled(template, user=self.user, client_id=self.client_id)
 
     def __str__(self) -> str:
         return self.user or "-"

@@ -6,7 +6,6 @@ Who may connect is decided elsewhere.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +34,7 @@ from isthmus.mqtt.properties import (
     VARINT_MAX,
     WILDCARD_AVAILABLE,
 )
+from isthmus.topics.templates import filled
 from isthmus.wire.buffer import WriteBuffer
 
 if TYPE_CHECKING:
@@ -197,10 +197,6 @@ def tell_response_information(terms: Terms, user: str) -> None:
     `user` is who the client turned out to be, which need not be what its CONNECT says.
     """
     template = terms.response_information
-    names = {"%c": terms.client_id, "%u": user}
-    if template and not any(
-        mark in template and (not name or not name.isprintable() or set(name) & set("+#/"))
-        for mark, name in names.items()
-    ):
-        parts = re.split("(%[cu])", template)
-        terms.properties[RESPONSE_INFO] = "".join(names.get(part, part) for part in parts)
+    information = filled(template, user=user, client_id=terms.client_id)
+    if information and information.isprintable():
+        terms.properties[RESPONSE_INFO] = information

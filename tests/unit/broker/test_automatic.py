@@ -9,7 +9,6 @@ import pytest
 from tests.unit.broker.shore import OFFER, Client, Shore
 
 from isthmus.broker.automatic import AutomaticSubscription
-from isthmus.broker.identity import Identity, Principal
 from isthmus.broker.inspection import Inspection
 from isthmus.broker.rewrite import Rewriting, Rewritings
 from isthmus.errors import ConfigError
@@ -25,33 +24,6 @@ NEWS = AutomaticSubscription("news/#", retained=False)
 def subscriptions(shore: Shore, client_id: str = "c") -> dict[str, Subscription]:
     session = shore.clients.sessions.entries[client_id].session
     return shore.broker.subscriptions.of(session)
-
-
-# --- filters ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("template", "user", "client_id", "filled"),
-    [
-        ("a/%c/b", "", "c", "a/c/b"),
-        ("%u/%c", "u", "c", "u/c"),
-        ("a/x-%c-%c/100%%", "", "c", "a/x-c-c/100%"),
-        ("a/%cu", "", "%u", "a/%uu"),  # what is filled in is not looked at again
-        ("%u/a", "", "c", None),
-        ("a/%c", "", "a/b", None),
-        ("a/%c", "", "+", None),
-        ("a/%c", "", "#", None),
-        ("%c/a", "", "$SYS", None),
-        ("%c/a/b", "", "$share", None),
-        ("$SYS/%c", "", "$x", "$SYS/$x"),
-        ("a/#", "", "a/b", "a/#"),
-    ],
-)
-def test_names_are_one_level_or_part_of_one(
-    template: str, user: str, client_id: str, filled: str | None
-) -> None:
-    principal = Principal(user, client_id, Identity("127.0.0.1", 1, "tcp"))
-    assert AutomaticSubscription(template).topic_filter_for(principal) == filled
 
 
 def test_what_nobody_could_ask_for_is_refused_at_the_start() -> None:

@@ -19,14 +19,13 @@ from tests.unit.server.mqtt_wire import FakeTransport, Wire, listener_of
 from isthmus.errors import Malformed, ProtocolError
 from isthmus.mqtt.codec import Decoder
 from isthmus.server.mqtt import MqttShore
-from isthmus.server.proxy import bytes_missing, origin_in
+from isthmus.server.proxy import FIXED_BYTES, REST_BYTES_MAX, bytes_missing, origin_in
 from isthmus.server.websocket import WebSocketConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 PACKET_SIZE_MAX: Final = 1 << 16
-HEADER_MAX: Final = 16 + 536  # of a PROXY header [server/proxy.py]
 UPGRADE: Final = (
     b"GET /mqtt HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
@@ -108,7 +107,7 @@ def proxy(data: bytes) -> None:
     read = b""
     try:
         while missing := bytes_missing(read):
-            assert 0 < missing <= HEADER_MAX - len(read)
+            assert 0 < missing <= FIXED_BYTES + REST_BYTES_MAX - len(read)
             if len(read) + missing > len(data):
                 return
             read = data[: len(read) + missing]

@@ -283,6 +283,9 @@ def mqtt_shore(
     )
     shore = MqttShore(clients, connections_max=settings.connections_max, lines=lines)
     shore.loop.start()
+    if settings.slow_consumer_s:
+        drops_oldest = settings.queue_policy == "oldest"
+        shore.slow_consumers.start(settings.slow_consumer_s, drops_oldest=drops_oldest)
     if settings.sys_interval_s:
         Status(
             broker.runtime,

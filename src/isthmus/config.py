@@ -110,6 +110,9 @@ class MqttSettings(MqttLimits, frozen=True, kw_only=True):
     will_grace_s: Annotated[int, Meta(ge=0, le=86_400)] = 30
     """How long a start waits for the clients of the run before until it sends their wills."""
 
+    slow_consumer_s: Annotated[int, Meta(ge=0, le=86_400)] = 60
+    """Time after which the log names who takes nothing of what waits for it; 0: nobody."""
+
     shutdown_s: Annotated[int, Meta(ge=0, le=3600)] = 0
     """Time over which clients are sent away when the server ends, for other servers' sake."""
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from isthmus.broker.identity import Identity
 from isthmus.broker.limits import Meter
+from isthmus.broker.slow_consumers import SlowConsumers
 from isthmus.errors import (
     IsthmusError,
     KeepAliveTimeout,
@@ -80,6 +81,7 @@ class MqttShore:
         self.accepted = 0
         self.refused = 0
         self.loop = LoopMeter(clients.runtime)
+        self.slow_consumers = SlowConsumers(clients.runtime, clients.sessions)
         self.held = 0  # times that a client was read from later, because of a rate
 
     def close(self, error: IsthmusError) -> None:

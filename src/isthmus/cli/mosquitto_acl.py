@@ -15,7 +15,7 @@ from isthmus.errors import ConfigError
 from isthmus.topics.filter import filter_intersection
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 OPERATIONS: Final = {
     "read": (SUBSCRIBE,),
@@ -54,8 +54,13 @@ class Granted(NamedTuple):
         return "/".join("+" if "%" in level else level for level in levels)
 
 
-def rules_of(lines: Iterable[str], file: str) -> tuple[list[str], list[Note]]:
-    """Return the lines of a rules file, and notes on what is otherwise than it was."""
+def rules_of(
+    lines: Iterable[str], file: str, free: Sequence[str] = ()
+) -> tuple[list[str], list[Note]]:
+    """Return the lines of a rules file, and notes on what is otherwise than it was.
+
+    `free` are the names of listeners that the file does not concern: there all is allowed.
+    """
     notes: list[Note] = []
     granted: list[Granted] = []
     who = "anonymous"
@@ -79,7 +84,11 @@ def rules_of(lines: Iterable[str], file: str) -> tuple[list[str], list[Note]]:
         if not other.is_pattern and other.access != "deny" and one.meets(other)
     ]
     rules = [one.rule for one in granted]
-    if not any(one.resource.startswith("$SYS/") and one.access in RECEIVES for one in granted):
+    for who in (quoted(f"listener:{name}") for name in free):
+        rules += [f"allow {who} publish,subscribe #", f"allow {who} subscribe $SYS/#"]
+    if not free and not any(
+        one.resource.startswith("$SYS/") and one.access in RECEIVES for one in granted
+    ):
         rules.append(NO_SYS)
     return rules, notes
 

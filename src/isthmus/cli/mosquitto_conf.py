@@ -21,7 +21,10 @@ class Line(NamedTuple):
     place: str  # file:number
 
     def __str__(self) -> str:
-        return f"{self.option} {self.value}".rstrip()
+        """Return it as a note shows it: without what is secret."""
+        secret = any(word in self.option for word in ("password", "psk", "kpass", "_opt_"))
+        value = "…" if secret and not self.option.endswith("_file") else self.value
+        return f"{self.option} {value}".rstrip()
 
 
 class Note(NamedTuple):

@@ -11,7 +11,6 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from isthmus.broker.access_rules import quoted
 from isthmus.broker.users import parse_user
 from isthmus.cli.mosquitto_acl import rules_of
 from isthmus.cli.mosquitto_conf import Line, Note, Section, flag, read_lines, text_lines
@@ -223,11 +222,8 @@ class Importer:
         return "\n".join(lines) + "\n"
 
     def _rules(self, acl: Line, free: list[str]) -> str:
-        rules, notes = rules_of(text_lines(Path(acl.value)), acl.value)
+        rules, notes = rules_of(text_lines(Path(acl.value)), acl.value, free)
         self._notes += notes
-        for name in free:
-            who = quoted(f"listener:{name}")
-            rules += [f"allow {who} publish,subscribe #", f"allow {who} subscribe $SYS/#"]
         return "\n".join([f"# What {acl.value} says, as Isthmus has it.", *rules]) + "\n"
 
     def _users(self, passwords: Line) -> str:

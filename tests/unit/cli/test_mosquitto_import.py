@@ -184,14 +184,17 @@ class TestOptions:
         settings, notes = imported("listener 1\nauth_plugin /p.so\nauth_opt_db x\n")
         assert settings["access"] == {"default": "deny"}
         assert settings["mqtt"]["listeners"][0]["authentication"] == ["users"]
-        assert notes == ["!m.conf:2: auth_plugin /p.so", "!m.conf:3: auth_opt_db x"]
+        assert notes == ["!m.conf:2: auth_plugin /p.so", "!m.conf:3: auth_opt_db …"]
 
     def test_a_bridge_is_named_line_by_line(self) -> None:
-        _, notes = imported("connection up\naddress h:1883\ntopic # out\nlistener 1\n")
-        assert notes[:3] == [
+        text = "connection up\naddress h:1883\ntopic # out\nremote_password x\nbridge_psk 0a\n"
+        _, notes = imported(f"{text}listener 1\n")
+        assert notes[:5] == [
             "m.conf:1: connection up",
             "m.conf:2: address h:1883",
             "m.conf:3: topic # out",
+            "m.conf:4: remote_password …",
+            "m.conf:5: bridge_psk …",
         ]
 
     @pytest.mark.parametrize(
@@ -238,7 +241,11 @@ class TestWhoMayDoWhat:
         first, second = tomllib.loads(files["isthmus.toml"])["mqtt"]["listeners"]
         assert (first["authentication"], second["authentication"]) == ([], ["users"])
         assert "name" not in second
-        assert f"allow listener:{first['name']} publish,subscribe #\n" in files["rules"]
+        assert files["rules"].splitlines()[1:] == [
+            "allow user:ann publish,subscribe a/#",
+            f"allow listener:{first['name']} publish,subscribe #",
+            f"allow listener:{first['name']} subscribe $SYS/#",
+        ]
 
     def test_of_two_acl_files_the_second_closes_its_listener(self) -> None:
         Path("other").write_text("topic b\n")

@@ -36,6 +36,7 @@ TYPED = [
     "isthmus.broker.publishing",
     "isthmus.broker.destinations",
     "isthmus.broker.catching_up",
+    "isthmus.broker.shared",
     "isthmus.broker.broker",
 ]
 DIRECTIVES = {"language_level": 3, "annotation_typing": False}

@@ -202,6 +202,8 @@ def open_broker(
         delayed_max_s=settings.mqtt.delayed_max_s,
         rewritings=rewritings,
         sparkplug=settings.mqtt.sparkplug,
+        shared_strategy=settings.mqtt.shared_strategy,
+        shared_queue_max=settings.mqtt.queue_length_max,
     )
 
 
@@ -398,6 +400,7 @@ def offer_of(settings: MqttListenerSettings) -> Offer:
         retain_available=settings.retain_available,
         wildcard_available=settings.wildcard_available,
         identifiers_available=settings.identifiers_available,
+        shared_available=settings.shared_available,
         response_information=settings.response_information,
     )
 

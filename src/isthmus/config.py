@@ -75,7 +75,10 @@ class MqttSettings(MqttLimits, frozen=True, kw_only=True):
     """Addresses to listen on; empty: MQTT is not served."""
 
     queue_length_max: Annotated[int, Meta(ge=0)] = 1_000_000
-    """Deliveries that wait for one session; more are dropped and counted."""
+    """Deliveries that wait for one session, or one shared subscription; more are dropped."""
+
+    shared_strategy: Literal["fair", "sticky", "hash"] = "fair"
+    """Who of a shared subscription gets a message: the next one, the same, or by its key."""
 
     queue_policy: Literal["newest", "oldest", "disconnect"] = "newest"
     """What is dropped of them; `disconnect`: the newest, and the client is disconnected."""

@@ -141,6 +141,9 @@ class MqttLimits(Struct, frozen=True, kw_only=True):
     identifiers_available: bool = True
     """Take subscription identifiers."""
 
+    shared_available: bool = True
+    """Take shared subscriptions, `$share/<group>/<filter>`."""
+
     response_information: str = ""
     """What MQTT 5 clients that ask for it are told; `%c`: client id, `%u`: user."""
 

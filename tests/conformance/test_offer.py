@@ -45,6 +45,7 @@ def settings() -> dict[str, str]:
         "mqtt.retain_available": "false",
         "mqtt.wildcard_available": "false",
         "mqtt.identifiers_available": "false",
+        "mqtt.shared_available": "false",
         "mqtt.topic_alias_out_max": "2",
         "mqtt.response_information": "answers/%c",
     }
@@ -122,6 +123,14 @@ def test_identifiers_that_are_not_available_are_a_protocol_error(join: Join) -> 
     client = join()
     client.send(subscribe(1, ("a", 0), properties=prop(SUBSCRIPTION_ID, 7)))
     assert client.ended() == 0xA1
+
+
+def test_shared_subscriptions_that_are_not_available_are_a_protocol_error(join: Join) -> None:
+    """[MQTT 5.0, 3.2.2.3.13]"""
+    client = join()
+    client.send(subscribe(1, ("$share/g/t", 1)))
+    assert client.ended() == 0x9E
+    assert join(version=4).subscribe("$share/g/t", 1).reason == 0x80
 
 
 def test_response_information_is_for_whom_asks(dial: Dial, unique: str) -> None:

@@ -130,16 +130,6 @@ def test_each_filter_is_answered_in_its_order(version: int, join: Join, unique: 
     assert answer.reasons == (2, refused, refused, refused, 1, 0)
 
 
-def test_a_shared_subscription_is_refused_as_announced(join: Join) -> None:
-    """[MQTT 5.0, 3.2.2.3.13]"""
-    client = join()
-    client.send(subscribe(1, ("$share/g/t", 1)))
-    assert client.ended() == 0x9E
-    assert join().subscribe("$share//t", 1).reason == 0x8F
-    assert join().subscribe("$share/g", 1).reason == 0x8F
-    assert join(version=4).subscribe("$share/g/t", 1).reason == 0x80
-
-
 def test_a_subscription_takes_the_place_of_one_with_the_same_filter(
     join: Join, unique: str
 ) -> None:

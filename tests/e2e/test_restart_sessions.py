@@ -45,11 +45,11 @@ LASTING = {"clean": False, "session_expiry_s": 1000}
 
 @contextlib.contextmanager
 def lasting_client(
-    server: Address, version: int, inbox: Inbox
+    server: Address, version: int, inbox: Inbox, client_id: str = "device"
 ) -> Iterator[tuple[Client, bool]]:
     """Hold a paho client whose session lasts, and say whether the session was there."""
     options: dict[str, Any] = {"clean_session": False} if version == 4 else {}
-    client = Client(CallbackAPIVersion.VERSION2, "device", protocol=version, **options)
+    client = Client(CallbackAPIVersion.VERSION2, client_id, protocol=version, **options)
     present: list[bool] = []
     client.on_message = lambda _client, _data, one: inbox.put(message_of(one))
     client.on_connect = lambda _client, _data, flags, *_: present.append(flags.session_present)

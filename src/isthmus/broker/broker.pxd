@@ -4,6 +4,7 @@ cimport cython
 from isthmus.broker.destinations cimport Destinations
 from isthmus.broker.permits cimport Permits
 from isthmus.broker.publishing cimport Acknowledgement, Destination, OpenBatch, PublishTicket
+from isthmus.broker.shared cimport ShareGroup
 from isthmus.broker.subscriptions cimport Receiver
 from isthmus.mqtt.packets cimport Publish
 from isthmus.mqtt.session cimport Session
@@ -67,6 +68,7 @@ cdef class Broker:
     cpdef settle(self, PublishTicket ticket)
     @cython.locals(offset="long long", place=Py_ssize_t, publish=Publish,
                    destination=Destination, receiver=Receiver, session=Session, qos=int,
+                   group=ShareGroup,
                    generation="long long",
                    publishes=list, destinations=list, publishers=list)
     cdef _deliver(self, PublishTicket ticket, bint at_qos_2)

@@ -15,6 +15,7 @@ and wills (sessions.py), subscriptions, routes, retained messages, the mapping t
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from isthmus.broker.access import Access
@@ -40,6 +41,7 @@ from isthmus.broker.rewrite import NO_REWRITINGS, Rewritings
 from isthmus.broker.routes import DEFAULT_LOG_TOPIC
 from isthmus.broker.session_log import SESSIONS_CONFIGS, SESSIONS_LOG_TOPIC, SessionLog
 from isthmus.broker.sessions import end_connection
+from isthmus.broker.shared import STRATEGIES
 from isthmus.broker.sparkplug import CERTIFICATES_LEVEL, certified, is_birth
 from isthmus.broker.subscriptions import Subscriptions
 from isthmus.broker.timers import Deadlines
@@ -85,6 +87,8 @@ class Broker:
         delayed_max_s: int = 4_294_967,
         rewritings: Rewritings = NO_REWRITINGS,
         sparkplug: bool = False,
+        shared_strategy: str = "fair",
+        shared_queue_max: int = 10_000,
     ) -> None:
         """Open the broker's own log topics, creating them at the first start.
 
@@ -95,7 +99,8 @@ class Broker:
         self.log = log
         self.routes = routes
         self.deadlines = Deadlines(runtime)
-        subscriptions = self.subscriptions = Subscriptions()
+        make_group = partial(STRATEGIES[shared_strategy], self, shared_queue_max)
+        subscriptions = self.subscriptions = Subscriptions(make_group)
         self.relays = Relays(self)
         self.traffic = Traffic()
         self.published = 0
@@ -232,7 +237,9 @@ class Broker:
         if publish.packet_id and session is not None:  # a will has no packet id
             if destination.generation != self._tree.generation:
                 self.destinations.refresh(destination)
-            reason = 0 if destination.receivers else ReasonCode.NO_MATCHING_SUBSCRIBERS
+            reason = 0
+            if not destination.receivers and not destination.groups:
+                reason = ReasonCode.NO_MATCHING_SUBSCRIBERS
             ticket.acknowledgements.append(
                 Acknowledgement(session, publish.packet_id, publish.qos, reason)
             )
@@ -297,7 +304,7 @@ class Broker:
         self._note_steps()
         self.session_log.commit()
         self._flush()
-        if self._note_steps() and self.session_log.commit():
+        if (self._note_steps() or self.session_log.is_urgent) and self.session_log.commit():
             self.log.flush()  # what was delivered at QoS 2 just now is about to be sent
         touched = self._touched
         self._touched = []
@@ -305,7 +312,7 @@ class Broker:
             session.touched = False
             if session.transmit is not None and session.output.size:
                 session.transmit(session.output.take())
-                if session.waiting():
+                if session.waiting() or session.refills:
                     self.catching_up.begin(session)  # there is room in the output
 
     def _flush(self) -> None:
@@ -506,6 +513,13 @@ class Broker:
                 self.delivered += 1
                 if not session.touched:
                     self.touch(session)
+            if destination.groups:
+                if publish.qos == 2 and not at_qos_2:
+                    ticket.qos_2 = True
+                    continue
+                for group in destination.groups:
+                    group.deliver(publish, destination.key, ticket.partition, offset + place)
+                    self.delivered += 1
 
     def relay(self, relay: Relay, batch: RecordBatch, durable_with: int) -> PublishTicket:
         """Deliver the records of a batch, which may leave some for QoS 2.

@@ -98,11 +98,18 @@ class CatchingUp:
             self._go_on_later()
 
     def recall(
-        self, session: Session, partition: Partition, offset: int, *, begun: bool = False
+        self,
+        session: Session,
+        partition: Partition,
+        offset: int,
+        *,
+        begun: bool = False,
+        shared: bool = False,
     ) -> Publish | None:
         """Return the message of one record; None if it is gone, EXPIRED if it has expired.
 
-        DENIED where the session's client may not receive it, or not any more.
+        DENIED where the session's client may not receive it, or not any more; that is not asked
+        where it is `shared`, and may go to another.
 
         `begun`: it was sent before, so it no longer expires [MQTT-4.3.3-7]. NOT_YET: it has to
         be read, and the session goes on when it is; or the disk cannot be read, and the
@@ -126,7 +133,8 @@ class CatchingUp:
             topic_name = self._destinations.topic_name_of(log_topic, record)
         if topic_name is None:
             return None
-        if self._permits.is_on and not self._permits.may_receive(session, topic_name):
+        permits = self._permits
+        if permits.is_on and not shared and not permits.may_receive(session, topic_name):
             return DENIED
         publish = publish_of(record, topic_name, self._runtime.now_ms(), 0, begun=begun)
         return EXPIRED if publish is None else publish

@@ -205,7 +205,7 @@ class Clients:
         session = entry.session
         session.answer(terms.connack(present))
         session.resume()
-        if session.waiting() or session.refill is not None:
+        if session.waiting() or session.refills:
             self._broker.catching_up.begin(session)
         self._broker.touch(session)
         connection.opened(entry, terms)
@@ -451,8 +451,7 @@ class Clients:
         new = self._broker.subscriptions.add(subscription)
         if session.persistent:
             self._broker.session_log.subscribed(subscription)
-        handling = subscription.retain_handling
-        if handling != _RETAIN_NEVER and (new or handling != _RETAIN_ONLY_IF_NEW):
+        if wants_retained(subscription, is_new=new):
             ungreeted.append(subscription)
         return subscription.qos
 
@@ -460,7 +459,7 @@ class Clients:
         """Return 0, or the reason code that refuses the filter."""
         if not is_topic_filter(topic_filter):
             return ReasonCode.TOPIC_FILTER_INVALID
-        if topic_filter.startswith(SHARED_PREFIX):
+        if not offer.shared_available and topic_filter.startswith(SHARED_PREFIX):
             return ReasonCode.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED
         if not offer.wildcard_available and has_wildcard(topic_filter):
             return ReasonCode.WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED
@@ -531,6 +530,17 @@ def check_offered(offer: Offer, packet: Subscribe) -> None:
             raise SharedNotSupported("this server has no shared subscriptions")
         if not offer.wildcard_available and has_wildcard(topic_filter):
             raise WildcardsNotSupported("this server has no wildcard subscriptions")
+
+
+def wants_retained(subscription: Subscription, *, is_new: bool) -> bool:
+    """Say whether a subscription gets what is retained [MQTT-3.3.1-9 to MQTT-3.3.1-11].
+
+    A shared one does not [MQTT 5.0, 4.8.2].
+    """
+    handling = subscription.retain_handling
+    if subscription.is_shared or handling == _RETAIN_NEVER:
+        return False
+    return is_new or handling != _RETAIN_ONLY_IF_NEW
 
 
 def granted(offer: Offer, options: int, *, is_bridge: bool) -> int:

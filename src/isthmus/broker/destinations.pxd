@@ -31,6 +31,8 @@ cdef class Destinations:
     @cython.locals(open_batch=OpenBatch)
     cpdef Destination resolve(self, bytes topic_name)
     cpdef refresh(self, Destination destination)
+    @cython.locals(destination=Destination)
+    cpdef bytes key_of(self, bytes topic_name)
     cpdef bytes topic_name_of(self, str log_topic, object record)
     cpdef Destination of_record(self, str log_topic, object record)
     @cython.locals(destination=Destination)

@@ -145,10 +145,11 @@ class Destinations:
     def refresh(self, destination: Destination) -> None:
         """Ask anew who is subscribed; for a destination that is older than a subscription."""
         name = destination.topic_name.decode()
-        receivers = self._subscriptions.receivers(name)
+        receivers, groups = self._subscriptions.receivers(name)
         if self._permits.is_on:
             receivers = self._permits.passing(receivers, destination.topic_name)
         destination.receivers = receivers
+        destination.groups = groups  # they ask themselves, for who gets a message
         destination.generation = self._tree.generation
 
     def topic_name_of(self, log_topic: str, record: Record) -> bytes | None:
@@ -175,6 +176,15 @@ class Destinations:
         if destination is not None and destination.generation != self._tree.generation:
             self.refresh(destination)
         return destination
+
+    def key_of(self, topic_name: bytes) -> bytes:
+        """Return the key that messages of a topic name have, which some time was resolved."""
+        destination = self.by_name.get(topic_name)
+        if destination is not None:
+            return destination.key
+        if topic_name.startswith(b"$"):
+            return topic_name
+        return self._routes.resolve(topic_name.decode())[1].encode()
 
     def ensure_topic(self, name: str, partitions: int | None = None) -> LogTopic:
         """Return a log topic, created for MQTT messages if it is not there."""

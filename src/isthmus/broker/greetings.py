@@ -127,7 +127,7 @@ class Greetings:
             greeted = self._greeted.get(session)
             if greeted is None:
                 greeted = self._greeted[session] = Greeted()
-                session.refill = self._resume
+                session.refills = (*session.refills, self._resume)
             greeted.greetings.append(greeting)
             self._ready[session] = None
         if not self._is_due:
@@ -139,7 +139,7 @@ class Greetings:
 
     def forget(self, session: Session) -> None:
         """The session is over."""
-        session.refill = None
+        session.refills = tuple(each for each in session.refills if each is not self._resume)
         self._greeted.pop(session, None)
         self._ready.pop(session, None)
 

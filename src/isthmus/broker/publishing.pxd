@@ -21,6 +21,7 @@ cdef class Destination:
     cdef readonly list headers
     cdef public long long generation
     cdef public list receivers
+    cdef public list groups
 
 
 @cython.final

@@ -20,6 +20,7 @@ from isthmus.record.batch import BatchBuilder, encode_headers
 
 if TYPE_CHECKING:
     from isthmus.broker.broker import Broker
+    from isthmus.broker.shared import ShareGroup
     from isthmus.broker.subscriptions import Receiver
     from isthmus.errors import IsthmusError
     from isthmus.mqtt.session import Session
@@ -49,6 +50,7 @@ class Destination:
 
     __slots__ = (
         "generation",
+        "groups",
         "headers",
         "key",
         "open",
@@ -71,6 +73,7 @@ class Destination:
         ]
         self.generation = -1  # of the subscriptions that `receivers` was made from
         self.receivers: list[Receiver] = []
+        self.groups: list[ShareGroup] = []
 
 
 class Acknowledgement:

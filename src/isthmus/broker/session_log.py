@@ -16,6 +16,9 @@ The log topic is compacted, so marks need keys that nothing overwrites as long a
 on them. They are numbered, and the numbers begin again, in another generation, with each
 checkpoint: what was written before the last one relies on the checkpoint.
 
+The group of a shared subscription is written down as a session is, as soon as one of its
+members is persistent; what it hands out at QoS 2 stands in one batch with who has it now.
+
 A queue is written in parts, each only once; its deliveries are numbered in the order in which
 they came to wait, and the state tells which numbers wait no more.
 
@@ -30,6 +33,7 @@ from typing import TYPE_CHECKING, Final, cast
 from isthmus.broker.session_records import (
     CHECKPOINT_KEY,
     FORM,
+    GroupState,
     Marks,
     PartitionNumbers,
     QueuePart,
@@ -38,12 +42,15 @@ from isthmus.broker.session_records import (
     encode,
     encode_will,
     filter_key,
+    group_key,
     marks_key,
     pack_terms,
     queue_key,
     will_key,
 )
+from isthmus.broker.shared import ShareGroup
 from isthmus.errors import IsthmusError, StorageError
+from isthmus.mqtt.delivery import AWAIT_PUBACK
 from isthmus.mqtt.session import STEP_IN
 from isthmus.record.batch import BatchBuilder
 
@@ -75,7 +82,7 @@ Row = tuple[bytes, bytes | None]
 
 
 class Logged:
-    """What the log holds of one session."""
+    """What the log holds of one session or group."""
 
     __slots__ = ("parts", "pushed", "will")
 
@@ -85,18 +92,26 @@ class Logged:
         self.parts: tuple[tuple[int, int], ...] = ()  # first number, one past the last
 
 
+def key_of(owner: Session | ShareGroup) -> bytes:
+    """Return the key of the state of a session or a group."""
+    if isinstance(owner, ShareGroup):
+        return group_key(owner.name, owner.topic_filter)
+    return owner.client_id.encode()
+
+
 class SessionLog:
     """Writes down what becomes of persistent sessions, at most once per turn of the loop."""
 
     def __init__(self, broker: Broker, partition: Partition) -> None:
         self.partition = partition
-        self.logged: dict[Session, Logged] = {}
+        self.logged: dict[Session | ShareGroup, Logged] = {}
+        self.is_urgent = False  # something is due that must be written before output is sent
         self.errors = 0
         self._broker = broker
         self._builder = BatchBuilder()
-        self._due: dict[Session, bool] = {}  # True: somebody will rely on it
+        self._due: dict[Session | ShareGroup, bool] = {}  # True: somebody will rely on it
         self._rows: list[Row] = []
-        self._checkpoint: list[Session] = []  # still to be written for it
+        self._checkpoint: list[Session | ShareGroup] = []  # still to be written for it
         self._generation = 0  # of the keys of marks
         self._number = 0  # of the next marks
         self._newest = b""  # marks of the checkpoint that was begun last
@@ -132,6 +147,8 @@ class SessionLog:
         key = filter_key(session.client_id.encode(), subscription.topic_filter.encode())
         self._rows.append((key, encode(value)))
         self._due[session] = True
+        if subscription.is_shared:
+            self._due[self._broker.subscriptions.groups[subscription.topic_filter]] = True
         self._broker.schedule()
 
     def unsubscribed(self, session: Session, topic_filter: str) -> None:
@@ -140,6 +157,25 @@ class SessionLog:
         self._rows.append((key, None))
         self._due[session] = True
         self._broker.schedule()
+
+    def note_group(self, group: ShareGroup) -> None:
+        """A group has handed out a message that nobody else may get, not after a crash either.
+
+        That is written down if anything of the group is.
+        """
+        if group in self.logged or group in self._due:
+            self._due.setdefault(group, False)
+            self.is_urgent = True
+
+    def end_group(self, group: ShareGroup) -> None:
+        """A group has no members any more."""
+        self._due.pop(group, None)
+        logged = self.logged.pop(group, None)
+        if logged is not None:
+            key = key_of(group)
+            self._rows += [(queue_key(key, number), None) for number, _ in logged.parts]
+            self._rows.append((key, None))
+            self._broker.schedule()
 
     def end(self, session: Session) -> None:
         """A session is over, or will be when its connection is; it still has subscriptions."""
@@ -210,8 +246,8 @@ class SessionLog:
         self._newest = self._marks(everywhere=True)
         return self._newest
 
-    def _changed(self) -> Iterable[Session]:
-        return [session for session in self.logged if session.changed]
+    def _changed(self) -> Iterable[Session | ShareGroup]:
+        return [each for each in self.logged if each.changed]
 
     def _marks(self, *, everywhere: bool) -> bytes:
         """Return how far the log is matched.
@@ -256,24 +292,31 @@ class SessionLog:
         if not due and not rows:
             return False
         self._due, self._rows = {}, []
-        for session in due:
-            self._add_will(session, rows)
+        self.is_urgent = False
+        for each in due:
+            if not isinstance(each, ShareGroup):
+                self._add_will(each, rows)
         ticket = _Written(self, list(due), rows.copy())
         ticket.wants_durable = bool(rows) or any(due.values())
         if due:
             key = marks_key(self._generation, self._number)
             rows.append((key, self._marks(everywhere=False)))
             self._number += 1
-        for session in due:
-            self._add_state(session, rows)
-            if session.incoming.released:
-                ticket.released.append((session, session.attachment, session.take_released()))
+        is_split = True
+        for each in due:
+            if isinstance(each, ShareGroup):
+                self._add_group(each, rows)
+                is_split = False  # it has handed to sessions what it holds no more
+                continue
+            self._add_state(each, rows)
+            if each.incoming.released:
+                ticket.released.append((each, each.attachment, each.take_released()))
         now_ms = self._broker.runtime.now_ms()
         builder = self._builder
         batches: list[RecordBatch] = []
         for key, value in rows:
             builder.append(now_ms, key, value)
-            if builder.size >= BATCH_BYTES_MAX:
+            if is_split and builder.size >= BATCH_BYTES_MAX:
                 batches.append(builder.seal())
         if builder.count:
             batches.append(builder.seal())
@@ -282,10 +325,10 @@ class SessionLog:
             self.partition.append(batch, ticket, trusted=True)
         return True
 
-    def _logged_of(self, session: Session) -> Logged:
-        logged = self.logged.get(session)
+    def _logged_of(self, owner: Session | ShareGroup) -> Logged:
+        logged = self.logged.get(owner)
         if logged is None:
-            logged = self.logged[session] = Logged()
+            logged = self.logged[owner] = Logged()
         return logged
 
     def _add_will(self, session: Session, rows: list[Row]) -> None:
@@ -311,6 +354,7 @@ class SessionLog:
                 delivery.identifiers,
             )
             for packet_id, delivery in session.inflight.items()
+            if delivery.share is None or delivery.state != AWAIT_PUBACK  # that is the group's
         ]
         unreleased = [
             (packet_id, numbers.number(partition), offset)
@@ -329,23 +373,39 @@ class SessionLog:
             entry.principal.user,
             sorted(entry.principal.groups),
         )
-        rows.append((session.client_id.encode(), encode(state)))
+        rows.append((key_of(session), encode(state)))
         rows += gone
         session.changed = False
         session.step = 0
 
-    def _add_queue(self, session: Session, logged: Logged, rows: list[Row]) -> list[Row]:
+    def _add_group(self, group: ShareGroup, rows: list[Row]) -> None:
+        queue = group.queue
+        gone = self._add_queue(group, self._logged_of(group), rows)
+        numbers = PartitionNumbers(self._broker.log)
+        unfinished = [
+            (numbers.number(each.partition), each.offset, each.qos)
+            for each in group.unfinished()
+        ]
+        popped = queue.pushed - queue.length
+        state = GroupState(FORM, popped, queue.pushed, numbers.ids, unfinished)
+        rows.append((key_of(group), encode(state)))
+        rows += gone
+        group.changed = bool(unfinished)  # it is not told when these are done
+
+    def _add_queue(
+        self, owner: Session | ShareGroup, logged: Logged, rows: list[Row]
+    ) -> list[Row]:
         """Write what came to wait since the last time; return the ends of what waits no more.
 
         These go behind the state, which says so: a crash may come between two batches.
         """
-        queue = session.queue
-        client = session.client_id.encode()
+        key = key_of(owner)
+        queue = owner.queue
         if len(logged.parts) >= PARTS_MAX:
             queue.renumber()
         popped = queue.pushed - queue.length
         gone: list[Row] = [
-            (queue_key(client, number), None) for number, end in logged.parts if end <= popped
+            (queue_key(key, number), None) for number, end in logged.parts if end <= popped
         ]
         logged.parts = logged.parts[len(gone) :]
         fresh = min(queue.pushed - logged.pushed, queue.length)
@@ -364,7 +424,7 @@ class SessionLog:
             for run in queue.newest(fresh)
         ]
         number = queue.pushed - fresh
-        rows.append((queue_key(client, number), encode(QueuePart(FORM, numbers.ids, runs))))
+        rows.append((queue_key(key, number), encode(QueuePart(FORM, numbers.ids, runs))))
         logged.parts += ((number, queue.pushed),)
         return gone
 
@@ -391,14 +451,14 @@ class SessionLog:
         self.errors += 1
         if not isinstance(error, StorageError):  # of those the log tells, once
             logger.warning(
-                "sessions not stored sessions=%d error=%s", len(ticket.sessions), error
+                "sessions not stored sessions=%d error=%s", len(ticket.owners), error
             )
         if self._broker.log.error is None:
             again = [row for row in ticket.rows if row[0] != CHECKPOINT_KEY]
             self._rows = again + self._rows
-        for session in ticket.sessions:
-            session.queue.renumber()
-            session.changed = True
+        for owner in ticket.owners:
+            owner.queue.renumber()
+            owner.changed = True
         for session, attachment, _ in ticket.released:
             entry = cast("SessionEntry", session.owner)
             if entry.connection is not None and session.attachment == attachment:
@@ -408,11 +468,13 @@ class SessionLog:
 class _Written:
     """Waits for one write, of one batch or more."""
 
-    __slots__ = ("_log", "batches", "released", "rows", "sessions", "wants_durable")
+    __slots__ = ("_log", "batches", "owners", "released", "rows", "wants_durable")
 
-    def __init__(self, log: SessionLog, sessions: list[Session], rows: list[Row]) -> None:
+    def __init__(
+        self, log: SessionLog, owners: list[Session | ShareGroup], rows: list[Row]
+    ) -> None:
         self._log = log
-        self.sessions = sessions
+        self.owners = owners  # of the states that are written
         self.rows = rows  # but for the sessions' states and queues
         self.released: list[tuple[Session, int, list[int]]] = []
         self.batches = 0  # that are not durable yet

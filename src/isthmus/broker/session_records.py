@@ -5,13 +5,15 @@
     client id, NUL, `f`, topic filter       a subscription: (form, options, identifier)
     client id, NUL, `q`, number             `QueuePart`: waiting deliveries from this number on
     client id, NUL, `w`                     `WillTerms`: the will that is not sent yet
+    NUL, `g`, name, NUL, topic filter       `GroupState` of a shared subscription
+    the same, NUL, `q`, number              `QueuePart` of the group
     NUL, `m`, generation, `.`, number       `Marks` of the session states that follow it
     NUL, `c`                                `Marks` of a checkpoint, see session_log.py
 
-No client id and no topic filter holds a NUL [MQTT-1.5.4-2]. A record without value ends what
-its key names. Values are MessagePack arrays; each begins with the number of its form, and one
-of another form, or malformed, is skipped. Each place in the log is a number into the list of
-partitions that stands in the same value, because a topic id has 16 bytes.
+No client id, group name or topic filter holds a NUL [MQTT-1.5.4-2]. A record without value ends
+what its key names. Values are MessagePack arrays; each begins with the number of its form, and
+one of another form, or malformed, is skipped. Each place in the log is a number into the list
+of partitions that stands in the same value, because a topic id has 16 bytes.
 """
 
 from __future__ import annotations
@@ -35,11 +37,13 @@ NOWHERE: Final = -1  # in place of a partition that is gone
 KIND_FILTER: Final = b"f"
 KIND_QUEUE: Final = b"q"
 KIND_WILL: Final = b"w"
+GROUP_KEY: Final = b"\0g"  # begins with this
 MARKS_KEY: Final = b"\0m"  # begins with this
 CHECKPOINT_KEY: Final = b"\0c"
 
 Value = TypeVar(
-    "Value", bound="SessionState | QueuePart | Marks | SubscriptionTerms | WillTerms"
+    "Value",
+    bound="SessionState | GroupState | QueuePart | Marks | SubscriptionTerms | WillTerms",
 )
 PartitionIds = list[tuple[bytes, int]]  # topic id, index
 
@@ -59,6 +63,16 @@ class SessionState(msgspec.Struct, array_like=True, frozen=True):
     unreleased: list[tuple[int, int, int]]  # packet id, partition, offset
     user: str = ""  # whose it is; empty: anybody's
     groups: list[str] = []  # of the user, at the last connection
+
+
+class GroupState(msgspec.Struct, array_like=True, frozen=True):
+    """A group of a shared subscription but for the deliveries that wait in its queue."""
+
+    form: int
+    popped: int  # numbers of deliveries below this one wait no more
+    pushed: int  # the next number
+    partitions: PartitionIds
+    unfinished: list[tuple[int, int, int]]  # partition, offset, QoS: to be delivered anew
 
 
 class QueuePart(msgspec.Struct, array_like=True, frozen=True):
@@ -146,6 +160,21 @@ def pack_terms(qos: int, retain: bool, state: int = 0) -> int:
     return qos | retain << 2 | state << 3
 
 
+def group_key(name: str, topic_filter: str) -> bytes:
+    """Return the key of a group's state, which begins those of its queue."""
+    return b"%b%b\0%b" % (GROUP_KEY, name.encode(), topic_filter.encode())
+
+
+def split_key(key: bytes) -> tuple[bytes, bytes]:
+    """Return whose record a key names, a client id or the key of a group, and what of it."""
+    if not key.startswith(GROUP_KEY):
+        client, _, rest = key.partition(b"\0")
+        return client, rest
+    name, _, others = key[len(GROUP_KEY) :].partition(b"\0")
+    topic_filter, _, rest = others.partition(b"\0")
+    return b"%b%b\0%b" % (GROUP_KEY, name, topic_filter), rest
+
+
 def marks_key(generation: int, number: int) -> bytes:
     """Return the key of marks; the same one is used again when no state relies on them."""
     return b"%b%d.%d" % (MARKS_KEY, generation, number)
@@ -162,9 +191,9 @@ def filter_key(client: bytes, topic_filter: bytes) -> bytes:
     return b"%b\0%b%b" % (client, KIND_FILTER, topic_filter)
 
 
-def queue_key(client: bytes, number: int) -> bytes:
-    """Return the key of a part of a queue."""
-    return b"%b\0%b%d" % (client, KIND_QUEUE, number)
+def queue_key(owner: bytes, number: int) -> bytes:
+    """Return the key of a part of the queue of a client or a group."""
+    return b"%b\0%b%d" % (owner, KIND_QUEUE, number)
 
 
 def will_key(client: bytes) -> bytes:

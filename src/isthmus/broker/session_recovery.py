@@ -19,13 +19,15 @@ from isthmus.broker.identity import NOBODY, Principal
 from isthmus.broker.mapping import publish_of
 from isthmus.broker.publishing import MQTT_SEQUENCE
 from isthmus.broker.recent_records import readable_records
-from isthmus.broker.session_log import Logged, Row
+from isthmus.broker.session_log import Logged, Row, key_of
 from isthmus.broker.session_records import (
     CHECKPOINT_KEY,
+    GROUP_KEY,
     KIND_FILTER,
     KIND_QUEUE,
     KIND_WILL,
     MARKS_KEY,
+    GroupState,
     Marks,
     PartitionsById,
     QueuePart,
@@ -38,20 +40,23 @@ from isthmus.broker.session_records import (
     marks_generation,
     one_of,
     queue_key,
+    split_key,
     will_key,
 )
 from isthmus.broker.subscriptions import Subscription
 from isthmus.mqtt.delivery import DROP_GONE
+from isthmus.mqtt.session import Session
+from isthmus.topics.filter import SHARED_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from isthmus.broker.broker import Broker
+    from isthmus.broker.publishing import Destination
     from isthmus.broker.sessions import SessionEntry, SessionTable
-    from isthmus.broker.subscriptions import Receiver
+    from isthmus.broker.shared import ShareGroup
     from isthmus.mqtt.delivery import Delivery
     from isthmus.mqtt.packets import Publish
-    from isthmus.mqtt.session import Session
     from isthmus.record.batch import Record, RecordBatch
     from isthmus.storage.log import Partition
 
@@ -67,7 +72,7 @@ PartitionMarks: TypeAlias = "dict[Partition, tuple[int, int, int, int]]"
 
 
 class Written:
-    """What the log topic holds of one client, as it stands there."""
+    """What the log topic holds of one client or group, as it stands there."""
 
     __slots__ = ("filters", "generation", "marks", "offset", "parts", "state", "will")
 
@@ -94,7 +99,7 @@ def recover(broker: Broker, table: SessionTable) -> list[Subscription]:
     if recovery.marks:
         logger.info(
             "sessions restored sessions=%d records_scanned=%d ms=%d",
-            len(recovery.marks),
+            len(table.entries),
             scanned,
             broker.runtime.monotonic_ms() - began_ms,
         )
@@ -113,7 +118,7 @@ class Recovery:
         self._checkpoint: Marks | None = None
         self._checkpoint_value = b""
         self._marks_by_value: dict[bytes, PartitionMarks] = {}
-        self.marks: dict[Session, PartitionMarks] = {}
+        self.marks: dict[Session | ShareGroup, PartitionMarks] = {}
         self.ungreeted: list[Subscription] = []
 
     # --- what was written ---------------------------------------------------------------------
@@ -130,17 +135,17 @@ class Recovery:
                 elif key == CHECKPOINT_KEY:
                     self._checkpoint_value = record.value or b""
                 else:
-                    written = self._read_client(record, *key.split(b"\0", 1))
+                    written = self._read(record, *split_key(key))
                     if written is not None:
                         written.marks, written.generation = marks, generation
         self._checkpoint = decode(self._checkpoint_value, Marks)
 
-    def _read_client(self, record: Record, client: bytes, rest: bytes = b"") -> Written | None:
-        """Take note of a record; return what is known of the client if it is its state."""
-        written = self._written.setdefault(client, Written())
+    def _read(self, record: Record, owner: bytes, rest: bytes) -> Written | None:
+        """Take note of a record; return what is known of its owner if it is its state."""
+        written = self._written.setdefault(owner, Written())
         value, kind, name = record.value, rest[:1], rest[1:]
         if not rest and value is None:
-            del self._written[client]
+            del self._written[owner]
         elif not rest:
             written.state, written.offset = value, record.offset
             return written
@@ -165,6 +170,7 @@ class Recovery:
         now_ms = self._broker.runtime.now_ms()
         generations: set[int] = set()
         rows: list[Row] = []
+        shares: list[tuple[bytes, Written]] = []
         for client, written in self._written.items():
             if written.state is None:  # it was never completely written, and never shall be
                 rows += [(filter_key(client, name), None) for name in written.filters]
@@ -173,6 +179,9 @@ class Recovery:
                 continue
             if not self._is_covered(written):
                 generations.add(written.generation)
+            if client.startswith(GROUP_KEY):
+                shares.append((client, written))
+                continue
             state = decode(written.state, SessionState)
             client_id = _text(client)
             if state is None or client_id is None:
@@ -192,9 +201,11 @@ class Recovery:
             self._restore_queue(session, logged, state, written)
             self._restore_subscriptions(session, written)
             self.marks[session] = self._marks_of(written)
+        for key, written in shares:  # now they have their members
+            self._restore_group(key, written, rows)
         self._written.clear()
         self._log.resume(generations, rows)
-        for session in list(self.marks):
+        for session in [each for each in self.marks if isinstance(each, Session)]:
             if self._table.end_if_expired(cast("SessionEntry", session.owner)):
                 del self.marks[session]
 
@@ -204,6 +215,28 @@ class Recovery:
         entry.will = logged.will = decode_will(written.will)
         if entry.will is None:
             logger.warning("will not readable client=%s", entry.session.client_id)
+
+    def _restore_group(self, key: bytes, written: Written, rows: list[Row]) -> None:
+        name, _, topic_filter = key[len(GROUP_KEY) :].partition(b"\0")
+        shared = SHARED_PREFIX.encode() + name + b"/" + topic_filter
+        group = self._broker.subscriptions.groups.get(_text(shared) or "")
+        state = decode(written.state or b"", GroupState)
+        if group is None or state is None:
+            if group is not None:
+                logger.warning("group not readable topic_filter=%r", shared)
+            rows += [(queue_key(key, number), None) for number in written.parts]
+            rows.append((key, None))
+            return
+        logged = self._log.logged[group] = Logged()
+        partitions = self._partitions.find(state.partitions)
+        for number, offset, qos in state.unfinished:
+            partition = one_of(partitions, number)
+            if partition is not None and offset < partition.end_offset:
+                group.restore(partition, offset, qos)
+            else:
+                group.drop(DROP_GONE, 1)
+        self._restore_queue(group, logged, state, written)
+        self.marks[group] = self._marks_of(written)
 
     def _restore_deliveries(self, session: Session, state: SessionState) -> None:
         partitions = self._partitions.find(state.partitions)
@@ -232,11 +265,15 @@ class Recovery:
         session.restore(packet_id, inflight, places)
 
     def _restore_queue(
-        self, session: Session, logged: Logged, state: SessionState, written: Written
+        self,
+        owner: Session | ShareGroup,
+        logged: Logged,
+        state: SessionState | GroupState,
+        written: Written,
     ) -> None:
-        queue = session.queue
+        queue = owner.queue
         for partition, first, last, terms, identifiers in self._runs(
-            session, logged, state, written
+            owner, logged, state, written
         ):
             qos, retain = terms & 0x03, bool(terms & 0x04)
             kept = range(0)
@@ -247,23 +284,25 @@ class Recovery:
                 for offset in kept:
                     queue.push(partition, offset, qos, retain, identifiers)
             if len(kept) <= last - first:
-                session.drop(DROP_GONE, last - first + 1 - len(kept))
+                owner.drop(DROP_GONE, last - first + 1 - len(kept))
         ends = [end for _, end in logged.parts]
         logged.pushed = queue.pushed = max(state.pushed, *ends, 0)
         if queue.pushed - queue.length != state.popped:  # not all of it is here again
             queue.renumber()
-            session.changed = True
+            owner.changed = True
 
     def _runs(
-        self, session: Session, logged: Logged, state: SessionState, written: Written
+        self,
+        owner: Session | ShareGroup,
+        logged: Logged,
+        state: SessionState | GroupState,
+        written: Written,
     ) -> Iterator[tuple[Partition | None, int, int, int, bytes]]:
         """Return what waited: (partition, first and last offset, terms, identifiers)."""
         for start in sorted(written.parts):
             part = decode(written.parts[start], QueuePart)
             if part is None:
-                logger.warning(
-                    "queue not readable client=%s number=%d", session.client_id, start
-                )
+                logger.warning("queue not readable owner=%r number=%d", key_of(owner), start)
                 continue
             partitions = self._partitions.find(part.partitions)
             number = start
@@ -372,7 +411,7 @@ class Recovery:
         qos = 0 if batch.base_sequence == MQTT_SEQUENCE else 2
         for record in readable_records(batch):
             destination = self._broker.destinations.match(partition.log_topic, record)
-            if destination is None or not destination.receivers:
+            if destination is None or not (destination.receivers or destination.groups):
                 continue
             publish = publish_of(record, destination.topic_name, now_ms, qos)
             if (
@@ -380,26 +419,33 @@ class Recovery:
                 and publish.qos > 0
                 and record.offset >= partition.start_offset
             ):
-                self._push(publish, destination.receivers, partition, record.offset, decided_at)
+                self._push(publish, destination, partition, record.offset, decided_at)
 
     def _push(
         self,
         publish: Publish,
-        receivers: list[Receiver],
+        destination: Destination,
         partition: Partition,
         offset: int,
         decided_at: int,
     ) -> None:
         came_at = max(offset, decided_at)
-        for receiver in receivers:
-            qos = min(publish.qos, receiver.qos)
-            written, durable, _, released = self.marks[receiver.session].get(partition, NEW)
+
+        def is_new(owner: Session | ShareGroup, qos: int) -> bool:
+            written, durable, _, released = self.marks[owner].get(partition, NEW)
             mark = durable if qos == 2 else written
-            if qos > 0 and (came_at, offset) >= (mark, released):
+            return (came_at, offset) >= (mark, released)
+
+        for receiver in destination.receivers:
+            qos = min(publish.qos, receiver.qos)
+            if qos > 0 and is_new(receiver.session, qos):
                 retain = publish.retain and receiver.retain_as_published
                 receiver.session.deliver(
                     publish, qos, retain, receiver.identifiers, partition, offset
                 )
+        for group in destination.groups:
+            if group in self.marks and is_new(group, publish.qos):
+                group.deliver(publish, destination.key, partition, offset)
 
 
 def _text(data: bytes) -> str | None:

@@ -46,6 +46,7 @@ def totals_of(
     """
     sessions, traffic = clients.sessions, broker.traffic
     total, connected = len(sessions.entries), sessions.connected
+    groups = broker.subscriptions.groups
     return {
         "clients/total": total,
         "clients/connected": connected,
@@ -59,8 +60,8 @@ def totals_of(
         "store/messages/count": len(broker.retained),
         "store/messages/bytes": broker.retained.size_bytes,
         "retained messages/count": len(broker.retained) + len(broker.volatile),
-        "subscriptions/count": len(broker.subscriptions.tree),
-        "shared_subscriptions/count": 0,
+        "subscriptions/count": len(broker.subscriptions.tree) - len(groups),
+        "shared_subscriptions/count": sum(len(group.members) for group in groups.values()),
         "publish/messages/received": traffic.publishes_received,
         "publish/messages/sent": traffic.publishes_sent,
         "publish/messages/dropped": traffic.dropped + broker.lost,

@@ -3,7 +3,8 @@
 A subscription is kept in the tree of filters; a receiver is what the deliveries of one topic
 name need to know of one session. A session with several matching filters gets one copy, at the
 highest QoS that it was granted, with all its subscription identifiers [MQTT-3.3.4-2,
-MQTT-3.3.4-3].
+MQTT-3.3.4-3]. Of a shared subscription the tree has the group (shared.py), once for all its
+members; what they get by it is apart from all else.
 """
 
 from __future__ import annotations
@@ -12,9 +13,13 @@ from typing import TYPE_CHECKING, Final, cast
 
 from isthmus.mqtt.codec import encode_properties
 from isthmus.mqtt.properties import SUBSCRIPTION_ID
+from isthmus.topics.filter import SHARED_PREFIX, parse_shared
 from isthmus.topics.tree import TopicTree
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from isthmus.broker.shared import ShareGroup
     from isthmus.mqtt.session import Session
 
 
@@ -33,6 +38,10 @@ class Subscription:
         self.topic_filter = topic_filter
         self.options = options
         self.identifier = identifier  # 0: none
+
+    @property
+    def is_shared(self) -> bool:
+        return self.topic_filter.startswith(SHARED_PREFIX)
 
     @property
     def qos(self) -> int:
@@ -84,32 +93,59 @@ def encode_identifier(identifier: int) -> bytes:
 class Subscriptions:
     """All subscriptions of all sessions."""
 
-    def __init__(self) -> None:
+    def __init__(self, make_group: Callable[[str, str], ShareGroup]) -> None:
+        """`make_group(name, topic_filter)` makes the group of a first shared subscription."""
         self.tree = TopicTree()
+        self.groups: dict[str, ShareGroup] = {}  # by shared topic filter
+        self._make_group = make_group
         self._by_session: dict[Session, dict[str, Subscription]] = {}
 
     def add(self, subscription: Subscription) -> bool:
         """Add a subscription; False if it takes the place of one [MQTT-3.8.4-3]."""
         own = self._by_session.setdefault(subscription.session, {})
         before = own.get(subscription.topic_filter)
+        own[subscription.topic_filter] = subscription
+        if subscription.is_shared:
+            self._join(subscription)
+            return before is None
         if before is not None:
             self.tree.remove(before.topic_filter, before)
-        own[subscription.topic_filter] = subscription
         self.tree.add(subscription.topic_filter, subscription)
         return before is None
+
+    def _join(self, subscription: Subscription) -> None:
+        topic_filter = subscription.topic_filter
+        group = self.groups.get(topic_filter)
+        if group is None:
+            name, inner = parse_shared(topic_filter)
+            group = self.groups[topic_filter] = self._make_group(name, inner)
+            self.tree.add(inner, group)
+        group.join(subscription)
 
     def remove(self, session: Session, topic_filter: str) -> bool:
         """Remove one subscription; False if there is none."""
         subscription = self._by_session.get(session, {}).pop(topic_filter, None)
         if subscription is None:
             return False
-        self.tree.remove(topic_filter, subscription)
+        self._remove(subscription)
         return True
 
     def remove_all(self, session: Session) -> None:
         """Remove all subscriptions of a session that ends."""
-        for topic_filter, subscription in self._by_session.pop(session, {}).items():
+        for subscription in self._by_session.pop(session, {}).values():
+            self._remove(subscription)
+
+    def _remove(self, subscription: Subscription) -> None:
+        topic_filter = subscription.topic_filter
+        if not subscription.is_shared:
             self.tree.remove(topic_filter, subscription)
+            return
+        group = self.groups[topic_filter]
+        group.leave(subscription.session)
+        if not group.members:
+            del self.groups[topic_filter]
+            self.tree.remove(group.topic_filter, group)
+            group.end()
 
     def of(self, session: Session) -> dict[str, Subscription]:
         """Return a session's subscriptions by topic filter."""
@@ -119,10 +155,13 @@ class Subscriptions:
         """Whether some of what a session publishes itself may not come back to it."""
         return any(one.no_local for one in self.of(session).values())
 
-    def receivers(self, topic_name: str) -> list[Receiver]:
-        """Return who gets a topic name, each session once."""
+    def receivers(self, topic_name: str) -> tuple[list[Receiver], list[ShareGroup]]:
+        """Return who gets a topic name: each session once, and each group."""
         by_session: dict[Session, list[Subscription]] = {}
+        groups: list[ShareGroup] = []
         for value in self.tree.match(topic_name):
-            subscription = cast("Subscription", value)
-            by_session.setdefault(subscription.session, []).append(subscription)
-        return [Receiver(subscriptions) for subscriptions in by_session.values()]
+            if isinstance(value, Subscription):
+                by_session.setdefault(value.session, []).append(value)
+            else:
+                groups.append(cast("ShareGroup", value))
+        return [Receiver(subscriptions) for subscriptions in by_session.values()], groups

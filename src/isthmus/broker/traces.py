@@ -147,8 +147,9 @@ class Traces:
         if not filter_matches(trace.topic_filter, topic_name):
             return
         line = self._line("in", identity, client_id, packet, trace)
-        receivers = self._subscriptions.receivers(topic_name)
+        receivers, groups = self._subscriptions.receivers(topic_name)
         subscribers = sorted(receiver.session.client_id for receiver in receivers)
+        subscribers += sorted(group.shared_filter for group in groups)
         line["subscribers"] = subscribers[:SUBSCRIBERS_MAX]
         line["subscribers_count"] = len(subscribers)
         trace.give(line)

@@ -34,6 +34,7 @@ cdef class Delivery:
     cdef public bint retain
     cdef public bytes identifiers
     cdef public int state
+    cdef public object share
 
 
 @cython.final

@@ -10,7 +10,7 @@ The partition is opaque here: MQTT knows the log only as "the place this came fr
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,7 +112,7 @@ class Dropped:
 class Delivery:
     """One packet out to one session, from its first sending until its last acknowledgement."""
 
-    __slots__ = ("identifiers", "offset", "partition", "qos", "retain", "state")
+    __slots__ = ("identifiers", "offset", "partition", "qos", "retain", "share", "state")
 
     def __init__(
         self, partition: object, offset: int, qos: int, retain: bool, identifiers: bytes
@@ -123,6 +123,7 @@ class Delivery:
         self.retain = retain
         self.identifiers = identifiers  # encoded Subscription Identifier properties
         self.state = AWAIT_PUBACK if qos == 1 else AWAIT_PUBREC
+        self.share: Any = None  # the mark of the group that has handed it to the session
 
 
 class Run:

@@ -48,7 +48,7 @@ KEEP_ALIVE_MAX_S = 65535  # no limit: the protocol has no larger one
 class Offer:
     """What the server allows its clients; see the settings of the same names.
 
-    Without arguments it is all that the protocol has, except for shared subscriptions.
+    Without arguments it is all that the protocol has.
     """
 
     session_expiry_max_s: int = 0xFFFF_FFFF
@@ -62,7 +62,7 @@ class Offer:
     retain_available: bool = True
     wildcard_available: bool = True
     identifiers_available: bool = True
-    shared_available: bool = False
+    shared_available: bool = True
     response_information: str = ""
 
 

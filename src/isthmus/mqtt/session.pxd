@@ -5,7 +5,7 @@ from isthmus.mqtt.delivery cimport Delivery, DeliveryQueue, Dropped, Run, Sessio
 from isthmus.mqtt.incoming cimport Incoming
 from isthmus.mqtt.packets cimport Ack, Publish
 from isthmus.mqtt.traffic cimport Traffic
-from isthmus.wire.buffer cimport WriteBuffer
+from isthmus.wire.buffer cimport WriteBuffer, uvarint_size
 
 
 @cython.final
@@ -34,7 +34,7 @@ cdef class Session:
     cdef bint _problem_info
     cdef object _aliases
     cdef public bint recalling
-    cdef public object refill
+    cdef public tuple refills
     cdef public bint persistent
     cdef public bint changed
     cdef public int step
@@ -57,16 +57,18 @@ cdef class Session:
     @cython.locals(queue=DeliveryQueue, limits=SessionLimits)
     cdef bint _may_wait(self, int qos) except -1
     cpdef drop(self, int reason, long long count)
+    cpdef bint has_room(self, int qos) noexcept
     cpdef bint waiting(self) noexcept
-    @cython.locals(queue=DeliveryQueue, run=Run, publish=Publish, offset="long long")
+    @cython.locals(queue=DeliveryQueue, run=Run, publish=Publish, offset="long long",
+                   refills=tuple)
     cpdef drain(self)
     @cython.locals(packet_id=int)
     cdef bint _send_owed(self) except -1
     @cython.locals(delivery=Delivery, publish=Publish)
     cdef bint _send_again(self, int packet_id) except -1
-    @cython.locals(packet_id=int)
-    cdef _send(self, Publish publish, int qos, bint retain, bytes identifiers,
-               object partition, long long offset)
+    @cython.locals(packet_id=int, delivery=Delivery)
+    cpdef bint send(self, Publish publish, int qos, bint retain, bytes identifiers,
+                    object partition, long long offset, object share) except -1
     cdef int _take_packet_id(self)
     @cython.locals(properties=bytes, topic=bytes, named=bytes, with_alias=bytes, alias=int,
                    traffic=Traffic)
@@ -75,5 +77,3 @@ cdef class Session:
     @cython.locals(size=Py_ssize_t, body=Py_ssize_t)
     cdef bint _fits(self, bytes topic, bytes payload, int qos, bytes properties) except -1
 
-
-cdef Py_ssize_t _varint_size(Py_ssize_t value) noexcept

@@ -40,7 +40,7 @@ from isthmus.mqtt.incoming import ANSWERED, Incoming
 from isthmus.mqtt.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Publish
 from isthmus.mqtt.properties import REASON_STRING, TOPIC_ALIAS
 from isthmus.mqtt.reasons import ReasonCode
-from isthmus.wire.buffer import WriteBuffer
+from isthmus.wire.buffer import WriteBuffer, uvarint_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,7 +89,7 @@ class Session:
         "persistent",
         "queue",
         "recalling",
-        "refill",
+        "refills",
         "step",
         "touched",
         "transmit",
@@ -137,7 +137,7 @@ class Session:
         self.next_packet_id = 1
         self.incoming = Incoming()
         self.recalling = False  # what goes next is on its way from the disk
-        self.refill: Callable[[Session], None] | None = None  # called when the queue moved
+        self.refills: tuple[Callable[[Session], None], ...] = ()  # see `drain` and `detach`
         self.persistent = False
         self.changed = False
         self.step = 0
@@ -176,6 +176,8 @@ class Session:
         forgotten = self.queue.drop_qos_0()
         if forgotten:
             self.drop(DROP_OFFLINE, forgotten)
+        for refill in self.refills:
+            refill(self)
 
     def resume(self) -> None:
         """Be ready to send again what was in flight, in its order [MQTT-4.6.0-1]; see `drain`.
@@ -339,7 +341,7 @@ class Session:
         if delivery is not None and delivery.state == expected:
             self.changed = True
             del self.inflight[ack.packet_id]
-            if self.waiting() or self.refill is not None:
+            if self.waiting() or self.refills:
                 self.drain()
 
     def _receive_pubrec(self, ack: Ack, delivery: Delivery | None) -> None:
@@ -350,7 +352,7 @@ class Session:
             self._stepped()
             if ack.reason >= REFUSED_FROM:
                 del self.inflight[ack.packet_id]
-                if self.waiting() or self.refill is not None:
+                if self.waiting() or self.refills:
                     self.drain()
                 return
             delivery.state = AWAIT_PUBCOMP
@@ -377,17 +379,23 @@ class Session:
         `qos` is already the lower one of publish and subscription. QoS 0 does not wait for an
         absent client [MQTT-3.1.2-5]; what exceeds the queue's limit is dropped and counted.
         """
-        if (
-            self.connected
-            and not self.paused
-            and not self.waiting()
-            and self.output.size < self._limits.output_max
-            and (qos == 0 or len(self.inflight) < self._window)
-        ):
-            self._send(publish, qos, retain, identifiers, partition, offset)
+        if self.has_room(qos):
+            if not self.send(publish, qos, retain, identifiers, partition, offset, None):
+                self.drop(DROP_TOO_LARGE, 1)
         elif self._may_wait(qos):
             self.changed = True
             self.queue.push(partition, offset, qos, retain, identifiers)
+
+    def has_room(self, qos: int) -> bool:
+        """Say whether a message can go out now, and nothing waits that comes before it."""
+        return (
+            self.connected
+            and not self.paused
+            and not self.recalling
+            and not self.waiting()
+            and self.output.size < self._limits.output_max
+            and (qos == 0 or len(self.inflight) < self._window)
+        )
 
     def _may_wait(self, qos: int) -> bool:
         """Say whether a delivery may join the queue; what is dropped is counted."""
@@ -449,11 +457,15 @@ class Session:
             elif publish is DENIED:
                 self.drop(DROP_DENIED, 1)
                 self.changed = True
-            else:
-                self._send(publish, run.qos, run.retain, run.identifiers, run.partition, offset)
+            elif not self.send(
+                publish, run.qos, run.retain, run.identifiers, run.partition, offset, None
+            ):
+                self.drop(DROP_TOO_LARGE, 1)
             queue.pop()
-        if self.refill is not None:
-            self.refill(self)
+        refills = self.refills
+        self.refills = refills[1:] + refills[:1]  # none is always the first
+        for refill in refills:
+            refill(self)
 
     def _send_owed(self) -> bool:
         """Repeat what was in flight; False where some of it is still to come."""
@@ -500,7 +512,7 @@ class Session:
             del self.inflight[packet_id]
         return True
 
-    def _send(
+    def send(
         self,
         publish: Publish,
         qos: int,
@@ -508,19 +520,21 @@ class Session:
         identifiers: bytes,
         partition: object,
         offset: int,
-    ) -> None:
+        share: object,
+    ) -> bool:
+        """Send a message now; False where the client takes none so large."""
         if qos == 0:
-            if not self._encode(publish, 0, retain, False, 0, identifiers):
-                self.drop(DROP_TOO_LARGE, 1)
-            return
+            return self._encode(publish, 0, retain, False, 0, identifiers)
         packet_id = self._take_packet_id()
-        if self._encode(publish, qos, retain, False, packet_id, identifiers):
-            self.inflight[packet_id] = Delivery(partition, offset, qos, retain, identifiers)
-            self.changed = True
-            if qos == 2:
-                self._stepped()
-        else:
-            self.drop(DROP_TOO_LARGE, 1)
+        if not self._encode(publish, qos, retain, False, packet_id, identifiers):
+            return False
+        delivery = Delivery(partition, offset, qos, retain, identifiers)
+        delivery.share = share
+        self.inflight[packet_id] = delivery
+        self.changed = True
+        if qos == 2:
+            self._stepped()
+        return True
 
     def _take_packet_id(self) -> int:
         """Return a packet id that is not in use [MQTT-2.2.1-3]."""
@@ -581,9 +595,5 @@ class Session:
             return True
         body = 2 + len(topic) + len(payload) + (2 if qos else 0)
         if self.version == 5:
-            body += _varint_size(len(properties)) + len(properties)
-        return 1 + _varint_size(body) + body <= self._packet_size_max
-
-
-def _varint_size(value: int) -> int:
-    return 1 if value < 128 else 2 if value < 16_384 else 3 if value < 2_097_152 else 4
+            body += uvarint_size(len(properties)) + len(properties)
+        return 1 + uvarint_size(body) + body <= self._packet_size_max

@@ -183,6 +183,7 @@ class Shore:
             partitions_default=2,
             retained_max=retained_max,
             retained_bytes_max=retained_bytes_max,
+            shared_queue_max=queue_length_max,
             **of_broker,
         )
         self.clients = Clients(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from tests.unit.broker.shore import Client, Shore
+from tests.unit.broker.shore import OFFER, Client, Shore
 
 from isthmus.errors import ClientIdInvalid, SessionTakenOver, TooLarge, UnexpectedPacket
 from isthmus.mqtt.packets import (
@@ -112,8 +114,11 @@ def test_before_mqtt_5_a_session_to_keep_needs_an_id(shore: Shore, version: int)
 
 
 def test_what_is_not_offered_is_said(shore: Shore) -> None:
-    assert Client(shore, "c", 5).connect().properties[SHARED_AVAILABLE] == 0
-    assert Client(shore, "d", 4).connect().properties is None
+    for client_id, version in (("c", 5), ("d", 4)):
+        client = Client(shore, client_id, version)
+        client.offer = replace(OFFER, shared_available=False)
+        told = client.connect().properties or {}
+        assert told.get(SHARED_AVAILABLE) == (0 if version == 5 else None)
 
 
 def test_a_client_that_takes_no_connack_is_refused(shore: Shore) -> None:

@@ -67,7 +67,7 @@ def test_a_slow_subscriber_gets_each_message_once(queue_length_max: int) -> None
     assert all(packet.retain for packet in found)
     assert session.dropped.total == 0
     assert len(shore.clients.greetings) == 0
-    assert session.refill is None
+    assert session.refills == ()
 
 
 def test_at_qos_0_a_connection_that_takes_no_more_is_waited_for() -> None:

@@ -90,6 +90,8 @@ def test_totals_of_a_shore() -> None:
     publisher.publish("t/1", b"12345", retain=True)
     publisher.publish("t/2", b"678")
     publisher.publish("$mine", b"")
+    for client in (subscriber, publisher):
+        client.subscribe("$share/g/other", 0)
     totals = totals_of(shore.broker, shore.clients, 7, (1000, 2000))
     assert set(LOADS.values()) <= totals.keys()
     for name, expected in {
@@ -101,9 +103,10 @@ def test_totals_of_a_shore() -> None:
         "publish/messages/dropped": 1,
         "publish/bytes/received": 8,
         "publish/bytes/sent": 8,
-        "messages/sent": 2 + 1 + 2,
+        "messages/sent": 2 + 1 + 2 + 2,
         "retained messages/count": 1,
         "subscriptions/count": 1,
+        "shared_subscriptions/count": 2,
         "sockets": 7,
         "heap/current": 1000,
         "heap/maximum": 2000,

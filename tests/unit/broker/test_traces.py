@@ -8,9 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 from tests.sim import SimRuntime
+from tests.unit.broker.shore import Shore
 
 from isthmus.broker.identity import Identity
-from isthmus.broker.subscriptions import Subscription, Subscriptions
+from isthmus.broker.subscriptions import Subscription
 from isthmus.broker.traces import SUBSCRIBERS_MAX, Trace, Traces
 from isthmus.mqtt.codec import encode
 from isthmus.mqtt.delivery import SessionLimits
@@ -38,7 +39,7 @@ class Room:
 
     def __init__(self, **wanted: Any) -> None:
         self.runtime = SimRuntime()
-        self.subscriptions = Subscriptions()
+        self.subscriptions = Shore().broker.subscriptions
         self.subscribe("s2", "s1")
         self.traces = Traces(self.runtime, self.subscriptions)
         self.lines: list[dict[str, Any]] = []
@@ -47,10 +48,10 @@ class Room:
         self.traces.begin(self.trace)
         assert self.traces.is_on
 
-    def subscribe(self, *client_ids: str) -> None:
+    def subscribe(self, *client_ids: str, topic_filter: str = "a/b") -> None:
         for client_id in client_ids:
             session = Session(client_id, print, SessionLimits(10, 10), Traffic())
-            self.subscriptions.add(Subscription(session, "a/b", 0, 0))
+            self.subscriptions.add(Subscription(session, topic_filter, 0, 0))
 
     def _give(self, line: dict[str, Any]) -> None:
         self.lines.append(json.loads(msgspec.json.encode(line)))
@@ -142,14 +143,16 @@ def test_payloads_only_where_they_are_asked_for() -> None:
 
 def test_a_topic_filter_shows_what_is_published_and_to_whom() -> None:
     room = Room(topic_filter="a/+")
+    room.subscribe("m1", "m2", topic_filter="$share/g/a/+")
     packets = [Publish(b"a/b", b"x"), Publish(b"b", b"x"), Subscribe(1, [("a/b", 0)])]
     room.traces.received(HERE, "c", packets)
     room.traces.sent(HERE, "c", 5, wire(*packets))
     assert room.take() == []
     room.traces.accepted(HERE, "c", packets)
     (line,) = room.take()
-    assert (line["topic_name"], line["subscribers"]) == ("a/b", ["s1", "s2"])
-    room.subscribe(*(f"t{number}" for number in range(998)))
+    assert line["topic_name"] == "a/b"
+    assert line["subscribers"] == ["s1", "s2", "$share/g/a/+"]
+    room.subscribe(*(f"t{number}" for number in range(997)))
     room.traces.accepted(HERE, "c", packets)
     (line,) = room.take()
     assert (len(line["subscribers"]), line["subscribers_count"]) == (SUBSCRIBERS_MAX, 1_000)

@@ -28,7 +28,7 @@ def terms_of(offer: Offer, client_id: str = "c", **connect: Any) -> Terms:
 
 def test_only_what_is_less_than_all_is_said() -> None:
     """[MQTT-3.2.2-9]"""
-    told = terms_of(Offer(shared_available=True)).properties
+    told = terms_of(Offer()).properties
     assert told.keys() == {MAXIMUM_PACKET_SIZE, TOPIC_ALIAS_MAXIMUM}
     least = Offer(
         topic_alias_max=0,
@@ -36,6 +36,7 @@ def test_only_what_is_less_than_all_is_said() -> None:
         retain_available=False,
         wildcard_available=False,
         identifiers_available=False,
+        shared_available=False,
     )
     told = terms_of(least).properties
     del told[MAXIMUM_PACKET_SIZE]

@@ -1,0 +1,539 @@
+"""Shared subscriptions: each message goes to one member of the group [MQTT 5.0, 4.8.2].
+
+A group is a name and a topic filter. It owns what waits: a member is given a message only when
+that can go out to it at once, so one that is slow or gone holds up nothing that others could
+do. What becomes of a message that a member had, when its connection ends:
+
+- at QoS 1, unacknowledged: it comes back, in front of all that waits, and another member gets
+  it as a new message;
+- at QoS 2, sent: it stays with the member's session until that is back [MQTT-4.8.2-4], and ends
+  with it [MQTT-4.8.2-5];
+- refused by the client's PUBACK or PUBREC: it is done [MQTT-4.8.2-6].
+
+Who gets a message is the strategy: `fair`, the next that has room; `sticky`, the same one as
+long as it has room; `hash`, the one to whom the key belongs, so that what has one key comes in
+its order. Messages published at QoS 2 come to a group when they are durable, whoever gets them;
+at which QoS is decided with who [MQTT-4.8.2-3].
+
+With a member whose session is persistent the group outlives the server (session_log.py); while
+no member is connected, what is published at QoS 1 and 2 waits. Compiled, as part of the path of
+every message.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import deque
+from hashlib import shake_128
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final, cast
+from zlib import crc32
+
+from isthmus.broker.subscriptions import encode_identifier
+from isthmus.mqtt.delivery import (
+    AWAIT_PUBACK,
+    DRAIN_BYTES,
+    DROP_DENIED,
+    DROP_EXPIRED,
+    DROP_GONE,
+    DROP_OFFLINE,
+    DROP_QUEUE,
+    DROP_TOO_LARGE,
+    Delivery,
+    DeliveryQueue,
+    Dropped,
+)
+from isthmus.mqtt.session import EXPIRED, NOT_YET
+from isthmus.topics.filter import SHARED_PREFIX
+
+if TYPE_CHECKING:
+    from isthmus.broker.broker import Broker
+    from isthmus.broker.subscriptions import Subscription
+    from isthmus.mqtt.packets import Publish
+    from isthmus.mqtt.session import Session
+    from isthmus.storage.log import Partition
+
+SLOTS: Final = 256  # that keys fall into
+GIVEN_MAX: Final = 1_000  # messages at a time, a few milliseconds of work
+PARKED_MAX: Final = 1_000  # messages of a group that wait for the member of their key
+
+_OFFSET: Final = attrgetter("offset")
+
+
+class Handed:
+    """What a group marks the deliveries with that it has handed to sessions."""
+
+    __slots__ = ("qos",)
+
+    def __init__(self, qos: int) -> None:
+        self.qos = qos  # of the message; that of the delivery may be lower
+
+
+class Member:
+    """One session's part in a group."""
+
+    __slots__ = (
+        "identifiers",
+        "is_present",
+        "parked",
+        "place",
+        "qos",
+        "retain_as_published",
+        "session",
+        "weights",
+    )
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.is_present = False  # its client is connected
+        self.place = 0  # among those who are present
+        self.qos = 0
+        self.retain_as_published = False
+        self.identifiers = b""
+        self.parked: deque[Delivery] = deque()  # messages of its keys that wait for it
+        self.weights: Any = None  # for each slot, see HashedGroup
+
+    def take_terms(self, subscription: Subscription) -> None:
+        """Get messages as a subscription says, from now on."""
+        self.qos = subscription.qos
+        self.retain_as_published = subscription.retain_as_published
+        self.identifiers = encode_identifier(subscription.identifier)
+
+    def has_room(self, qos: int) -> bool:
+        """Whether a message that was published at this QoS can go out to the client now.
+
+        No more in a turn of the loop than what waits in a session's own queue would.
+        """
+        session = self.session
+        if session.output.size >= DRAIN_BYTES:
+            return False
+        return session.has_room(qos if qos < self.qos else self.qos)
+
+
+class ShareGroup:
+    """A group whose members get messages in turn: the strategy `fair`."""
+
+    def __init__(self, broker: Broker, queue_max: int, name: str, topic_filter: str) -> None:
+        self.name = name
+        self.topic_filter = topic_filter
+        self.members: dict[Session, Member] = {}
+        self.queue = DeliveryQueue()
+        self.returned: list[Delivery] = []  # goes out before the queue, in the log's order
+        self.dropped = Dropped()
+        self.changed = False  # since it was written down
+        self._broker = broker
+        self._permits = broker.permits
+        self._queue_max = queue_max
+        self._present: list[Member] = []
+        self._turn = 0  # the place of the member that was chosen last
+        self._handed = [Handed(qos) for qos in range(3)]
+        self._is_due = False
+        self._refill = self._refilled
+
+    @property
+    def shared_filter(self) -> str:
+        """What its members subscribe to."""
+        return f"{SHARED_PREFIX}{self.name}/{self.topic_filter}"
+
+    # --- members ------------------------------------------------------------------------------
+
+    def join(self, subscription: Subscription) -> None:
+        """Have a session as a member, or on other terms than before."""
+        session = subscription.session
+        member = self.members.get(session)
+        if member is None:
+            member = self.members[session] = Member(session)
+            session.refills = (*session.refills, self._refill)
+        member.take_terms(subscription)
+        if session.connected and not member.is_present:
+            self._arrive(member)
+
+    def leave(self, session: Session) -> None:
+        """Have a session no more; what is on its way to it stays there [MQTT-3.10.4-3]."""
+        member = self.members.pop(session)
+        session.refills = tuple(each for each in session.refills if each is not self._refill)
+        if member.is_present:
+            for delivery in session.inflight.values():
+                if self._is_ours(delivery):
+                    delivery.share = None
+            session.changed = True
+            self._go(member)
+
+    def _refilled(self, session: Session) -> None:
+        """A member has room, perhaps; or its connection has begun or ended."""
+        member = self.members[session]
+        if session.connected != member.is_present:
+            if session.connected:
+                self._arrive(member)
+            else:
+                self._take_back(member)
+                self._go(member)
+        elif member.is_present:
+            self._give_on(member)
+
+    def _arrive(self, member: Member) -> None:
+        member.is_present = True
+        member.place = len(self._present)
+        self._present.append(member)
+        self._drain_later()
+
+    def _go(self, member: Member) -> None:
+        """A member is there no more: others get what was for it, at the end of the turn.
+
+        Not at once, because with a server that ends they are about to go, too.
+        """
+        member.is_present = False
+        self._present.remove(member)
+        for place, other in enumerate(self._present):
+            other.place = place
+        if not self._present:  # QoS 0 does not wait for absent clients [MQTT-3.1.2-5]
+            kept = [each for each in self.returned if each.qos > 0]
+            self.drop(DROP_OFFLINE, len(self.returned) - len(kept) + self.queue.drop_qos_0())
+            self.returned = kept
+        self._drain_later()
+
+    def _take_back(self, member: Member) -> None:
+        """Take what the client of a member has not acknowledged at QoS 1."""
+        session = member.session
+        for packet_id, delivery in list(session.inflight.items()):
+            if delivery.state == AWAIT_PUBACK and self._is_ours(delivery):
+                del session.inflight[packet_id]
+                delivery.qos = delivery.share.qos
+                insort(self.returned, delivery, key=_OFFSET)
+                self.changed = True
+
+    def _is_ours(self, delivery: Delivery) -> bool:
+        return delivery.share is not None and delivery.share in self._handed
+
+    # --- messages -----------------------------------------------------------------------------
+
+    @property
+    def waiting_count(self) -> int:
+        """How many messages wait for a member that has room."""
+        return self._waiting_count()
+
+    def waiting(self) -> bool:
+        """Whether anything waits for a member that has room."""
+        return self.queue.length > 0 or len(self.returned) > 0
+
+    def deliver(self, publish: Publish, _key: bytes, partition: object, offset: int) -> None:
+        """Give a message to a member, or let it wait as the place in the log where it stands.
+
+        At QoS 0 it does not wait while no member is connected; what exceeds the limit of the
+        queue is dropped and counted.
+        """
+        if not self.waiting():
+            member = self._choose(publish.qos)
+            if member is not None:
+                self._give(member, publish, partition, offset)
+                return
+        self._wait(publish.qos, partition, offset)
+
+    def _wait(self, qos: int, partition: object, offset: int) -> None:
+        if qos == 0 and not self._present:
+            self.drop(DROP_OFFLINE, 1)
+        elif self._waiting_count() >= self._queue_max:
+            self.drop(DROP_QUEUE, 1)
+        else:
+            self.queue.push(partition, offset, qos, False, b"")
+            self.changed = True
+
+    def _waiting_count(self) -> int:
+        return self.queue.length + len(self.returned)
+
+    def _choose(self, qos: int) -> Member | None:
+        """Return the next member that has room for a message of this QoS, None if none has."""
+        count = len(self._present)
+        for _ in range(count):
+            self._turn = self._turn + 1 if self._turn + 1 < count else 0
+            member = self._present[self._turn]
+            if member.has_room(qos):
+                return member
+        return None
+
+    def _give(self, member: Member, publish: Publish, partition: object, offset: int) -> None:
+        """Send a message to a member or, where that does not take it, to one that does."""
+        why = self._hand(member, publish, partition, offset)
+        if why == 0:
+            return
+        for other in self._present:
+            if (
+                other is not member
+                and other.has_room(publish.qos)
+                and self._hand(other, publish, partition, offset) == 0
+            ):
+                return
+        self.drop(why, 1)
+
+    def _hand(self, member: Member, publish: Publish, partition: object, offset: int) -> int:
+        """Send a message to a member that has room; return 0, or why it is not for its client.
+
+        That is DROP_TOO_LARGE or DROP_DENIED.
+        """
+        session = member.session
+        if self._permits.is_on and not self._permits.may_receive(session, publish.topic):
+            return DROP_DENIED
+        qos = publish.qos if publish.qos < member.qos else member.qos
+        handed = session.send(
+            publish,
+            qos,
+            publish.retain and member.retain_as_published,
+            member.identifiers,
+            partition,
+            offset,
+            self._handed[publish.qos],
+        )
+        if not handed:
+            return DROP_TOO_LARGE
+        if qos:
+            self.changed = True
+            if qos == 2:  # nobody else may get it, not after a crash either
+                self._broker.session_log.note_group(self)
+        if not session.touched:
+            self._broker.touch(session)
+        return 0
+
+    def drop(self, reason: int, count: int) -> None:
+        """Messages are given up; see `Dropped` for the reasons."""
+        self.dropped.add(reason, count)
+        self._broker.traffic.dropped += count
+
+    # --- what waits ---------------------------------------------------------------------------
+
+    def _drain_later(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            self._broker.runtime.defer(self._drain_due)
+
+    def _drain_due(self) -> None:
+        self._is_due = False
+        self.drain()
+
+    def _give_on(self, member: Member) -> None:
+        """Give out what waits, to a member first that may have room."""
+        if self.waiting():
+            self._turn = member.place - 1
+            self.drain()
+
+    def drain(self) -> None:
+        """Give out what waits, in its order, as far as members have room.
+
+        With much to do it goes on in the next turn of the loop.
+        """
+        for _ in range(GIVEN_MAX):
+            if not self.waiting():
+                return
+            head = self._head()
+            member = self._choose(head.qos)
+            if member is None:
+                return
+            publish = self._recall(member.session, head)
+            if publish is NOT_YET:
+                return
+            self._pop()
+            if publish is not None:
+                self._give(member, publish, head.partition, head.offset)
+        self._drain_later()
+
+    def _head(self) -> Delivery:
+        """Return what goes out next."""
+        if self.returned:
+            return self.returned[0]
+        run = self.queue.head()
+        return Delivery(run.partition, run.first, run.qos, False, b"")
+
+    def _pop(self) -> None:
+        """Take it out."""
+        if self.returned:
+            del self.returned[0]
+        else:
+            self.queue.pop()
+        self.changed = True
+
+    def _recall(self, session: Session, waiting: Delivery) -> Publish | None:
+        """Return the message of a place, which `session` may get; None if it is dropped.
+
+        NOT_YET: it has to be read, and until then the session has no room for another.
+        """
+        partition = cast("Partition", waiting.partition)
+        publish = self._broker.catching_up.recall(
+            session, partition, waiting.offset, shared=True
+        )
+        if publish is None or publish is EXPIRED:
+            self.drop(DROP_GONE if publish is None else DROP_EXPIRED, 1)
+            return None
+        if publish is not NOT_YET:
+            publish.qos = waiting.qos
+        return publish
+
+    # --- over restarts ------------------------------------------------------------------------
+
+    def end(self) -> None:
+        """The last member has left: what waits is for nobody."""
+        self.drop(DROP_GONE, self._waiting_count())
+        self.queue.clear()
+        self.returned.clear()
+        self._broker.session_log.end_group(self)
+
+    def unfinished(self) -> list[Delivery]:
+        """Return what is neither in the queue nor done: what came back, and QoS 1 in flight.
+
+        Where the server ends now, it is to be delivered anew. QoS is that of the messages.
+        """
+        found = [each for each in self.returned if each.qos > 0]
+        for member in self._present:
+            for delivery in member.session.inflight.values():
+                if delivery.state == AWAIT_PUBACK and self._is_ours(delivery):
+                    place = delivery.partition, delivery.offset
+                    found.append(Delivery(*place, delivery.share.qos, False, b""))
+        return found
+
+    def restore(self, partition: object, offset: int, qos: int) -> None:
+        """Have a message wait in front that was unfinished when the server ended."""
+        insort(self.returned, Delivery(partition, offset, qos, False, b""), key=_OFFSET)
+
+
+class StickyGroup(ShareGroup):
+    """A group whose messages go to one member until that has no room."""
+
+    def __init__(self, broker: Broker, queue_max: int, name: str, topic_filter: str) -> None:
+        super().__init__(broker, queue_max, name, topic_filter)
+        self._current: Member | None = None
+
+    def _choose(self, qos: int) -> Member | None:
+        current = self._current
+        if current is None or not current.is_present or not current.has_room(qos):
+            self._current = ShareGroup._choose(self, qos)
+        return self._current
+
+
+class HashedGroup(ShareGroup):
+    """A group in which each key belongs to one of the connected members.
+
+    Keys fall into slots, and a slot belongs to the member of the largest weight, so that with
+    members that come and go no more keys change hands than must. What a member has no room for
+    is parked, and only it waits: up to a limit the queue goes on behind it.
+    """
+
+    def __init__(self, broker: Broker, queue_max: int, name: str, topic_filter: str) -> None:
+        super().__init__(broker, queue_max, name, topic_filter)
+        self._owners: list[Member | None] = [None] * SLOTS
+        self._parked = 0
+
+    def _arrive(self, member: Member) -> None:
+        self._unpark()
+        if member.weights is None:
+            digest = shake_128(member.session.client_id.encode()).digest(4 * SLOTS)
+            member.weights = memoryview(digest).cast("I")
+        for slot, owner in enumerate(self._owners):
+            if owner is None or member.weights[slot] > owner.weights[slot]:
+                self._owners[slot] = member
+        ShareGroup._arrive(self, member)
+
+    def _go(self, member: Member) -> None:
+        self._unpark()
+        ShareGroup._go(self, member)
+        for slot, owner in enumerate(self._owners):
+            if owner is member:
+                self._owners[slot] = self._heaviest(slot)
+
+    def _heaviest(self, slot: int) -> Member | None:
+        found: Member | None = None
+        for member in self._present:
+            if found is None or member.weights[slot] > found.weights[slot]:
+                found = member
+        return found
+
+    def _unpark(self) -> None:
+        """Have all that is parked go out by its key anew, in front of all that waits."""
+        for member in self._present:
+            for parked in member.parked:
+                insort(self.returned, parked, key=_OFFSET)
+            member.parked.clear()
+        self._parked = 0
+
+    def _waiting_count(self) -> int:
+        return ShareGroup._waiting_count(self) + self._parked
+
+    def deliver(self, publish: Publish, key: bytes, partition: object, offset: int) -> None:
+        """Give a message to the member of its key, or let it wait."""
+        member: Member | None = None
+        if not self.waiting() and self._parked < PARKED_MAX:
+            member = self._owners[crc32(key) % SLOTS]
+        if member is None or self._waiting_count() >= self._queue_max:
+            self._wait(publish.qos, partition, offset)
+        else:
+            self._give(member, publish, partition, offset)
+
+    def _give(self, member: Member, publish: Publish, partition: object, offset: int) -> None:
+        """Send a message to the member of its key, behind those that wait for it."""
+        if member.parked or not member.has_room(publish.qos):
+            member.parked.append(Delivery(partition, offset, publish.qos, False, b""))
+            self._parked += 1
+            self.changed = True
+        else:
+            ShareGroup._give(self, member, publish, partition, offset)
+
+    def _give_on(self, member: Member) -> None:
+        self._give_parked(member)
+        if self.waiting():
+            self.drain()
+
+    def _give_parked(self, member: Member) -> None:
+        """Send a member what is parked for it, at most `PARKED_MAX`, as far as it has room."""
+        while member.parked:
+            parked = member.parked[0]
+            if not member.has_room(parked.qos):
+                return
+            publish = self._recall(member.session, parked)
+            if publish is NOT_YET:
+                return
+            member.parked.popleft()
+            self._parked -= 1
+            self.changed = True
+            if publish is not None:
+                ShareGroup._give(self, member, publish, parked.partition, parked.offset)
+
+    def drain(self) -> None:
+        """Give out what waits by its keys."""
+        for member in self._present:
+            self._give_parked(member)
+        for _ in range(GIVEN_MAX):
+            if not self.returned and (self.queue.length == 0 or self._parked >= PARKED_MAX):
+                return
+            reader = self._reader()
+            if reader is None:
+                return
+            head = self._head()
+            publish = self._recall(reader, head)
+            if publish is NOT_YET:
+                return
+            self._pop()
+            if publish is None:
+                continue
+            key = self._broker.destinations.key_of(publish.topic)
+            owner = self._owners[crc32(key) % SLOTS]
+            assert owner is not None, "some member is present"
+            self._give(owner, publish, head.partition, head.offset)
+        self._drain_later()
+
+    def _reader(self) -> Session | None:
+        """Return the session of a member, for whom a message may be read to see its key."""
+        for member in self._present:
+            if not member.session.recalling:
+                return member.session
+        return None
+
+    def unfinished(self) -> list[Delivery]:
+        """Return what is neither in the queue nor done; what is parked is among it."""
+        found = ShareGroup.unfinished(self)
+        for member in self._present:
+            found += [each for each in member.parked if each.qos > 0]
+        return found
+
+
+STRATEGIES: Final[dict[str, type[ShareGroup]]] = {
+    "fair": ShareGroup,
+    "sticky": StickyGroup,
+    "hash": HashedGroup,
+}

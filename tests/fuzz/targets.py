@@ -16,7 +16,9 @@ from tests.e2e.raw_mqtt import PINGREQ, packet
 from tests.unit.broker.shore import Shore
 from tests.unit.server.mqtt_wire import FakeTransport, Wire, listener_of
 
-from isthmus.errors import Malformed, ProtocolError
+from isthmus.broker.scram import NONCE_BYTES, Exchange, keys_of
+from isthmus.broker.users import parse_users
+from isthmus.errors import ConfigError, Malformed, NotAuthorized, ProtocolError
 from isthmus.mqtt.codec import Decoder
 from isthmus.server.mqtt import MqttShore
 from isthmus.server.proxy import FIXED_BYTES, REST_BYTES_MAX, bytes_missing, origin_in
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PACKET_SIZE_MAX: Final = 1 << 16
+SCRAM_KEYS: Final = keys_of("SCRAM-SHA-256", b"nobody knows", b"salt", 4096)
 UPGRADE: Final = (
     b"GET /mqtt HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
@@ -117,6 +120,32 @@ def proxy(data: bytes) -> None:
     assert origin is None or 0 <= origin[1] <= 65_535
 
 
+def users_file(data: bytes) -> None:
+    """A text is users or a line that is named; what was read is written as the same users."""
+    text = data.decode("utf-8", "replace")
+    try:
+        users = parse_users(text, "f")
+    except ConfigError as error:
+        assert str(error).startswith("f:")
+        return
+    written = "".join(f"{name}:{user.text}\n" for name, user in users.items())
+    again = parse_users(written, "f")
+    assert {name: user.text for name, user in again.items()} == {
+        name: user.text for name, user in users.items()
+    }
+
+
+def scram(data: bytes) -> None:
+    """Messages of a client who knows no password let it in never."""
+    server = Exchange(lambda _: (SCRAM_KEYS, True), bytes(NONCE_BYTES))
+    try:
+        for message in data.split(b"\n")[:3]:
+            server.step(message)
+            assert not server.is_done
+    except NotAuthorized:
+        return
+
+
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
-    one.__name__: one for one in (decoder, session, websocket, proxy)
+    one.__name__: one for one in (decoder, session, websocket, proxy, users_file, scram)
 }

@@ -103,7 +103,8 @@ def _of_parts(kind: str, parts: list[str]) -> Credential:
     """Read what stands behind the kind. Raises ValueError."""
     iterations = 1
     if kind != "6":
-        iterations, parts = int(parts[0]), parts[1:]
+        first, *parts = parts
+        iterations = int(first)
     if not 0 < iterations <= ITERATIONS_MAX:
         raise ValueError("no number of iterations")
     salt, *hashes = (base64.b64decode(part, validate=True) for part in parts)

@@ -147,3 +147,17 @@ def test_which_filters_may_be_subscribed_to(
     assert verdict.allowed == granted
     if not verdict.allowed:
         assert not any(access.allows(who, "subscribe", name) for name in wanted)
+
+
+@given(st.lists(RULES, max_size=6), PEOPLE, FILTERS, st.booleans())
+def test_what_may_be_received_is_in_the_parts_of_a_filter(
+    rules: list[Written], who: Principal, topic_filter: str, default: bool
+) -> None:
+    access = in_force(rules, default=default)
+    parts = access.rights_of(who).receivable(topic_filter)
+    for name in NAMES:
+        found = [part for part in parts if filter_matches(part, name)]
+        wanted = filter_matches(topic_filter, name)
+        assert len(found) <= wanted
+        if wanted and access.allows(who, "subscribe", name):
+            assert found

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from isthmus.broker.access_rules import Rule
     from isthmus.broker.identity import Principal
 
+PARTS_MAX: Final = 64  # of a filter that are told apart
+
 # How the server fares is for everybody who has logged in to see, unless a rule denies it, or
 # rules say who may.
 OWN_RULES: Final = (parse_rule("allow user:* subscribe $SYS/#", "built in"),)
@@ -161,6 +163,26 @@ class Rights:
                     return Verdict(allowed=True, rule=rule)
                 deciding = deciding or denied_by
         return Verdict(allowed=False, rule=deciding)
+
+    def receivable(self, topic_filter: str) -> list[str]:
+        """Return filters that have in them all of a filter that may be received.
+
+        Something in them may be denied all the same. No topic name matches two of them.
+        """
+        if self._default:
+            return [topic_filter]
+        parts: list[str] = []
+        for allowed, rule in self._rules.get(SUBSCRIBE, []):
+            common = filter_intersection(allowed, topic_filter) if rule.allows else None
+            if common is None or any(filter_covers(part, common) for part in parts):
+                continue
+            parts = [part for part in parts if not filter_covers(common, part)]
+            if len(parts) == PARTS_MAX or any(
+                filter_intersection(common, one) for one in parts
+            ):
+                return [topic_filter]
+            parts.append(common)
+        return parts
 
 
 def _covering(denying: list[tuple[str, Rule]], resource: str) -> Rule | None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from isthmus.broker.broker import Broker
+    from isthmus.broker.permits import Permits
     from isthmus.broker.retained import Entry, Retained
     from isthmus.broker.sessions import SessionEntry
     from isthmus.broker.subscriptions import Subscription
@@ -46,7 +47,7 @@ class Greeting:
         "_given",
         "_is_sorted",
         "_sorted_max",
-        "_walk",
+        "_walks",
         "before",
         "is_done",
         "is_logged",
@@ -58,24 +59,31 @@ class Greeting:
         self.before = before  # the offset from which on messages have come live
         self.is_done = False
         self.is_logged = False  # the session log says that it is under way
-        self._walk: Walk | None = None  # begun with its turn
+        self._walks: list[Walk] | None = None  # still to be gone, begun with its turn
         self._entries: list[Entry] = []  # found, and not all given
         self._given = 0  # of these; none are before they are sorted
         self._is_sorted = False
         self._sorted_max = MESSAGES_MAX
 
-    def next(self, retained: Retained, count_max: int) -> list[Entry]:
+    def next(self, retained: Retained, permits: Permits, count_max: int) -> list[Entry]:
         """Return the next messages; few or none where it takes more steps to find them.
 
         The walk finds them by their names, but they are read from the log. So they are given in
         the log's order: the first few at once, then more and more of them are put in order.
+        Only what the client may receive is walked to, as far as it can be told by filters.
         """
-        if self._walk is None:
-            self._walk = retained.walk(self.subscription.topic_filter)
+        walks = self._walks
+        if walks is None:
+            subscription = self.subscription
+            parts = permits.receivable(subscription.session, subscription.topic_filter)
+            walks = self._walks = [retained.walk(part) for part in parts]
         if not self._is_sorted:
-            wanted = self._sorted_max - len(self._entries)
-            self._entries += self._walk.take(wanted, STEPS_MAX)
-            if len(self._entries) < self._sorted_max and not self._walk.is_done:
+            if walks:
+                wanted = self._sorted_max - len(self._entries)
+                self._entries += walks[-1].take(wanted, STEPS_MAX)
+                if walks[-1].is_done:
+                    walks.pop()
+            if len(self._entries) < self._sorted_max and walks:
                 return []
             self._entries.sort(key=_OFFSET)
             self._is_sorted = True
@@ -86,7 +94,7 @@ class Greeting:
             self._given = 0
             self._is_sorted = False
             self._sorted_max = min(2 * self._sorted_max, SORTED_MAX)
-            self.is_done = self._walk.is_done
+            self.is_done = not walks
         return found
 
 
@@ -212,7 +220,7 @@ class Greetings:
         now_ms = self._broker.runtime.now_ms()
         entries = [
             entry
-            for entry in greeting.next(retained, self._messages_max)
+            for entry in greeting.next(retained, self._broker.permits, self._messages_max)
             if entry.offset < greeting.before and not entry.has_expired(now_ms)
         ]
         identifiers = encode_identifier(subscription.identifier)

@@ -102,6 +102,12 @@ class Permits:
         rights = self._known_of(session).rights
         return rights.allows(SUBSCRIBE, parse_shared(topic_filter)[1]).allowed
 
+    def receivable(self, session: Session, topic_filter: str) -> list[str]:
+        """Return parts of a topic filter in which is all of it that the client may receive."""
+        if not self.is_on:
+            return [topic_filter]
+        return self._known_of(session).rights.receivable(topic_filter)
+
     def passing(self, receivers: list[Receiver], topic_name: bytes) -> list[Receiver]:
         """Return those receivers who may have a topic name.
 

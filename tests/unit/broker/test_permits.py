@@ -163,6 +163,22 @@ def test_retained_messages_come_where_they_may() -> None:
     assert [name for name, *_ in ann.messages()] == ["a/t"]
 
 
+def test_retained_messages_that_may_not_come_are_not_even_read() -> None:
+    ruled = Ruled(
+        "allow all publish #",
+        "allow user:ann subscribe of/%u/#",
+        "allow user:ann subscribe news/+",
+        "deny all subscribe news/secret",
+    )
+    bob = ruled.user("bob")
+    for name in ("of/ann/a", "of/bob/a", "news/a", "news/secret", *map(str, range(20))):
+        bob.publish(name, b"x", retain=True)
+    ann = ruled.user("ann")
+    ann.subscribe("#")
+    assert sorted(name for name, *_ in ann.messages()) == ["news/a", "of/ann/a"]
+    assert ann.entry.session.dropped.by_reason()["denied"] == 1
+
+
 # --- changes ----------------------------------------------------------------------------------
 
 

@@ -7,6 +7,8 @@ without a limit in the server each of these would be far beyond them.
 
 from __future__ import annotations
 
+import contextlib
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,12 +18,15 @@ from tests.conformance.raw_client import (
     SESSION_EXPIRY,
     TOPIC_ALIAS,
     USER_PROPERTY,
+    Will,
     ack,
+    connect,
     prop,
     publish,
     subscribe,
 )
-from tests.e2e.raw_mqtt import PUBACK, PUBREC, PUBREL, SUBACK
+from tests.e2e.patience import TICK_S
+from tests.e2e.raw_mqtt import CONNECT, PUBACK, PUBLISH, PUBREC, PUBREL, SUBACK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
     from tests.e2e.server_process import ServerProcess
 
     Join = Callable[..., RawClient]
+    Dial = Callable[..., RawClient]
 
 GROWTH_BYTES_MAX = 48 << 20
 WORK_S_MAX = 2.0
@@ -37,7 +43,11 @@ WORK_S_MAX = 2.0
 
 @pytest.fixture(scope="module")
 def settings() -> dict[str, str]:
-    return {"mqtt.output_bytes_max": "65536", "mqtt.subscriptions_per_session_max": "2000"}
+    return {
+        "mqtt.output_bytes_max": "65536",
+        "mqtt.subscriptions_per_session_max": "2000",
+        "mqtt.connect_timeout_s": "3",
+    }
 
 
 @pytest.fixture(autouse=True)
@@ -116,6 +126,65 @@ def test_subscriptions_without_end(join: Join, unique: str) -> None:
     assert client.subscribe(f"{unique}/" + "+/" * 50 + "0/0", 2).reason == 2  # it is there
     for _ in range(100):
         client.publish("/".join([unique] * 52), b"", 1)
+
+
+def test_100_000_subscriptions(join: Join, unique: str) -> None:
+    """[MQTT-3.9.3-2]: the first of them stand, the others are refused one by one."""
+    client = join()
+    granted = 0
+    for first in range(0, 100_000, 5000):
+        names = (f"{unique}/{number}" for number in range(first, first + 5000))
+        client.send(subscribe(1, *[(name, 0) for name in names]))
+        granted += client.expect(SUBACK).reasons.count(0)
+    assert granted == 2000
+    client.publish(f"{unique}/1999", b"the last")
+    assert client.payloads() == [b"the last"]
+
+
+@pytest.mark.parametrize("version", [4, 5])
+def test_the_longest_name_with_the_most_levels(
+    version: int, join: Join, dial: Dial, unique: str
+) -> None:
+    """[MQTT-4.7.3-3]: 65,535 bytes that are 30,000 levels are refused, and nothing more."""
+    deep = (unique + "/" * 29_999).ljust(65_535, "x")
+    client = join(version=version)
+    assert client.subscribe(deep).reason == (0x8F if version == 5 else 0x80)
+    if version == 5:
+        assert client.publish(deep, b"", 1).reason == 0x90
+        assert client.unsubscribe(deep).reason == 0x8F
+    watcher = join()
+    watcher.subscribe("#")
+    with_will = dial(version)
+    with_will.send(connect(unique, version=version, will=Will(deep)))
+    with_will.receive()
+    with_will.cut()
+    join(unique, version)  # so its will is due
+    assert watcher.messages() == []
+
+
+def test_claims_of_256_megabytes(join: Join, dial: Dial) -> None:
+    """[MQTT-3.2.2-15]: nothing is set aside for what has not come."""
+    for kind in (CONNECT, PUBLISH):
+        for _ in range(100):
+            client = join() if kind == PUBLISH else dial()
+            client.send(bytes([kind << 4]) + b"\xff\xff\xff\x7f" + bytes(1000))
+            assert client.ended() in (None, 0x95)
+
+
+def test_connects_that_come_byte_by_byte(dial: Dial, unique: str) -> None:
+    """The time for a CONNECT is one for all of it [MQTT 5.0, 3.1.4]."""
+    began_s = time.monotonic()
+    clients = [dial() for _ in range(100)]
+    slow = connect(unique * 50)
+    for number in range(6):
+        for client in clients:
+            with contextlib.suppress(
+                OSError
+            ):  # this machine was slower still, and it is closed
+                client.send(slow[number : number + 1])
+        time.sleep(0.2)
+    assert [client.rest() for client in clients] == [[]] * 100
+    assert time.monotonic() - began_s > 3 - TICK_S
 
 
 def test_a_subscribe_with_more_filters_than_anyone_needs(join: Join) -> None:

@@ -3,7 +3,7 @@
 A `Reception` accepts them itself and takes each through both in a task of its own, which ends
 where the protocol begins. So it is known whose a socket is before TLS costs anything; how many
 are on their way has a limit, beyond which nobody is accepted, and who comes waits in the
-kernel's queue; and every connection gets the newest certificates (docs/adr/0023).
+kernel's queue; and every connection gets the newest certificates (docs/adr/0028).
 
 No byte is read beyond the header, so nothing has to be handed on.
 """

@@ -2,7 +2,7 @@
 
 For every listener that speaks TLS, whatever protocol it carries. `Certificates` holds the
 context for the connections that come next; each connection is given the newest one
-(`server/reception.py`, docs/adr/0023). What is wrong with a file is one sentence that names
+(`server/reception.py`, docs/adr/0028). What is wrong with a file is one sentence that names
 setting and file: a ConfigError at the start, a log line later, and then the old certificates
 stay.
 

@@ -143,6 +143,21 @@ def test_a_deny_inside_an_allowed_wildcard_holds() -> None:
     assert [name for name, *_ in bob.messages()] == ["a/s", "a/t"]
 
 
+def test_of_a_group_a_member_gets_what_it_may_have() -> None:
+    ruled = Ruled("allow all publish #", "allow all subscribe #", "deny user:ann subscribe s")
+    ann, bob = ruled.user("ann"), ruled.user("bob")
+    for client in (ann, bob):
+        assert suback_of(client, "$share/g/#") == [1]
+    assert suback_of(ann, "$share/g/s") == [0x87]
+    for _ in range(4):
+        for name in ("s", "t"):
+            ruled.user("pub").publish(name, b"x")
+    ann_got = [name for name, *_ in ann.messages()]
+    bob_got = [name for name, *_ in bob.messages()]
+    assert set(ann_got) == {"t"}
+    assert sorted(ann_got + bob_got) == ["s"] * 4 + ["t"] * 4
+
+
 def test_what_comes_over_the_other_shore_is_judged_as_well() -> None:
     ruled = Ruled("allow all subscribe #", "deny user:ann subscribe s")
     ann = ruled.user("ann")

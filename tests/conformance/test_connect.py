@@ -14,7 +14,6 @@ from tests.conformance.raw_client import (
     RECEIVE_MAXIMUM,
     SERVER_KEEP_ALIVE,
     SESSION_EXPIRY,
-    SHARED_AVAILABLE,
     TOPIC_ALIAS_MAXIMUM,
     Answer,
     Will,
@@ -314,7 +313,6 @@ def test_connack_announces_what_the_server_holds_to(dial: Dial, unique: str) -> 
         RECEIVE_MAXIMUM: [1024],
         MAXIMUM_PACKET_SIZE: ANY,
         TOPIC_ALIAS_MAXIMUM: [64],
-        SHARED_AVAILABLE: [0],
     }
 
 

@@ -361,6 +361,7 @@ def mqtt_listening(
         timeout_s=settings.connect_timeout_s,
         certificates=certificates,
         proxies=proxies if settings.proxy_protocol else None,
+        believes_user=settings.proxy_user,
     )
 
 

@@ -220,6 +220,9 @@ class MqttListenerSettings(MqttLimits, frozen=True, kw_only=True):
     proxy_from: tuple[str, ...] = ()
     """Addresses or networks of these proxies; empty: whoever connects is believed."""
 
+    proxy_user: bool = False
+    """Whether a client's user is whom its certificate names, as the proxy says (PROXY 2)."""
+
     origins: tuple[str, ...] = ()
     """Web sites whose pages may connect, as in ["https://a.example"]; empty: all."""
 
@@ -296,6 +299,13 @@ def check_listener(listener: MqttListenerSettings, own: Collection[str]) -> None
         raise ConfigError(f"tls has no effect on {address}: only tls:// and wss:// have it")
     if listener.proxy_from and (not listener.proxy_protocol or address.scheme == "unix"):
         raise ConfigError("proxy_from has no effect without proxy_protocol, nor on a file")
+    if listener.proxy_user and not (
+        listener.proxy_protocol and (listener.proxy_from or address.scheme == "unix")
+    ):
+        raise ConfigError(
+            "proxy_user lets whoever connects be anybody: it needs proxy_protocol, and"
+            " proxy_from to name the proxies"
+        )
     for network in listener.proxy_from:
         try:
             ipaddress.ip_network(network)
@@ -368,7 +378,7 @@ def own_of(listener: MqttListenerSettings, mqtt: MqttLimits, tls: TlsOptions) ->
     plain = MqttListenerSettings(address=listener.address)
     own |= {
         key: getattr(listener, key)
-        for key in ("mode", "proxy_protocol", "proxy_from", "origins")
+        for key in ("mode", "proxy_protocol", "proxy_from", "proxy_user", "origins")
         if getattr(listener, key) != getattr(plain, key)
     }
     own_tls = different(listener.tls, tls, TlsOptions)

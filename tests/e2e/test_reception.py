@@ -44,6 +44,7 @@ class Echo(asyncio.Protocol):
         self.transport = transport
         self.arrival.is_taken = True
         self.house.origins.append(self.arrival.origin)
+        self.house.users.append(self.arrival.user)
         self.house.admission.opened()
 
     def data_received(self, data: bytes) -> None:
@@ -66,6 +67,7 @@ class House:
         runtime = SimRuntime()
         timeout_s = settings.pop("timeout_s", TIMEOUT_S)
         proxies = settings.pop("proxies", None)
+        self.users: list[str] = []
         limits = MqttLimits(**settings)
         self.admission = Admission(limits, Total(1000), runtime, lambda _: None)
         self.reception = Reception(
@@ -77,6 +79,7 @@ class House:
             timeout_s=timeout_s,
             certificates=self.certificates,
             proxies=proxies,
+            believes_user=proxies is not None,
         )
 
     @contextlib.asynccontextmanager
@@ -157,6 +160,30 @@ def test_a_header_without_tls(tmp_path: Path, run: Any) -> None:
             writer.close()
 
     run(scene())
+
+
+def test_a_proxy_says_who_it_is(
+    tmp_path: Path, run: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    fields = bytes([203, 0, 113, 9, 10, 0, 0, 1, 0xC7, 0x38, 7, 0x5B])
+    signature = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0"
+
+    async def scene() -> None:
+        async with House(tmp_path, proxies=[], tls=False).open() as house:
+            for trusted in (b"\0", b"\x01"):  # as the proxy has found the certificate
+                said = b"\x20\0\x0d\x03\0\0\0" + trusted + b"\x22\0\x05press"
+                reader, writer = await house.plain()
+                writer.write(signature + bytes([len(fields + said)]) + fields + said + b"hello")
+                if trusted == b"\0":
+                    assert await reader.readexactly(5) == b"hello"
+                else:
+                    assert await ends((reader, writer)) == b""
+                writer.close()
+            assert house.users == ["press"]
+            assert house.origins == [("203.0.113.9", 51000)]
+
+    run(scene())
+    assert "names no user, or the proxy does not trust it" in caplog.text
 
 
 def test_new_certificates_count_for_the_next_connection(tmp_path: Path, run: Any) -> None:

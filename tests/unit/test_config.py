@@ -418,6 +418,10 @@ TLS = "mqtt.listeners=[{address='tls://127.0.0.1:1', tls={certificate='x', %s}}]
             "proxy_from: 'x' does not appear to be",
         ),
         (
+            "mqtt.listeners=[{address='tcp://[::1]:1', proxy_protocol=true, proxy_user=true}]",
+            "proxy_user lets whoever connects be anybody",
+        ),
+        (
             "mqtt.listeners=[{address='tcp://127.0.0.1:1', origins=['https://a.example']}]",
             "origins has no effect",
         ),

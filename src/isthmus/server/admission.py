@@ -30,10 +30,11 @@ ADDRESSES_SWEPT: Final = 10_000  # remembered before those that are needed no mo
 class Arrival:
     """One socket that was admitted and has no session yet."""
 
-    __slots__ = ("admitted_ms", "is_taken", "origin", "refusal")
+    __slots__ = ("admitted_ms", "is_taken", "origin", "refusal", "user")
 
     def __init__(self, origin: Origin, refusal: IsthmusError | None, admitted_ms: int) -> None:
         self.origin = origin
+        self.user = ""  # whom a proxy says that it is
         self.refusal = refusal  # what its CONNECT is to be answered with
         self.admitted_ms = admitted_ms  # by the clock that never goes back
         self.is_taken = False  # by its protocol, which then says what becomes of it

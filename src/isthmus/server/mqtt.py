@@ -205,7 +205,7 @@ class MqttConnection(asyncio.BufferedProtocol):
                 arrival = self._arrival = listener.admission.arrive(origin)
             arrival.is_taken = True
             origin = arrival.origin
-            user = user_behind(transport, listener.user_from)
+            user = arrival.user or user_behind(transport, listener.user_from)
         except Refused as error:
             self._turn_away(transport, Identity(*origin, listener.name), error)
             return

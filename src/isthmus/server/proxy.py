@@ -10,10 +10,13 @@ Source: "The PROXY protocol", HAProxy Technologies, 2020/03/05, whose sections a
 from __future__ import annotations
 
 import ipaddress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from isthmus.errors import Malformed
+from isthmus.errors import Malformed, NotAuthorized
 from isthmus.wire.crc32c import crc32c
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Origin = tuple[str, int]  # IP address and port of the client behind the proxy
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -36,6 +39,10 @@ ADDRESS_BYTES: Final = {  # by family and transport [2.2]
 LOCAL: Final = 0
 PROXY: Final = 1
 CRC32C: Final = 0x03  # [2.2.2]
+SSL: Final = 0x20  # [2.2.6]
+SSL_NAME: Final = 0x22  # in it: the common name of the client's certificate
+SSL_FIXED_BYTES: Final = 5  # before the additions inside
+SSL_SHOWN: Final = 0x02 | 0x04  # the client has shown a certificate, in this session at least
 
 
 def bytes_missing(data: bytes) -> int:
@@ -112,15 +119,53 @@ def origin_in_fields(header: bytes) -> Origin | None:
     return source, int.from_bytes(port, "big")
 
 
+def user_in(header: bytes) -> str:
+    """Return whom the client's certificate names, as the proxy has verified it [2.2.6].
+
+    Empty: it has shown none. Raises NotAuthorized for one that is not verified or names nobody:
+    its owner must not become anonymous. Only for a complete header that was read before.
+    """
+    size = ADDRESS_BYTES.get(header[13]) if header[0] == SIGNATURE_2[0] else None
+    if size is None or header[12] & 15 == LOCAL:
+        return ""
+    for kind, begin, end in additions_in(header, FIXED_BYTES + size):
+        if kind != SSL or not header[begin] & SSL_SHOWN:
+            continue
+        name = b""
+        for inner, first, last in additions_in(header[:end], begin + SSL_FIXED_BYTES):
+            if inner == SSL_NAME:
+                name = header[first:last]
+        is_verified = not any(header[begin + 1 : begin + SSL_FIXED_BYTES])
+        try:
+            user = name.decode()
+        except UnicodeDecodeError:
+            user = ""
+        if not user or not is_verified:
+            raise NotAuthorized("its certificate names no user, or the proxy does not trust it")
+        return user
+    return ""
+
+
 def check_additions(header: bytes, start: int) -> None:
     """Check the form of what follows the addresses, and the checksum if there is one."""
+    for kind, begin, end in additions_in(header, start):
+        if kind == CRC32C:
+            zeroed = header[:begin] + bytes(end - begin) + header[end:]
+            if header[begin:end] != crc32c(zeroed).to_bytes(4, "big"):
+                raise Malformed("a PROXY header whose checksum is wrong")
+        elif kind == SSL:
+            if end - begin < SSL_FIXED_BYTES:
+                raise Malformed("a PROXY header that says too little of TLS")
+            for _ in additions_in(header[:end], begin + SSL_FIXED_BYTES):
+                pass
+
+
+def additions_in(header: bytes, start: int) -> Iterator[tuple[int, int, int]]:
+    """List what a proxy adds [2.2.2]: its kind, where it begins and ends. Raises Malformed."""
     while start < len(header):
         begin = start + 3
         end = begin + int.from_bytes(header[start + 1 : begin], "big")
         if end > len(header) or begin > len(header):
             raise Malformed("a PROXY header with an addition longer than the header")
-        if header[start] == CRC32C:
-            zeroed = header[:begin] + bytes(end - begin) + header[end:]
-            if header[begin:end] != crc32c(zeroed).to_bytes(4, "big"):
-                raise Malformed("a PROXY header whose checksum is wrong")
+        yield header[start], begin, end
         start = end

@@ -22,7 +22,7 @@ from isthmus.broker.identity import Identity
 from isthmus.broker.limits import LOCAL
 from isthmus.errors import IsthmusError, Malformed, NotAuthorized
 from isthmus.server.listener import close_socket
-from isthmus.server.proxy import bytes_missing, origin_in
+from isthmus.server.proxy import bytes_missing, origin_in, user_in
 
 if TYPE_CHECKING:
     import socket
@@ -54,11 +54,12 @@ class Reception:
         timeout_s: float,
         certificates: Certificates | None = None,
         proxies: Sequence[Network] | None = None,
+        believes_user: bool = False,
     ) -> None:
         """Prepare; `proxies` are those who may say for whom they connect.
 
-        None: whoever connects speaks for itself. Empty: everybody may. A socket has `timeout_s`
-        to come to its protocol.
+        None: whoever connects speaks for itself. Empty: everybody may. `believes_user`: they
+        may also say who that is. A socket has `timeout_s` to come to its protocol.
         """
         self._bound = bound
         self._protocol = protocol
@@ -68,6 +69,7 @@ class Reception:
         self._timeout_s = timeout_s
         self._certificates = certificates
         self._proxies = proxies
+        self._believes_user = believes_user
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
@@ -119,9 +121,13 @@ class Reception:
         arrival = None
         try:
             async with asyncio.timeout(self._timeout_s):
+                header = b""
                 if self._proxies is not None:
-                    origin = await self._origin_behind(accepted, origin)
+                    header = await self._header(accepted, origin)
+                    origin = origin_in(header) or origin
+                user = user_in(header) if self._believes_user else ""
                 arrival = self._admission.admit(origin, tells=self._certificates is None)
+                arrival.user = user
                 await self._hand_over(accepted, arrival)
         except (IsthmusError, OSError) as error:  # TLS and time-outs, too
             peer = Identity(*origin, self._name)
@@ -139,8 +145,8 @@ class Reception:
             if arrival is None or not arrival.is_taken:
                 self._admission.give_up(arrival)
 
-    async def _origin_behind(self, accepted: socket.socket, proxy: Origin) -> Origin:
-        """Return the client that a proxy names, or the proxy. Raises Malformed, OSError."""
+    async def _header(self, accepted: socket.socket, proxy: Origin) -> bytes:
+        """Return what a proxy says. Raises Malformed, NotAuthorized, OSError."""
         if self._proxies and proxy[0] != LOCAL:
             address = ip_address(proxy[0])
             if not any(address in network for network in self._proxies):
@@ -152,7 +158,7 @@ class Reception:
             if not piece:
                 raise Malformed("closed before the end of the PROXY header")
             header += piece
-        return origin_in(header) or proxy
+        return header
 
     async def _hand_over(self, accepted: socket.socket, arrival: Arrival) -> None:
         """Give a socket its protocol, once TLS stands where there is any."""

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isthmus.errors import Malformed
-from isthmus.server.proxy import SIGNATURE_2, bytes_missing, origin_in
+from isthmus.errors import Malformed, NotAuthorized
+from isthmus.server.proxy import SIGNATURE_2, bytes_missing, origin_in, user_in
 from isthmus.wire.crc32c import crc32c
 
 TCP4 = bytes([192, 0, 2, 7, 10, 0, 0, 1]) + (51000).to_bytes(2) + (1883).to_bytes(2)
@@ -41,6 +41,10 @@ HEADERS: list[tuple[bytes, Any]] = [
     (header(0x11, TCP4 + addition(5, b"id") + addition(4, b"")), ("192.0.2.7", 51000)),
     (with_checksum(0x11, TCP4), ("192.0.2.7", 51000)),
     (with_checksum(0x21, TCP6 + addition(1, b"mqtt")), ("2001:db8::7", 51000)),
+    (
+        header(0x11, TCP4 + addition(0x20, b"\x03" + bytes(4) + addition(0x22, b"x"))),
+        ("192.0.2.7", 51000),
+    ),
     (header(0x12, TCP4), None),
     (header(0x31, bytes(216)), None),
     (header(0x00, b""), None),
@@ -68,6 +72,48 @@ def test_in_whatever_pieces_it_comes_not_one_byte_more_is_asked_for(
         count = draw.draw(st.integers(1, missing))
         came += behind[len(came) : len(came) + count]
     assert came == data
+
+
+def tls(client: int, verify: int, *inside: bytes) -> bytes:
+    """Return what a proxy says of the TLS that it has ended."""
+    return addition(0x20, bytes([client]) + verify.to_bytes(4) + b"".join(inside))
+
+
+NAMED = addition(0x21, b"TLSv1.3") + addition(0x22, "press-7 é".encode())
+
+
+@pytest.mark.parametrize(
+    ("data", "user"),
+    [
+        (header(0x11, TCP4 + tls(0x07, 0, NAMED)), "press-7 é"),
+        (header(0x21, TCP6 + addition(5, b"id") + tls(0x05, 0, NAMED)), "press-7 é"),
+        (header(0x31, bytes(216) + tls(0x03, 0, NAMED)), "press-7 é"),
+        (header(0x11, TCP4 + tls(0x01, 0, NAMED)), ""),  # no certificate was shown
+        (header(0x11, TCP4 + tls(0x00, 1)), ""),
+        (header(0x11, TCP4), ""),
+        (header(0x11, TCP4 + tls(0x07, 0, NAMED), command=0), ""),  # the proxy itself
+        (b"PROXY TCP4 192.0.2.7 10.0.0.1 51000 1883\r\n", ""),
+    ],
+)
+def test_a_proxy_says_whom_a_certificate_names(data: bytes, user: str) -> None:
+    origin_in(data)
+    assert user_in(data) == user
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        tls(0x07, 19, NAMED),  # self-signed
+        tls(0x03, 0),
+        tls(0x03, 0, addition(0x22, b"")),
+        tls(0x03, 0, addition(0x22, b"\xff")),
+    ],
+)
+def test_a_certificate_that_names_nobody_makes_nobody_anonymous(about: bytes) -> None:
+    data = header(0x11, TCP4 + about)
+    origin_in(data)
+    with pytest.raises(NotAuthorized):
+        user_in(data)
 
 
 LIES = [
@@ -98,6 +144,9 @@ LIES = [
     header(0x11, TCP4 + b"\x04\x00\x02x"),
     header(0x11, TCP4 + addition(4, bytes(4097))),
     with_checksum(0x11, TCP4)[:-1] + b"\x00",
+    header(0x11, TCP4 + addition(0x20, b"\x07\0\0\0")),
+    header(0x11, TCP4 + tls(0x07, 0, b"\x22\0\x02x")),
+    header(0x11, TCP4 + tls(0x07, 0, b"\x22\0") + addition(4, b"")),
     header(0x11, TCP4 + addition(3, b"123")),
 ]
 
@@ -119,5 +168,6 @@ def test_a_header_with_one_bit_turned_is_read_or_refused(
     try:
         if bytes_missing(bytes(changed)) == 0:
             origin_in(bytes(changed))
-    except Malformed:
+            user_in(bytes(changed))
+    except (Malformed, NotAuthorized):
         pass

@@ -352,7 +352,7 @@ class Clients:
 
     def _is_wanted(self, topic_name: str) -> bool:
         """Whether anybody has subscribed to a topic name."""
-        return bool(self._broker.subscriptions.receivers(topic_name))
+        return any(self._broker.subscriptions.receivers(topic_name))
 
     def _subscribe(
         self, entry: SessionEntry, connection: Connection, packet: Subscribe

@@ -190,3 +190,23 @@ def test_nobody_may_say_what_is_the_servers() -> None:
     liar = shore.client("liar")
     liar.publish("$events/clients/x/connected", b"{}")
     assert [event for event, *_ in told_to(watcher)] == ["connected"]
+
+
+def test_where_nobody_has_subscribed_nothing_is_said() -> None:
+    shore = Shore()
+    shore.client("watcher").subscribe("$events/clients/other/#", 1)
+    before = shore.broker.volatile.partition.end_offset
+    client = shore.client("c")
+    client.subscribe("a")
+    client.lose()
+    assert shore.broker.volatile.partition.end_offset == before
+
+
+def test_a_group_may_share_them() -> None:
+    shore = Shore()
+    members = [shore.client(f"m{number}") for number in range(2)]
+    for member in members:
+        member.subscribe("$share/g/$events/clients/c/#", 0)
+    shore.client("c").lose()
+    told = sorted(event for member in members for event, *_ in told_to(member))
+    assert told == ["connected", "disconnected"]

@@ -270,9 +270,6 @@ def test_who_asks_may_be_open_to_others() -> None:
     listeners = "mqtt.listeners=[{address='tcp://0.0.0.0:1', authentication=['users']}%s]"
     Sources(assignments=[listeners % ""]).read()
     assert "mqtt.authentication" in mistake(assignments=[listeners % ", 'tcp://0.0.0.0:2'"])
-    listener = "http.listeners=tcp://0.0.0.0:1"
-    assert "ask with http.authentication" in mistake(assignments=[listener])
-    Sources(assignments=[listener, "http.authentication=['users']"]).read()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "[::1]", "localhost"])
@@ -429,8 +426,6 @@ TLS = "mqtt.listeners=[{address='tls://127.0.0.1:1', tls={certificate='x', %s}}]
         ("mqtt.authentication=['users','magic']", "jwt, http once at most, and not magic"),
         ("mqtt.authentication=['users','users']", "once at most"),
         ("mqtt.authentication=users", "must be a list of texts"),
-        ("http.authentication=['certificate']", "http.authentication has each of users, jwt"),
-        ("http.authentication=['jwt','jwt']", "http once at most, and not jwt"),
         ("mqtt.listeners=[{address='unix://x', mode='rw'}]", "mode must be three digits"),
         ("kafka.listeners=tls://127.0.0.1:1", "this can listen on tcp:// only"),
     ],

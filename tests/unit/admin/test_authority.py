@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,8 @@ from isthmus.admin.http import Asked, application
 from isthmus.broker.authentication import Chain, Found
 from isthmus.broker.guard import Streaks
 from isthmus.broker.inspection import Inspection
-from isthmus.errors import BadCredentials, IsthmusError, ServerBusy
+from isthmus.config_sources import Sources
+from isthmus.errors import BadCredentials, ConfigError, IsthmusError, ServerBusy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -136,3 +138,25 @@ def test_who_fails_too_often_is_not_listened_to(room: Room) -> None:
     assert room.status(authorization=basic("ann", "ann's")) == 403
     room.shore.runtime.advance(61_000)
     assert room.status(authorization=basic("ann", "ann's")) == 200
+
+
+# --- settings ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("assignment", "says"),
+    [
+        ("http.listeners=tcp://0.0.0.0:1", "ask with http.authentication"),
+        ("http.authentication=['certificate']", "http.authentication has each of users, jwt"),
+        ("http.authentication=['jwt','jwt']", "http once at most, and not jwt"),
+        ("http.administrators=", "http.administrators"),
+    ],
+)
+def test_settings_that_would_let_others_in_or_nobody(assignment: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        Sources(assignments=[assignment]).read()
+
+
+def test_who_asks_may_be_open_to_others() -> None:
+    open_to_others = ["http.listeners=tcp://0.0.0.0:1", "http.authentication=['users']"]
+    assert Sources(assignments=open_to_others).read().settings.http.authentication == ("users",)

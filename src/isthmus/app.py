@@ -27,6 +27,7 @@ from isthmus.broker.guard import Streaks
 from isthmus.broker.inspection import Inspection
 from isthmus.broker.rewrite import Rewriting, Rewritings
 from isthmus.broker.routes import Route, RouteTable
+from isthmus.broker.shared import STRATEGIES
 from isthmus.broker.status import Status, totals_of
 from isthmus.config_listeners import TLS_SCHEMES, WEB_SCHEMES
 from isthmus.errors import ConfigError, ServerMoved, ServerShuttingDown, UseAnotherServer
@@ -202,8 +203,9 @@ def open_broker(
         delayed_max_s=settings.mqtt.delayed_max_s,
         rewritings=rewritings,
         sparkplug=settings.mqtt.sparkplug,
-        shared_strategy=settings.mqtt.shared_strategy,
-        shared_queue_max=settings.mqtt.queue_length_max,
+        new_group=partial(
+            STRATEGIES[settings.mqtt.shared_strategy], queue_max=settings.mqtt.queue_length_max
+        ),
     )
 
 

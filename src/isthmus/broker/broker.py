@@ -41,7 +41,7 @@ from isthmus.broker.rewrite import NO_REWRITINGS, Rewritings
 from isthmus.broker.routes import DEFAULT_LOG_TOPIC
 from isthmus.broker.session_log import SESSIONS_CONFIGS, SESSIONS_LOG_TOPIC, SessionLog
 from isthmus.broker.sessions import end_connection
-from isthmus.broker.shared import STRATEGIES
+from isthmus.broker.shared import ShareGroup
 from isthmus.broker.sparkplug import CERTIFICATES_LEVEL, certified, is_birth
 from isthmus.broker.subscriptions import Subscriptions
 from isthmus.broker.timers import Deadlines
@@ -87,24 +87,21 @@ class Broker:
         delayed_max_s: int = 4_294_967,
         rewritings: Rewritings = NO_REWRITINGS,
         sparkplug: bool = False,
-        shared_strategy: str = "fair",
-        shared_queue_max: int = 10_000,
+        new_group: Callable[..., ShareGroup] = ShareGroup,
     ) -> None:
         """Open the broker's own log topics, creating them at the first start.
 
         `volatile` is a log in memory, for what is not to be stored. Without rules of `access`
-        everybody may do everything.
+        everybody may do everything. `new_group` makes those of shared subscriptions.
         """
         self.runtime = runtime
         self.log = log
         self.routes = routes
         self.deadlines = Deadlines(runtime)
-        make_group = partial(STRATEGIES[shared_strategy], self, shared_queue_max)
-        subscriptions = self.subscriptions = Subscriptions(make_group)
+        subscriptions = self.subscriptions = Subscriptions(partial(new_group, self))
         self.relays = Relays(self)
         self.traffic = Traffic()
-        self.published = 0
-        self.delivered = 0
+        self.published = self.delivered = 0
         self.undeliverable = 0  # records whose key is no topic name
         self.lost = 0  # not stored, and nobody told: QoS 0, wills, refused before MQTT 5
         self.backlog_bytes = 0

@@ -21,7 +21,7 @@ cdef class Destination:
     cdef readonly list headers
     cdef public long long generation
     cdef public list receivers
-    cdef public list groups
+    cdef public tuple groups
 
 
 @cython.final

@@ -73,7 +73,7 @@ class Destination:
         ]
         self.generation = -1  # of the subscriptions that `receivers` was made from
         self.receivers: list[Receiver] = []
-        self.groups: list[ShareGroup] = []
+        self.groups: tuple[ShareGroup, ...] = ()
 
 
 class Acknowledgement:

@@ -113,7 +113,9 @@ class Member:
 class ShareGroup:
     """A group whose members get messages in turn: the strategy `fair`."""
 
-    def __init__(self, broker: Broker, queue_max: int, name: str, topic_filter: str) -> None:
+    def __init__(
+        self, broker: Broker, name: str, topic_filter: str, *, queue_max: int = 10_000
+    ) -> None:
         self.name = name
         self.topic_filter = topic_filter
         self.members: dict[Session, Member] = {}
@@ -396,8 +398,10 @@ class ShareGroup:
 class StickyGroup(ShareGroup):
     """A group whose messages go to one member until that has no room."""
 
-    def __init__(self, broker: Broker, queue_max: int, name: str, topic_filter: str) -> None:
-        super().__init__(broker, queue_max, name, topic_filter)
+    def __init__(
+        self, broker: Broker, name: str, topic_filter: str, *, queue_max: int = 10_000
+    ) -> None:
+        super().__init__(broker, name, topic_filter, queue_max=queue_max)
         self._current: Member | None = None
 
     def _choose(self, qos: int) -> Member | None:
@@ -415,8 +419,10 @@ class HashedGroup(ShareGroup):
     is parked, and only it waits: up to a limit the queue goes on behind it.
     """
 
-    def __init__(self, broker: Broker, queue_max: int, name: str, topic_filter: str) -> None:
-        super().__init__(broker, queue_max, name, topic_filter)
+    def __init__(
+        self, broker: Broker, name: str, topic_filter: str, *, queue_max: int = 10_000
+    ) -> None:
+        super().__init__(broker, name, topic_filter, queue_max=queue_max)
         self._owners: list[Member | None] = [None] * SLOTS
         self._parked = 0
 

@@ -155,7 +155,7 @@ class Subscriptions:
         """Whether some of what a session publishes itself may not come back to it."""
         return any(one.no_local for one in self.of(session).values())
 
-    def receivers(self, topic_name: str) -> tuple[list[Receiver], list[ShareGroup]]:
+    def receivers(self, topic_name: str) -> tuple[list[Receiver], tuple[ShareGroup, ...]]:
         """Return who gets a topic name: each session once, and each group."""
         by_session: dict[Session, list[Subscription]] = {}
         groups: list[ShareGroup] = []
@@ -164,4 +164,5 @@ class Subscriptions:
                 by_session.setdefault(value.session, []).append(value)
             else:
                 groups.append(cast("ShareGroup", value))
-        return [Receiver(subscriptions) for subscriptions in by_session.values()], groups
+        receivers = [Receiver(subscriptions) for subscriptions in by_session.values()]
+        return receivers, tuple(groups)

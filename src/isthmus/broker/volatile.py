@@ -40,7 +40,7 @@ BRIDGE_STATE: Final = "$SYS/broker/connection/+/state"
 BYTES_MAX: Final = 16 << 20  # that the partition keeps
 RETAINED_MAX: Final = 10_000
 RETAINED_BYTES_MAX: Final = 16 << 20
-NAMES_MAX: Final = 65_536  # whose destinations are kept at one time; then all are forgotten
+NAMES_MAX: Final = 64  # whose destinations are kept at one time; then all are forgotten
 
 
 class Kept(NamedTuple):

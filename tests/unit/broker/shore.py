@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tests.sim import SimRuntime
@@ -17,6 +18,7 @@ from isthmus.broker.clients import Clients
 from isthmus.broker.guard import Streaks
 from isthmus.broker.identity import Identity
 from isthmus.broker.routes import Route, RouteTable
+from isthmus.broker.shared import STRATEGIES
 from isthmus.mqtt.codec import Decoder
 from isthmus.mqtt.handshake import Offer
 from isthmus.mqtt.packets import Connack, Connect, Publish, Subscribe, Will
@@ -161,6 +163,7 @@ class Shore:
         retained_bytes_max: int = 1 << 30,
         will_grace_s: int = 30,
         automatic: Sequence[AutomaticSubscription] = (),
+        shared_strategy: str = "fair",
         **of_broker: Any,
     ) -> None:
         """`of_broker`: what else the broker is given."""
@@ -171,6 +174,7 @@ class Shore:
             "retained_max": retained_max,
             "will_grace_s": will_grace_s,
             "automatic": automatic,
+            "shared_strategy": shared_strategy,
             **of_broker,
         }
         self.runtime = runtime or SimRuntime(now_ms=now_ms)
@@ -183,7 +187,7 @@ class Shore:
             partitions_default=2,
             retained_max=retained_max,
             retained_bytes_max=retained_bytes_max,
-            shared_queue_max=queue_length_max,
+            new_group=partial(STRATEGIES[shared_strategy], queue_max=queue_length_max),
             **of_broker,
         )
         self.clients = Clients(

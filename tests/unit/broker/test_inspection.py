@@ -190,7 +190,7 @@ def test_ending_a_session_ends_all_of_it(expiry_s: int) -> None:
     shore.runtime.settle()
     assert session_of(inspection, "device") is None
     assert not inspection.end_session("device")
-    assert shore.broker.subscriptions.receivers("a") == ([], [])
+    assert shore.broker.subscriptions.receivers("a") == ([], ())
     assert shore.end().clients.sessions.entries == {}
 
 

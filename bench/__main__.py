@@ -20,6 +20,7 @@ from bench.mqtt_rows import mqtt_rows
 from bench.process import BenchError, fresh_directory
 from bench.report import Outcome
 from bench.retained_rows import retained_rows
+from bench.session_rows import session_rows
 from bench.sync_rows import sync_rows
 
 if TYPE_CHECKING:
@@ -33,7 +34,14 @@ BUSY_PERCENT_MAX = 10
 
 def all_rows() -> list[Row]:
     """Return every row, in the order of the budget."""
-    return [*mqtt_rows(), *retained_rows(), *kafka_rows(), *sync_rows(), *footprint_rows()]
+    return [
+        *mqtt_rows(),
+        *retained_rows(),
+        *session_rows(),
+        *kafka_rows(),
+        *sync_rows(),
+        *footprint_rows(),
+    ]
 
 
 def split_names(names: str) -> list[str]:

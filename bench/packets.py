@@ -41,9 +41,14 @@ def text(value: str) -> bytes:
     return struct.pack(">H", len(raw)) + raw
 
 
-def connect(client_id: str) -> bytes:
-    """Encode a CONNECT with a clean session and no keep alive."""
-    return framed(0x10, text("MQTT") + b"\x04\x02\x00\x00" + text(client_id))
+DISCONNECT = b"\xe0\x00"
+CLEAN_SESSION = 0x02
+
+
+def connect(client_id: str, *, clean: bool = True) -> bytes:
+    """Encode a CONNECT with no keep alive; the session of one that is not clean lasts."""
+    flags = bytes([CLEAN_SESSION if clean else 0])
+    return framed(0x10, text("MQTT") + b"\x04" + flags + b"\x00\x00" + text(client_id))
 
 
 def subscribe(topic_filter: str, qos: int) -> bytes:

@@ -277,6 +277,7 @@ def mqtt_shore(
         queue_policy=settings.queue_policy,
         queue_qos_0=settings.queue_qos_0,
         output_bytes_max=settings.output_bytes_max,
+        output_total_bytes_max=settings.output_total_bytes_max,
         subscriptions_max=settings.subscriptions_per_session_max,
         sessions_max=settings.sessions_max,
         will_grace_s=settings.will_grace_s,

@@ -92,6 +92,9 @@ class MqttSettings(MqttLimits, frozen=True, kw_only=True):
     output_bytes_max: Annotated[int, Meta(ge=65_536)] = 4_194_304
     """Bytes kept in memory for one slow connection; above it deliveries wait in the log."""
 
+    output_total_bytes_max: Annotated[int, Meta(ge=1_048_576)] = 268_435_456
+    """The same for all connections together: each has its share of it, if that is less."""
+
     server_reference: str = ""
     """Servers to use instead, as MQTT 5 clients are told when this one shuts down."""
 

@@ -14,6 +14,8 @@ cdef class CatchingUp:
     cdef object _touch
     cdef object _recent_records
     cdef object _ready
+    cdef dict _held
+    cdef long long _hold_end_ms
     cdef list _parked
     cdef list _behind
     cdef tuple _at
@@ -28,8 +30,9 @@ cdef class CatchingUp:
     @cython.locals(partition_number=int, is_ahead=bint)
     cdef _park(self, Session session, object partition, long long offset)
     cdef _go_on_later(self)
-    @cython.locals(session=Session, end_ms="long long")
+    @cython.locals(session=Session, end_ms="long long", goes_on=bint)
     cpdef _go_on(self)
+    cdef _send_held(self, long long now_ms)
     cdef bint _read_next(self) except -1
     @cython.locals(session=Session)
     cdef _read(self, object first)

@@ -12,6 +12,10 @@ are ready again. So they cross the log together, and it is read once, not ten th
 Who is parked behind the place where the others are waits until these have come to the end, so
 nobody waits longer than that takes.
 
+Where each part of the log has one message for each of them, each write to a socket would be one
+message. So what a parked session has to send is held until it is worth a write, or some time
+has passed.
+
 Compiled, because a subscriber that catches up gets all its messages through here.
 """
 
@@ -46,6 +50,8 @@ logger = logging.getLogger(__name__)
 
 SLICE_MS: Final = 5  # at a time, over all sessions
 LOADS_MAX: Final = 16  # parts of the log that come from the disk at one time
+HOLD_BYTES_MAX: Final = 4_096  # of the output of one parked session
+HOLD_MS_MAX: Final = 500
 READS_AT_ONCE: Final = 4  # in a turn, for sessions that find nobody waiting
 START: Final = (-1, 0)  # before every place
 TOPIC_NAME_IS_KEY: Final = (RETAINED_LOG_TOPIC, VOLATILE_LOG_TOPIC)
@@ -78,6 +84,8 @@ class CatchingUp:
         self._touch = touch
         self._recent_records = RecentRecords()
         self._ready: OrderedDict[Session, None] = OrderedDict()
+        self._held: dict[Session, None] = {}  # whose output is not sent yet
+        self._hold_end_ms = 0
         self._parked: list[Parked] = []  # a heap: what lies before the walk
         self._behind: list[Parked] = []  # a heap: what is for the next walk
         self._at = START  # how far this walk has come: partition number, offset
@@ -184,13 +192,25 @@ class CatchingUp:
         while self._ready or self._read_next():
             session, _ = self._ready.popitem(last=False)
             session.drain()
-            if session.output.size or session.step:
+            if session.recalling and session.output.size < HOLD_BYTES_MAX:
+                self._held[session] = None
+            elif session.output.size or session.step:
                 self._touch(session)
             if runtime.monotonic_ms() > end_ms:
                 break
         self._is_due = False
-        if self._ready or (len(self) and self._loads < LOADS_MAX):
+        goes_on = len(self._ready) > 0 or (len(self) > 0 and self._loads < LOADS_MAX)
+        if goes_on:
             self._go_on_later()
+        if not goes_on or end_ms > self._hold_end_ms:
+            self._send_held(end_ms)
+
+    def _send_held(self, now_ms: int) -> None:
+        """Have the output of parked sessions sent."""
+        for session in self._held:
+            self._touch(session)
+        self._held = {}
+        self._hold_end_ms = now_ms + HOLD_MS_MAX
 
     def _read_next(self) -> bool:
         """Read on where sessions are parked, and have these ready; False where none is."""

@@ -86,6 +86,7 @@ class Clients:
         queue_policy: str,
         queue_qos_0: bool,
         output_bytes_max: int,
+        output_total_bytes_max: int,
         subscriptions_max: int,
         sessions_max: int,
         will_grace_s: int,
@@ -116,6 +117,7 @@ class Clients:
             queue_length_max,
             output_bytes_max,
             queue_policy,
+            total_max=output_total_bytes_max,
             queue_qos_0=queue_qos_0,
             overflowed=self._overflowed,
         )

@@ -33,6 +33,7 @@ cdef class Destinations:
     cpdef refresh(self, Destination destination)
     @cython.locals(destination=Destination)
     cpdef bytes key_of(self, bytes topic_name)
+    @cython.locals(known=Destination)
     cpdef bytes topic_name_of(self, str log_topic, object record)
     cpdef Destination of_record(self, str log_topic, object record)
     @cython.locals(destination=Destination)

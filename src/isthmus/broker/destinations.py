@@ -158,6 +158,13 @@ class Destinations:
             topic_name = topic_name_in(record)
             if topic_name is not None:
                 return topic_name
+        known = self.by_name.get(record.key or b"")
+        if (
+            known is not None
+            and known.topic_header is None
+            and known.open.partition.log_topic == log_topic
+        ):
+            return known.topic_name  # a name in use that the key holds
         return self._routes.topic_name_of(log_topic, record.key)
 
     def of_record(self, log_topic: str, record: Record) -> Destination | None:

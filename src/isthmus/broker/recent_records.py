@@ -108,7 +108,7 @@ class RecentRecords:
         """Return the window that holds an offset, None where none does."""
         windows = self._windows
         for number, window in enumerate(windows):
-            if window.partition is partition and window.holds(offset):
+            if window.first <= offset <= window.last and window.partition is partition:
                 if number:
                     windows.insert(0, windows.pop(number))
                 return window

@@ -128,7 +128,7 @@ class SessionTable:
         self._changed = changed
         self._ended = ended
         self._recall = recall
-        self._limits = limits
+        self.limits = limits
         self._traffic = traffic
         self._sessions_max = sessions_max
         self.connected = 0  # of the entries
@@ -159,6 +159,7 @@ class SessionTable:
         self._cancel_deadlines(entry)  # a will that waits is not sent [MQTT-3.1.3-9]
         entry.connection = connection
         self.connected += 1
+        self.limits.share_out(self.connected)
         self.set_principal(entry, principal)
         entry.detached_at_ms = 0
         entry.expiry_s = terms.session_expiry_s
@@ -206,7 +207,7 @@ class SessionTable:
         return False
 
     def _add(self, client_id: str) -> SessionEntry:
-        session = Session(client_id, self._recall, self._limits, self._traffic)
+        session = Session(client_id, self._recall, self.limits, self._traffic)
         entry = self.entries[client_id] = SessionEntry(session, self._begun)
         self._begun += 1
         session.owner = entry
@@ -224,6 +225,7 @@ class SessionTable:
             return
         entry.connection = None
         self.connected -= 1
+        self.limits.share_out(self.connected)
         self._cancel_deadlines(entry)
         if entry.session.output.size:
             connection.transmit(entry.session.output.take())

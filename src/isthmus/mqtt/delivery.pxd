@@ -5,6 +5,8 @@ cimport cython
 @cython.final
 cdef class SessionLimits:
     cdef readonly Py_ssize_t queue_max
+    cdef Py_ssize_t _output_max
+    cdef Py_ssize_t _total_max
     cdef readonly Py_ssize_t output_max
     cdef readonly Py_ssize_t drain_max
     cdef readonly str queue_policy

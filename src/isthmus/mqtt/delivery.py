@@ -32,6 +32,8 @@ REASONS = ("queue", "expired", "too_large", "gone", "offline", "denied")
 
 GONE_MAX = 32  # runs that a queue keeps at its beginning, unless they are half of it
 
+SHARE_BYTES_MIN = 4_096  # of one output, however many there are
+
 DRAIN_BYTES = 1 << 18  # a few milliseconds of work, so that others have their turn
 
 
@@ -42,10 +44,13 @@ class SessionLimits:
     `newest`, or the `oldest` that is not a retained message; with `disconnect` it is the
     newest, and `overflowed(session)` is called if the session has a connection. Without
     `queue_qos_0` a delivery at QoS 0 never waits. `output_max` is the number of bytes that may
-    wait in a session's output; of what waits in the queue it gets less at a time.
+    wait in a session's output; of what waits in the queue it gets less at a time. All outputs
+    together have `total_max`: each has an equal share, where that is less.
     """
 
     __slots__ = (
+        "_output_max",
+        "_total_max",
         "drain_max",
         "output_max",
         "overflowed",
@@ -60,15 +65,24 @@ class SessionLimits:
         output_max: int,
         queue_policy: str = "newest",
         *,
+        total_max: int = 1 << 62,
         queue_qos_0: bool = True,
         overflowed: Callable[[Session], None] | None = None,
     ) -> None:
+        self._output_max = output_max
+        self._total_max = total_max
         self.queue_max = queue_max
         self.output_max = output_max
         self.drain_max = min(output_max, DRAIN_BYTES)
         self.queue_policy = queue_policy
         self.queue_qos_0 = queue_qos_0
         self.overflowed = overflowed
+
+    def share_out(self, connections: int) -> None:
+        """So many connections share what all outputs may hold."""
+        share = max(self._total_max // max(connections, 1), SHARE_BYTES_MIN)
+        self.output_max = min(self._output_max, share)
+        self.drain_max = min(self.output_max, DRAIN_BYTES)
 
 
 class Dropped:

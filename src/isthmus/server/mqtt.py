@@ -216,7 +216,8 @@ class MqttConnection(asyncio.BufferedProtocol):
             self._decoder.packet_size_max = size_max
         self._transport = transport
         shore.connections.add(self)
-        transport.set_write_buffer_limits(WRITE_HIGH_BYTES)
+        share = shore.clients.sessions.limits.output_max
+        transport.set_write_buffer_limits(min(WRITE_HIGH_BYTES, share))
         runtime = shore.clients.runtime
         waited_ms = runtime.monotonic_ms() - arrival.admitted_ms
         self._cancel_timer = runtime.later(

@@ -151,6 +151,7 @@ class Shore:
         log: Any = None,
         runtime: SimRuntime | None = None,
         output_max: int = 1 << 20,
+        output_total_max: int = 1 << 30,
         now_ms: int = 1_700_000_000_000,
         redirected: Redirected | None = None,
         flapping: Streaks = Streaks(),  # noqa: B008  # never changed
@@ -197,6 +198,7 @@ class Shore:
             queue_qos_0=queue_qos_0,
             sessions_max=sessions_max,
             output_bytes_max=output_max,
+            output_total_bytes_max=output_total_max,
             subscriptions_max=10,
             will_grace_s=will_grace_s,
             redirected=redirected,

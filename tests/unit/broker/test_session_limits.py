@@ -79,3 +79,29 @@ def test_the_oldest_that_were_dropped_stay_dropped(
     again = Client(shore, "c", 5)
     again.connect(clean_start=False)
     assert [packet.payload for packet in again.after_connack] == [b"5", b"6", b"7", b"8"]
+
+
+def test_connections_share_what_all_outputs_may_hold() -> None:
+    shore = Shore(output_max=40_000, output_total_max=60_000)
+    clients = [shore.client(f"device-{number}", expiry_s=100) for number in range(3)]
+    for client in clients:
+        client.subscribe("t", 1)
+        client.packets()
+        client.entry.session.paused = True
+    assert shore.clients.sessions.limits.output_max == 60_000 // 3
+    publisher = shore.client("p")
+    assert shore.clients.sessions.limits.output_max == 60_000 // 4
+    for number in range(30):
+        publisher.publish("t", b"%02d" % number + bytes(1_000), 1, packet_id=1 + number)
+    for client in clients[:2]:
+        client.entry.session.paused = False
+        client.entry.session.drain()
+        assert client.entry.session.output.size < 60_000 // 4 + 1_100
+        assert client.entry.session.queue.length > 10
+    for client in clients[1:]:
+        client.lose()
+    assert shore.clients.sessions.limits.output_max == 60_000 // 2
+    shore.broker.touch(clients[0].entry.session)
+    shore.runtime.settle()
+    got = [payload[:2] for _, payload, _ in clients[0].messages()]
+    assert got == [b"%02d" % number for number in range(30)]

@@ -185,6 +185,19 @@ def test_a_filter_is_answered_and_given_up_as_it_was_said(shore: Shore) -> None:
     assert client.messages() == []
 
 
+def test_a_shared_subscription_stays_in_its_group(shore: Shore) -> None:
+    members = [shore.client("one"), shore.client("two")]
+    for member in members:
+        member.subscribe("$share/g/old/+/temp")
+        assert [packet.reasons for packet in member.packets()] == [[1]]
+    for number in range(4):
+        shore.client("p").publish(f"old/{number}/temp", b"x")
+    came = [member.messages() for member in members]
+    assert [len(each) for each in came] == [2, 2]
+    members[0].send(Unsubscribe(2, ["$share/g/old/+/temp"]))
+    assert members[0].packets()[0].reasons == [0]
+
+
 def test_sessions_have_the_new_filter_and_keep_those_from_before(shore: Shore) -> None:
     client = shore.client(expiry_s=1000)
     client.subscribe("old/+/temp")

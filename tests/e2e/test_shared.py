@@ -9,21 +9,18 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
-from paho.mqtt.client import MQTTv5, MQTTv311
 from tests.e2e.kafka_libraries import ConfluentKafka
 from tests.e2e.kafka_record import Record
 from tests.e2e.mqtt_programs import (
     Inbox,
     Message,
-    MosquittoPrograms,
-    MqttJs,
-    Paho,
     line_process,
     lines_to,
     paho_client,
     paho_publish,
     paho_subscribe,
 )
+from tests.e2e.mqtt_scripted import MQTT_PROGRAMS
 from tests.e2e.patience import wait_until
 from tests.e2e.test_restart import END, restart
 from tests.e2e.test_restart_sessions import lasting_client
@@ -31,8 +28,6 @@ from tests.e2e.test_restart_sessions import lasting_client
 if TYPE_CHECKING:
     from tests.e2e.conftest import Shores
     from tests.e2e.server_process import ServerProcess
-
-PROGRAMS = [Paho("paho", MQTTv5), Paho("paho 3.1.1", MQTTv311), MosquittoPrograms(), MqttJs()]
 
 
 def payloads(*inboxes: Inbox) -> Counter[bytes]:
@@ -50,7 +45,7 @@ def all_come(inboxes: list[Inbox], expected: set[bytes]) -> None:
 @pytest.mark.parametrize("qos", [0, 1, 2])
 def test_programs_share_what_comes(qos: int, shores: Shores, unique: str) -> None:
     """Each message reaches one of them, and none of them gets nothing."""
-    missing = [program.missing() for program in PROGRAMS if program.missing()]
+    missing = [program.missing() for program in MQTT_PROGRAMS if program.missing()]
     if missing:
         pytest.skip("; ".join(missing))
     with contextlib.ExitStack() as stack:
@@ -58,7 +53,7 @@ def test_programs_share_what_comes(qos: int, shores: Shores, unique: str) -> Non
             stack.enter_context(
                 program.subscribe(shores.mqtt, f"$share/{unique}/{unique}/#", qos)
             )
-            for program in PROGRAMS
+            for program in MQTT_PROGRAMS
         ]
         sent = [Message(f"{unique}/t", b"%03d" % number, qos) for number in range(100)]
         with paho_client(shores.mqtt) as publisher:

@@ -276,3 +276,23 @@ def test_a_session_of_an_earlier_run_gets_what_its_client_may_have() -> None:
     for name in ("s", "t"):
         bob.publish(name, b"y", 1, packet_id=2)
     assert [name for name, *_ in again.messages()] == ["t"]
+
+
+def test_of_a_group_those_get_a_message_who_may() -> None:
+    """Whoever would have had it next; and nobody, where none may."""
+    ruled = Ruled("allow all subscribe a/#", "deny user:ann subscribe +/s")
+    ann, bob = ruled.user("ann"), ruled.user("bob")
+    for member in (ann, bob):
+        assert suback_of(member, "$share/g/a/#") == [1]
+    for number in range(4):
+        ruled.shore.broker.publish(None, Publish(b"a/s", b"%d" % number, 1))
+        ruled.shore.runtime.settle()
+    assert ann.messages() == []
+    assert [payload for _, payload, _ in bob.messages()] == [b"%d" % n for n in range(4)]
+    bob.lose()
+    ruled.shore.broker.publish(None, Publish(b"a/s", b"nobody", 1))
+    ruled.shore.broker.publish(None, Publish(b"a/t", b"ann", 1))
+    ruled.shore.runtime.settle()
+    dropped = ruled.shore.broker.subscriptions.groups["$share/g/a/#"].dropped
+    assert [payload for _, payload, _ in ann.messages()] == [b"ann"]
+    assert dropped.denied >= 1

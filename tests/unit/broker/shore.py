@@ -160,8 +160,6 @@ class Shore:
         queue_policy: str = "newest",
         queue_qos_0: bool = True,
         sessions_max: int = 1000,
-        retained_max: int = 100,
-        retained_bytes_max: int = 1 << 30,
         will_grace_s: int = 30,
         automatic: Sequence[AutomaticSubscription] = (),
         shared_strategy: str = "fair",
@@ -172,7 +170,6 @@ class Shore:
         self.settings: dict[str, Any] = {
             "queue_length_max": queue_length_max,
             "queue_policy": queue_policy,
-            "retained_max": retained_max,
             "will_grace_s": will_grace_s,
             "automatic": automatic,
             "shared_strategy": shared_strategy,
@@ -186,8 +183,6 @@ class Shore:
             RouteTable(routes),
             MemoryLog(self.runtime),
             partitions_default=2,
-            retained_max=retained_max,
-            retained_bytes_max=retained_bytes_max,
             new_group=partial(STRATEGIES[shared_strategy], queue_max=queue_length_max),
             **of_broker,
         )

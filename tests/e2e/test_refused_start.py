@@ -6,6 +6,7 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.e2e.raw_mqtt import PUBACK, publish, raw_session
 from tests.e2e.server_process import (
     ServerProcess,
     run_isthmus,
@@ -86,8 +87,11 @@ def test_a_data_directory_that_another_process_holds(tmp_path: Path) -> None:
     server = ServerProcess(tmp_path / "first")
     server.start()
     try:
-        words = (str(server.data), str(server.pid))
-        refusal(tmp_path, *ANY_PORTS, "--data", str(server.data), words=words)
+        with raw_session(server.mqtt, "writer") as client:
+            client.send(publish("t", b"v", qos=1, packet_id=1))
+            client.expect(PUBACK)  # so that the server has nothing to write any more
+            words = (str(server.data), str(server.pid))
+            refusal(tmp_path, *ANY_PORTS, "--data", str(server.data), words=words)
     finally:
         assert server.terminate() == 0
 

@@ -120,6 +120,8 @@ class Recovery:
         self._marks_by_value: dict[bytes, PartitionMarks] = {}
         self.marks: dict[Session | ShareGroup, PartitionMarks] = {}
         self.ungreeted: list[Subscription] = []
+        # of subscriptions, by how they are stored: most are alike
+        self._terms: dict[bytes, SubscriptionTerms | None] = {}
 
     # --- what was written ---------------------------------------------------------------------
 
@@ -142,7 +144,9 @@ class Recovery:
 
     def _read(self, record: Record, owner: bytes, rest: bytes) -> Written | None:
         """Take note of a record; return what is known of its owner if it is its state."""
-        written = self._written.setdefault(owner, Written())
+        written = self._written.get(owner)
+        if written is None:
+            written = self._written[owner] = Written()
         value, kind, name = record.value, rest[:1], rest[1:]
         if not rest and value is None:
             del self._written[owner]
@@ -318,7 +322,9 @@ class Recovery:
 
     def _restore_subscriptions(self, session: Session, written: Written) -> None:
         for name, value in written.filters.items():
-            terms = decode(value, SubscriptionTerms)
+            terms = self._terms.get(value)
+            if terms is None:
+                terms = self._terms[value] = decode(value, SubscriptionTerms)
             topic_filter = _text(name)
             if terms is None or topic_filter is None:
                 logger.warning("subscription not readable client=%s", session.client_id)

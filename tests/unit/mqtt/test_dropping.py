@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.unit.mqtt.test_session import LOG, Client
 
 from isthmus.mqtt.packets import PUBACK, Ack, Publish
@@ -118,3 +120,101 @@ def test_a_message_that_is_not_to_be_had_is_skipped_and_counted(
     drops = client.session.dropped
     assert (drops.gone, drops.expired) == ((1, 0) if lost is None else (0, 1))
     assert drops.total == 1
+
+
+class Model:
+    """What is to become of deliveries, said plainly; window and queue are very short."""
+
+    window, queue_max = 2, 3
+
+    def __init__(self, policy: str, *, queue_qos_0: bool) -> None:
+        self.policy, self.queue_qos_0 = policy, queue_qos_0
+        self.connected, self.paused = True, False
+        self.queue: list[tuple[bytes, int]] = []
+        self.inflight: list[bytes] = []
+        self.sent: list[bytes] = []
+        self.full = self.offline = self.overflows = 0
+
+    def deliver(self, payload: bytes, qos: int) -> None:
+        if qos == 0 and not self.connected:
+            self.offline += 1
+            return
+        if self.connected and not self.paused and not self.queue and self.has_room(qos):
+            self.queue.append((payload, qos))
+            self.drain()
+            return
+        if len(self.queue) == self.queue_max or (qos == 0 and not self.queue_qos_0):
+            self.full += 1
+            if qos == 0 and not self.queue_qos_0:
+                return
+            if self.policy != "oldest":
+                self.overflows += self.policy == "disconnect" and self.connected
+                return
+            self.queue.pop(0)
+        self.queue.append((payload, qos))
+
+    def has_room(self, qos: int) -> bool:
+        return qos == 0 or len(self.inflight) < self.window
+
+    def drain(self) -> None:
+        while (
+            self.queue
+            and self.connected
+            and not self.paused
+            and self.has_room(self.queue[0][1])
+        ):
+            payload, qos = self.queue.pop(0)
+            self.sent.append(payload)
+            self.inflight += [payload] if qos else []
+
+    def lose(self) -> None:
+        kept = [one for one in self.queue if one[1]]
+        self.offline += len(self.queue) - len(kept)
+        self.queue, self.connected, self.paused = kept, False, False
+
+
+@given(
+    st.sampled_from(["newest", "oldest", "disconnect"]),
+    st.booleans(),
+    st.lists(st.sampled_from(["zero", "one", "one", "ack", "pause", "go on", "lose", "back"])),
+)
+def test_any_history_of_a_short_queue(policy: str, queue_qos_0: bool, steps: list[str]) -> None:
+    client = Client(queue_max=Model.queue_max, queue_policy=policy, queue_qos_0=queue_qos_0)
+    model = Model(policy, queue_qos_0=queue_qos_0)
+    client.attach(window=Model.window)
+    session, got = client.session, []
+    ids: list[int] = []
+    for number, step in enumerate(steps):
+        payload = b"%d" % number
+        if step in ("zero", "one"):
+            client.deliver(payload, int(step == "one"))
+            model.deliver(payload, int(step == "one"))
+        elif step == "ack" and model.connected and ids:
+            session.receive_ack(Ack(PUBACK, ids.pop(0)))
+            model.inflight.pop(0)
+            model.drain()
+        elif step in ("pause", "go on") and model.connected:
+            session.paused = model.paused = step == "pause"
+            session.drain()
+            model.drain()
+        elif step == "lose" and model.connected:
+            session.detach()
+            model.lose()
+        elif step == "back" and not model.connected:
+            client.attach(window=Model.window)
+            model.connected = True
+            model.sent += model.inflight
+            model.drain()
+        for arrived, qos, packet_id, _ in client.received():
+            got.append(arrived)
+            if qos and packet_id not in ids:
+                ids.append(packet_id)
+        assert got == model.sent
+    drops = session.dropped
+    assert (drops.queue, drops.offline, drops.total) == (
+        model.full,
+        model.offline,
+        model.full + model.offline,
+    )
+    assert client.overflows == model.overflows
+    assert session.queue.length == len(model.queue)

@@ -18,16 +18,19 @@ from isthmus.broker.retained import RETAINED_LOG_TOPIC
 from isthmus.broker.session_log import SESSIONS_LOG_TOPIC
 from isthmus.broker.session_records import (
     CHECKPOINT_KEY,
+    GROUP_KEY,
     KIND_FILTER,
     KIND_QUEUE,
     KIND_WILL,
     MARKS_KEY,
+    GroupState,
     Marks,
     QueuePart,
     SessionState,
     SubscriptionTerms,
     WillTerms,
     decode,
+    split_key,
 )
 from isthmus.broker.users import SECRET_KEY, USERS_LOG_TOPIC, parse_user
 from isthmus.errors import ConfigError, CorruptBatch, Malformed
@@ -94,15 +97,19 @@ def group_record(record: Record) -> dict[str, Any]:
 
 
 def session_record(record: Record) -> dict[str, Any]:
-    """A session, a subscription, queue or will of it, or how far the log was matched."""
+    """A session or group, a subscription, queue or will of it, or how far all was matched."""
     key, value = record.key or b"", record.value
     if key.startswith((MARKS_KEY, CHECKPOINT_KEY)):
         what = "marks" if key.startswith(MARKS_KEY) else "checkpoint"
         return {what: True, **fields_of(value, Marks)}
-    client, _, rest = key.partition(b"\0")
-    about: dict[str, Any] = {"client_id": client.decode()}
+    owner, rest = split_key(key)
+    kind_of_state: type[Any] = SessionState
+    about: dict[str, Any] = {"client_id": owner.decode()}
+    if owner.startswith(GROUP_KEY):
+        name, _, topic_filter = owner[len(GROUP_KEY) :].decode().partition("\0")
+        kind_of_state, about = GroupState, {"group": name, "topic_filter": topic_filter}
     if not rest:
-        return {**about, **fields_of(value, SessionState)}
+        return {**about, **fields_of(value, kind_of_state)}
     kind, name = rest[:1], rest[1:].decode()
     if kind == KIND_FILTER:
         return {**about, "topic_filter": name, **fields_of(value, SubscriptionTerms)}

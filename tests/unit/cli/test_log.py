@@ -12,7 +12,15 @@ from tests.storage.batches import Answer, batch_of
 from tests.unit.broker.test_users import SHA512
 from tests.unit.storage.data_rooms import DataRoom, flip, tree_of
 
-from isthmus.broker.session_records import SubscriptionTerms, encode, filter_key
+from isthmus.broker.session_records import (
+    GroupState,
+    QueuePart,
+    SubscriptionTerms,
+    encode,
+    filter_key,
+    queue_key,
+)
+from isthmus.broker.session_records import group_key as share_key
 from isthmus.cli.log_decoders import decoded
 from isthmus.cli.main import main
 from isthmus.kafka.group_records import (
@@ -254,6 +262,18 @@ def test_records_of_the_server_are_decoded() -> None:
         "ungreeted": False,
     }
     assert said(sessions, b"c", None) == {"client_id": "c", "removed": True}
+    state, part = GroupState(1, 3, 5, [], []), QueuePart(1, [], [])
+    share = share_key("g", "a/+")
+    about = {"group": "g", "topic_filter": "a/+"}
+    assert said(sessions, share, encode(state)).items() >= {**about, "popped": 3}.items()
+    assert (
+        said(sessions, queue_key(share, 3), encode(part)).items()
+        >= {
+            **about,
+            "queue_from": "3",
+        }.items()
+    )
+    assert said(sessions, share, None) == {**about, "removed": True}
     assert said("__mqtt_retained", b"a/b", b"xy") == {"topic_name": "a/b", "retained_bytes": 2}
     assert said("__users", b"ann", f"!{SHA512}:b,a".encode()) == {
         "user": "ann",
@@ -274,6 +294,8 @@ def test_records_of_the_server_are_decoded() -> None:
         ("__mqtt_sessions", b"c", b"\xff"),
         ("__mqtt_sessions", b"c\0zz", b"x"),
         ("__mqtt_sessions", b"\xff\0f", b"x"),
+        ("__mqtt_sessions", b"\0gname\0t", b"x"),
+        ("__mqtt_sessions", b"\0gname", b"x"),
         ("__mqtt_retained", b"\xff", b"x"),
         ("__users", b"ann", b"$9$"),
         ("__users", b"ann", b"\xff"),

@@ -37,7 +37,9 @@ class Listening:
         loop = asyncio.get_running_loop()
         is_file = self._bound.family == socket.AF_UNIX
         create = loop.create_unix_server if is_file else loop.create_server
-        self._server = await create(self._protocol, sock=self._bound.dup())
+        bound = self._bound.dup()
+        # It listens anew, by its own default for a hundred: the others would try again in 1 s.
+        self._server = await create(self._protocol, sock=bound, backlog=BACKLOG)
 
     def close(self) -> None:
         """Accept no more."""

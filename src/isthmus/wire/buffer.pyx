@@ -367,6 +367,7 @@ cdef class WriteBuffer:
 
 
 @cython.final
+@cython.no_gc  # the collector may not clear a memoryview while this has its bytes
 @cython.freelist(32)
 cdef class ReadBuffer:
     """A cursor over somebody else's bytes, from `position` to `end`.

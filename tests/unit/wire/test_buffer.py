@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from isthmus.errors import Malformed
@@ -134,6 +136,23 @@ def test_a_view_is_of_the_attached_object() -> None:
         data.clear()  # the view still needs it
     view.release()
     data.clear()
+
+
+def test_readers_and_what_they_read_may_be_collected_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The collector clears a memoryview whatever holds its bytes; that must be one it sees."""
+    told: list[object] = []
+    monkeypatch.setattr("sys.unraisablehook", told.append)
+    for _ in range(10):
+        view = memoryview(bytearray(100))
+        reader = ReadBuffer()
+        reader.attach(view)
+        cycle: list[object] = [view, reader]
+        cycle.append(cycle)
+        del view, reader, cycle
+    gc.collect()
+    assert told == []
 
 
 def test_peek_and_compare_leave_the_cursor() -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from isthmus.config_listeners import Address
 
+# uvloop's servers accept one connection each in a turn of the loop, however many wait.
+ACCEPTED_PER_TURN = 16
 BACKLOG = 4096  # connections that wait to be accepted: ten thousand devices may come at once
 
 
@@ -30,21 +32,22 @@ class Listening:
     ) -> None:
         self._bound = bound
         self._protocol = protocol
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
 
     async def open(self) -> None:
         """Accept connections."""
         loop = asyncio.get_running_loop()
         is_file = self._bound.family == socket.AF_UNIX
         create = loop.create_unix_server if is_file else loop.create_server
-        bound = self._bound.dup()
-        # It listens anew, by its own default for a hundred: the others would try again in 1 s.
-        self._server = await create(self._protocol, sock=bound, backlog=BACKLOG)
+        for _ in range(ACCEPTED_PER_TURN):
+            bound = self._bound.dup()
+            # It listens anew, by its own default for a hundred: the others try again in 1 s.
+            self._servers.append(await create(self._protocol, sock=bound, backlog=BACKLOG))
 
     def close(self) -> None:
         """Accept no more."""
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         close_socket(self._bound)
 
 

@@ -76,4 +76,3 @@ cdef class Session:
                       bytes identifiers) except -1
     @cython.locals(size=Py_ssize_t, body=Py_ssize_t)
     cdef bint _fits(self, bytes topic, bytes payload, int qos, bytes properties) except -1
-

@@ -21,7 +21,8 @@ from isthmus.storage.local.log import LocalLog
 from isthmus.storage.local.settings import LocalSettings
 
 DIRECTORY = Path("/disk/data")
-SETTINGS = LocalSettings(tail_bytes_max=0, open_segments_max=2)
+# Without a journal, which would mend what these tests damage from its copies.
+SETTINGS = LocalSettings(tail_bytes_max=0, open_segments_max=2, journal_files_max=0)
 
 
 class Plan(NamedTuple):

@@ -19,7 +19,7 @@ WANTED = $(BIN)/python -c 'import sys, tomllib; p = tomllib.load(open("pyproject
 	print(*(r for t in sys.argv[1:] for r in {"build": p["build-system"]["requires"], \
 	"run": p["project"]["dependencies"], **p["dependency-groups"]}[t]), sep="\n")'
 
-.PHONY: build run test unit copied pure e2e bench soak fuzz lint fix docs clean
+.PHONY: build run test unit copied pure e2e conformance bench soak fuzz lint fix docs clean
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 
@@ -30,7 +30,7 @@ run: build
 
 # The end-to-end tests wait for half of their time, so the others run beside them.
 test: lint
-	$(MAKE) -j2 --output-sync=target e2e unit pure
+	$(MAKE) -j2 --output-sync=target e2e unit pure conformance
 
 unit: build $(STAMPS)/tools
 	ISTHMUS_COMPILED=1 $(BIN)/python -m pytest -q -m "not e2e"
@@ -48,7 +48,10 @@ pure: copied $(STAMPS)/tools
 		tests/unit/topics tests/unit/mqtt tests/unit/kafka tests/unit/broker)
 
 e2e: build $(STAMPS)/tools
-	$(BIN)/python -m pytest -q -m e2e tests/e2e tests/conformance
+	$(BIN)/python -m pytest -q -m e2e tests/e2e
+
+conformance: build $(STAMPS)/tools
+	$(BIN)/python -m pytest -q -m e2e tests/conformance
 
 bench: build $(STAMPS)/tools
 	$(BIN)/python -m bench $(BENCH)

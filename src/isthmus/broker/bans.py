@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
+from isthmus.broker.appends import append_own
 from isthmus.broker.recent_records import readable_records
-from isthmus.errors import ConfigInvalid, IsthmusError, QuotaExceeded, StorageError
-from isthmus.record.batch import BatchBuilder
+from isthmus.errors import ConfigInvalid, QuotaExceeded, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
+    from isthmus.broker.appends import Done
     from isthmus.broker.broker import Broker
+    from isthmus.errors import IsthmusError
     from isthmus.storage.log import Partition
-
-    Done = Callable[[IsthmusError | None], object]
 
 logger = logging.getLogger(__name__)
 
@@ -173,36 +173,15 @@ class Bans:
                 del self._lengths[length]
 
     def _write(self, rows: list[tuple[bytes, bytes | None]], done: Done | None) -> None:
-        builder = BatchBuilder()
+        def stored(error: IsthmusError | None) -> None:
+            # Of a StorageError the log tells, once.
+            if error is not None and not isinstance(error, StorageError):
+                logger.warning("ban not stored error=%s", error)
+            if done is not None:
+                done(error)
+
         now_ms = self._broker.runtime.now_ms()
-        for key, value in rows:
-            builder.append(now_ms, key, value)
-        self._broker.schedule()
-        self._partition.append(builder.seal(), _Written(done), trusted=True)
-
-
-class _Written:
-    """Waits for one write."""
-
-    __slots__ = ("_done",)
-
-    wants_durable = True
-
-    def __init__(self, done: Done | None) -> None:
-        self._done = done
-
-    def written(self, base_offset: int) -> None:
-        """Not enough: who gave the ban is told that it will last."""
-
-    def durable(self) -> None:
-        if self._done is not None:
-            self._done(None)
-
-    def failed(self, error: IsthmusError) -> None:
-        if not isinstance(error, StorageError):  # of those the log tells, once
-            logger.warning("ban not stored error=%s", error)
-        if self._done is not None:
-            self._done(error)
+        append_own(self._broker, self._partition, now_ms, rows, stored)
 
 
 def normal(kind: Kind, who: str) -> str:

@@ -11,6 +11,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
+from isthmus.broker.appends import WhenDurable
 from isthmus.errors import IsthmusError, StorageError
 from isthmus.kafka.errors import ErrorCode, code_of
 from isthmus.kafka.group_records import GROUPS_CONFIGS, GROUPS_LOG_TOPIC, partition_of
@@ -55,7 +56,11 @@ class GroupLog:
         now_ms = self._runtime.now_ms()
         builder = BatchBuilder()
         starts = range(0, len(rows), BATCH_RECORDS_MAX)
-        ticket = _Written(len(starts), done)
+
+        def stored(error: IsthmusError | None) -> None:
+            done(ErrorCode.NONE if error is None else _code_for(error))
+
+        ticket = WhenDurable(stored, len(starts))
         for start in starts:
             for key, value in rows[start : start + BATCH_RECORDS_MAX]:
                 builder.append(now_ms, key, value)
@@ -108,31 +113,3 @@ def _code_for(error: IsthmusError) -> ErrorCode:
     (GroupMetadataManager.storeGroup); a code that it does not expect here would end it.
     """
     return ErrorCode.NOT_COORDINATOR if isinstance(error, StorageError) else code_of(error)
-
-
-class _Written:
-    """Waits for the batches of one write."""
-
-    __slots__ = ("_done", "_left")
-
-    wants_durable = True
-
-    def __init__(self, batches: int, done: Callable[[ErrorCode], None]) -> None:
-        self._left = batches
-        self._done: Callable[[ErrorCode], None] | None = done
-
-    def written(self, base_offset: int) -> None:
-        """Not enough: an answer is a promise about the disk."""
-
-    def durable(self) -> None:
-        self._left -= 1
-        if self._left == 0:
-            self._finish(ErrorCode.NONE)
-
-    def failed(self, error: IsthmusError) -> None:
-        self._finish(_code_for(error))
-
-    def _finish(self, code: ErrorCode) -> None:
-        done, self._done = self._done, None
-        if done is not None:
-            done(code)

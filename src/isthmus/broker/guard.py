@@ -20,7 +20,8 @@ from isthmus.errors import AdministrativeAction, Banned
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from isthmus.broker.bans import Ban, Done, Kind
+    from isthmus.broker.appends import Done
+    from isthmus.broker.bans import Ban, Kind
     from isthmus.broker.broker import Broker
     from isthmus.broker.identity import Identity
     from isthmus.broker.sessions import SessionEntry, SessionTable

@@ -19,18 +19,18 @@ from heapq import nsmallest
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
+from isthmus.broker.appends import append_own
 from isthmus.broker.credentials import Credential, parse_credential, text_of
+from isthmus.broker.destinations import ensure_own
 from isthmus.broker.recent_records import readable_records
 from isthmus.broker.scram import HASHES, SALT_BYTES, ScramKeys, keys_of, prepared
 from isthmus.errors import ConfigError, QuotaExceeded
-from isthmus.record.batch import BatchBuilder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from isthmus.broker.appends import Appends
+    from isthmus.broker.appends import Appends, Done
     from isthmus.errors import IsthmusError
-    from isthmus.record.batch import RecordBatch
     from isthmus.runtime import Runtime
     from isthmus.storage.log import Log
 
@@ -193,9 +193,7 @@ class Users:
         self.changed: Callable[[set[str]], object] | None = None
         self._runtime = runtime
         self._appends = appends
-        topic = log.topics.get(USERS_LOG_TOPIC)
-        topic = topic or log.create(USERS_LOG_TOPIC, 1, USERS_CONFIGS)
-        self._partition = topic.partitions[0]
+        self._partition = ensure_own(log, USERS_LOG_TOPIC, USERS_CONFIGS).partitions[0]
         self._kept: dict[str, User] = {}
         self._listed: dict[str, User] = {}
         self._decoys: list[User] | None = None
@@ -234,7 +232,7 @@ class Users:
     def put(
         self,
         user: User,
-        done: Callable[[IsthmusError | None], object],
+        done: Done,
         *,
         same_password: bool = False,
     ) -> None:
@@ -255,7 +253,7 @@ class Users:
 
         self._write(user.name.encode(), user.text.encode(), store, done)
 
-    def remove(self, name: str, done: Callable[[IsthmusError | None], object]) -> None:
+    def remove(self, name: str, done: Done) -> None:
         """Write down that there is no such user any more."""
 
         def store() -> None:
@@ -316,12 +314,15 @@ class Users:
         key: bytes,
         value: bytes | None,
         store: Callable[[], None],
-        done: Callable[[IsthmusError | None], object],
+        done: Done,
     ) -> None:
-        builder = BatchBuilder()
-        builder.append(self._runtime.now_ms(), key, value)
-        batch: RecordBatch = builder.seal()
-        self._appends.append(self._partition, batch, _Written(store, done), trusted=True)
+        def stored(error: IsthmusError | None) -> None:
+            if error is None:
+                store()
+            done(error)
+
+        now_ms = self._runtime.now_ms()
+        append_own(self._appends, self._partition, now_ms, [(key, value)], stored)
 
     def _tell(self, before: dict[str, User | None]) -> None:
         """Say who is another than before: not there, changed, or there for the first time."""
@@ -329,27 +330,3 @@ class Users:
         names = {name for name, user in before.items() if self.find(name) is not user}
         if names and self.changed is not None:
             self.changed(names)
-
-
-class _Written:
-    """Waits for one record to be durable."""
-
-    __slots__ = ("_done", "_store")
-
-    wants_durable = True
-
-    def __init__(
-        self, store: Callable[[], None], done: Callable[[IsthmusError | None], object]
-    ) -> None:
-        self._store = store
-        self._done = done
-
-    def written(self, base_offset: int) -> None:
-        """Not enough: who was removed must not be back after a crash."""
-
-    def durable(self) -> None:
-        self._store()
-        self._done(None)
-
-    def failed(self, error: IsthmusError) -> None:
-        self._done(error)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import pytest
+from tests.unit.admin.asgi import ask
 from tests.unit.broker.shore import Shore
 
 from isthmus.admin.http import application
@@ -33,34 +34,11 @@ class Room:
         self, method: str, target: str, headers: dict[str, str] = HERE
     ) -> tuple[int, Any, dict[str, str]]:
         """Return the status, the answer and its headers."""
-        path, _, query = target.partition("?")
-        scope = {
-            "type": "http",
-            "method": method,
-            "path": unquote(path),
-            "raw_path": path.encode(),
-            "query_string": query.encode(),
-            "headers": [(name.encode(), text.encode()) for name, text in headers.items()],
-        }
-        sent: list[dict[str, Any]] = []
-
-        async def receive() -> dict[str, Any]:
-            return {"type": "http.request"}
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        async def scene() -> None:
-            answering = asyncio.ensure_future(self.application(scope, receive, send))
-            while not answering.done():
-                await asyncio.sleep(0)
-                self.shore.runtime.settle()
-            answering.result()
-
-        asyncio.run(scene())
-        content = b"".join(message.get("body", b"") for message in sent[1:])
-        given = {name.decode(): text.decode() for name, text in sent[0]["headers"]}
-        return sent[0]["status"], json.loads(content) if content else None, given
+        settle = self.shore.runtime.settle
+        status, content, given = ask(
+            self.application, method, target, headers.items(), settle=settle
+        )
+        return status, json.loads(content) if content else None, given
 
     def get(self, target: str) -> Any:
         status, answer, _ = self.ask("GET", f"/api/v1/{target}")

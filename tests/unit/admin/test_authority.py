@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import re
@@ -10,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.unit.admin.asgi import ask
 from tests.unit.broker.shore import Shore
 
 from isthmus.admin.http import Asked, application
@@ -64,25 +64,11 @@ class Room:
         )
 
     def get(self, path: str, **headers: str) -> tuple[int, Any, dict[str, str]]:
-        scope = {
-            "type": "http",
-            "method": "GET",
-            "path": path,
-            "query_string": b"",
-            "client": ("10.0.0.9", 5000),
-            "headers": [(name.encode(), text.encode()) for name, text in headers.items()],
-        }
-        sent: list[Any] = []
-
-        async def receive() -> dict[str, Any]:
-            return {"type": "http.request"}
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        asyncio.run(self.application(scope, receive, send))  # type: ignore[arg-type]
-        given = {name.decode(): text.decode() for name, text in sent[0]["headers"]}
-        return sent[0]["status"], json.loads(sent[1]["body"]), given
+        peer = ("10.0.0.9", 5000)
+        status, content, given = ask(
+            self.application, "GET", path, headers.items(), client=peer
+        )
+        return status, json.loads(content), given
 
     def status(self, **headers: str) -> int:
         return self.get("/api/v1/clients", host="isthmus.example", **headers)[0]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import pytest
+from tests.unit.admin.asgi import ask
 from tests.unit.broker.shore import Shore
 from tests.unit.broker.test_users import PBKDF2, SCRAM, SHA512
 
@@ -16,7 +16,7 @@ from isthmus.broker.inspection import Inspection
 from isthmus.broker.users import USERS_LOG_TOPIC, Users, parse_users
 from isthmus.errors import NoSpace
 
-HERE = ((b"host", b"127.0.0.1:8080"),)
+HERE = (("host", "127.0.0.1:8080"),)
 
 
 class Room:
@@ -35,33 +35,11 @@ class Room:
         )
 
     def ask(self, method: str, target: str, body: Any = None) -> tuple[int, Any]:
-        path, _, query = target.partition("?")
-        scope = {
-            "type": "http",
-            "method": method,
-            "path": unquote("/api/v1/users" + path),
-            "query_string": query.encode(),
-            "headers": HERE,
-        }
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        sent: list[Any] = []
-
-        async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": content}
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        async def scene() -> None:
-            answering = asyncio.ensure_future(self.application(scope, receive, send))
-            while not answering.done():
-                await asyncio.sleep(0)
-                self.shore.runtime.settle()
-            answering.result()
-
-        asyncio.run(scene())
-        answer = b"".join(message.get("body", b"") for message in sent[1:])
-        return sent[0]["status"], json.loads(answer) if answer else None
+        target = "/api/v1/users" + target
+        settle = self.shore.runtime.settle
+        status, answer, _ = ask(self.application, method, target, HERE, content, settle=settle)
+        return status, json.loads(answer) if answer else None
 
 
 def view(name: str, *groups: str, enabled: bool = True, from_file: bool = False) -> Any:

@@ -15,11 +15,10 @@ from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from tests.storage.batches import compact_in_memory
+from hypothesis.stateful import invariant, rule
+from tests.property.restarts import Restarts
 from tests.unit.broker.shore import Client, Shore
 
-from isthmus.broker.session_log import SESSIONS_LOG_TOPIC
 from isthmus.mqtt.packets import (
     PUBACK,
     PUBCOMP,
@@ -119,7 +118,7 @@ class Device:
         return None
 
 
-class Histories(RuleBasedStateMachine):
+class Histories(Restarts):
     def __init__(self) -> None:
         super().__init__()
         self.shore = Shore()
@@ -244,35 +243,14 @@ class Histories(RuleBasedStateMachine):
 
     # --- what becomes of the server -----------------------------------------------------------
 
-    @rule(reading=st.sampled_from([0, 1, 9]))
-    def crash(self, reading: int) -> None:
-        """The clients may still read what was on its way to them."""
-        self.restart(self.shore.crash, reading)
-
-    @rule(reading=st.sampled_from([0, 9]))
-    def end(self, reading: int) -> None:
-        self.restart(self.shore.end, reading)
-
     def restart(self, again: Any, reading: int) -> None:
-        connected = [device for device in self.devices.values() if device.link is not None]
-        self.shore = again()
-        for device in connected:
-            packets = device.arrived()[:reading]
-            device.link = None
-            device.take(packets)  # its answers go nowhere
+        connected = self.lose_links(self.devices.values(), again, reading)
         grace_end_ms = self.shore.runtime.now_ms() + GRACE_MS
         for device in self.devices.values():
             if device.will_due_ms is not None:
                 device.will_due_ms = max(device.will_due_ms, grace_end_ms)
         for device in connected:
             self.connect(device, device.will_delay_s)
-
-    @rule(divisor=st.sampled_from([1, 2, 3]))
-    def compact(self, divisor: int) -> None:
-        """What was replaced goes, tombstones too, in the older part of where sessions are."""
-        partition = self.shore.log.topics[SESSIONS_LOG_TOPIC].partitions[0]
-        for _ in range(2):  # tombstones go the second time
-            compact_in_memory(partition, partition.end_offset // divisor)
 
     @rule(ms=st.sampled_from([20_000, 60_000]))
     def wait(self, ms: int) -> None:

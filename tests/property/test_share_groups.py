@@ -17,16 +17,14 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
     invariant,
     rule,
     run_state_machine_as_test,
 )
+from tests.property.restarts import Restarts
 from tests.property.test_session_log import Device, PowerOff
-from tests.storage.batches import compact_in_memory
 from tests.unit.broker.shore import Client, Shore
 
-from isthmus.broker.session_log import SESSIONS_LOG_TOPIC
 from isthmus.mqtt.packets import PUBACK, PUBLISH, PUBREC, Ack, Publish, Subscribe, Unsubscribe
 
 NAMES = ("a", "b", "c")
@@ -35,7 +33,7 @@ GROUP = "$share/g/t/+"
 MEMBERS = st.sampled_from(NAMES)
 
 
-class Shares(RuleBasedStateMachine):
+class Shares(Restarts):
     strategy = "fair"
 
     def __init__(self) -> None:
@@ -180,31 +178,11 @@ class Shares(RuleBasedStateMachine):
 
     # --- what becomes of the server -----------------------------------------------------------
 
-    @rule(reading=st.sampled_from([0, 1, 9]))
-    def crash(self, reading: int) -> None:
-        """The clients may still read what was on its way to them."""
-        self.restart(self.shore.crash, reading)
-
-    @rule(reading=st.sampled_from([0, 9]))
-    def end(self, reading: int) -> None:
-        self.restart(self.shore.end, reading)
-
     def restart(self, again: Any, reading: int) -> None:
-        connected = [device for device in self.devices.values() if device.link is not None]
-        self.shore = again()
-        for device in connected:
-            packets = device.arrived()[:reading]
-            device.link = None
-            device.take(packets)  # its answers go nowhere
+        connected = self.lose_links(self.devices.values(), again, reading)
         for device in connected:
             device.connect(self.shore)
         self.begin_epoch()
-
-    @rule(divisor=st.sampled_from([1, 2, 3]))
-    def compact(self, divisor: int) -> None:
-        partition = self.shore.log.topics[SESSIONS_LOG_TOPIC].partitions[0]
-        for _ in range(2):  # tombstones go the second time
-            compact_in_memory(partition, partition.end_offset // divisor)
 
     @rule()
     def wait(self) -> None:

@@ -22,6 +22,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -153,7 +154,7 @@ class Client:
         self._answer("cut")
 
 
-class Scripted:
+class Scripted(ABC):
     """A kind of client, in one version; has the shape of a `MqttProgram` too."""
 
     many_topic_names = True
@@ -165,30 +166,13 @@ class Scripted:
         self._url = url  # what the client is given, around HOST:PORT
         self.is_web = url.startswith("ws")  # and wants another listener
 
-    def command(self) -> list[str]:
-        raise NotImplementedError
-
+    @abstractmethod
     def missing(self) -> str:
-        raise NotImplementedError
+        """Return what of it is not installed here, or nothing."""
 
-    @contextlib.contextmanager
-    def client(self, server: Address) -> Iterator[Client]:
+    @abstractmethod
+    def client(self, server: Address) -> contextlib.AbstractContextManager[Client]:
         """Hold a client that is not connected yet; it ends with the context."""
-        client = Client(self._version)
-        command = [*self.command(), self._url.format(text_of(server))]
-        with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        ) as process:
-            pipe = _Pipes(process)
-            client.pipe = pipe
-            listening = threading.Thread(target=pipe.listen, args=(client.heard,))
-            listening.start()
-            try:
-                yield client
-            finally:
-                process.terminate()
-                process.wait(TIMEOUT_S)
-                listening.join(TIMEOUT_S)
 
     def publish(self, server: Address, messages: Sequence[Message]) -> None:
         with self.client(server) as client:
@@ -221,7 +205,33 @@ class _Pipes:
             heard(json.loads(line))
 
 
-class MqttJs(Scripted):
+class Program(Scripted):
+    """One that is a program of its own, and is told what to do through a pipe."""
+
+    @abstractmethod
+    def command(self) -> list[str]:
+        """Return how to start it, but for the server's URL."""
+
+    @contextlib.contextmanager
+    def client(self, server: Address) -> Iterator[Client]:
+        client = Client(self._version)
+        command = [*self.command(), self._url.format(text_of(server))]
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process:
+            pipe = _Pipes(process)
+            client.pipe = pipe
+            listening = threading.Thread(target=pipe.listen, args=(client.heard,))
+            listening.start()
+            try:
+                yield client
+            finally:
+                process.terminate()
+                process.wait(TIMEOUT_S)
+                listening.join(TIMEOUT_S)
+
+
+class MqttJs(Program):
     """mqtt.js on Node.js."""
 
     def __init__(self, name: str = "mqtt.js", version: int = 5, url: str = "mqtt://{}") -> None:
@@ -234,7 +244,7 @@ class MqttJs(Scripted):
         return node_missing("mqtt")
 
 
-class Aiomqtt(Scripted):
+class Aiomqtt(Program):
     """aiomqtt: paho's packets, in asyncio's ways."""
 
     def command(self) -> list[str]:
@@ -244,7 +254,7 @@ class Aiomqtt(Scripted):
         return ""
 
 
-class Built(Scripted):
+class Built(Program):
     """A client of a compiled language, which `.ci/run` builds."""
 
     def command(self) -> list[str]:

@@ -1,7 +1,7 @@
 """All consumer groups: their machines, their timers, and what is kept of them.
 
 A group is a `Group` machine plus the offsets it has committed. Both are kept in the log
-(group_log.py): nothing is answered before its record is durable, and nobody is told of an
+(state_log.py): nothing is answered before its record is durable, and nobody is told of an
 offset that a restart would not know. At the start the records are read once; until that is done
 every request is told so, and its client tries again.
 
@@ -14,11 +14,13 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from isthmus.broker.group_log import GroupLog
+from isthmus.broker.state_log import StateLog
 from isthmus.errors import Malformed
 from isthmus.kafka.errors import ErrorCode
 from isthmus.kafka.group import Group, State
 from isthmus.kafka.group_records import (
+    GROUPS_CONFIGS,
+    GROUPS_LOG_TOPIC,
     CommittedOffset,
     OffsetKey,
     StoredGroup,
@@ -36,9 +38,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from isthmus.broker.appends import Appends
-    from isthmus.broker.group_log import Rows
+    from isthmus.broker.state_log import Rows
     from isthmus.kafka.group_types import Join
-    from isthmus.record.batch import Record
+    from isthmus.record.batch import Record, RecordBatch
     from isthmus.runtime import Runtime
     from isthmus.storage.log import Log
 
@@ -106,7 +108,9 @@ class GroupTable:
         self._groups: dict[str, StoredState] = {}
         self._found: dict[str, StoredGroup] = {}
         self._is_loading = True
-        self._kept = GroupLog(runtime, log, appends, partitions)
+        self._kept = StateLog(
+            runtime, log, appends, GROUPS_LOG_TOPIC, GROUPS_CONFIGS, partitions
+        )
         self._kept.load(self._replay, self._restore)
         runtime.later(EXPIRY_CHECK_MS, self._expire)
 
@@ -373,8 +377,12 @@ class GroupTable:
 
         self._kept.write(state.group_id, rows, written)
 
-    def _replay(self, record: Record) -> None:
-        """Take in one record, newer than all before of the same key."""
+    def _replay(self, _index: int, batch: RecordBatch) -> None:
+        """Take in one batch, newer than all before with the same keys."""
+        for record in () if batch.is_control else batch.records():
+            self._replay_record(record)
+
+    def _replay_record(self, record: Record) -> None:
         try:
             about = read_key(record.key or b"")
             if isinstance(about, OffsetKey):

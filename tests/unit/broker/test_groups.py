@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from tests.unit.broker.kafka_room import KafkaRoom
 
-from isthmus.broker.group_log import LOAD_BYTES
 from isthmus.broker.groups import EXPIRY_CHECK_MS, GroupTable
+from isthmus.broker.state_log import LOAD_BYTES
 from isthmus.errors import NoSpace
 from isthmus.kafka.errors import ErrorCode
 from isthmus.kafka.group import State

@@ -192,6 +192,9 @@ class KafkaSettings(Struct, frozen=True, kw_only=True):
     group_session_timeout_max_ms: Annotated[int, Meta(ge=1)] = 1_800_000
     """The longest session timeout that a member may ask for."""
 
+    group_members_max: Annotated[int, Meta(ge=1)] = 10_000
+    """Members of one group."""
+
     offsets_retention_minutes: Annotated[int, Meta(ge=1)] = 10_080
     """Time that an empty group's offsets are kept."""
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from isthmus.kafka.errors import ErrorCode
-from isthmus.kafka.group import Group, State
+from isthmus.kafka.group import Group
+from isthmus.kafka.group_states import State
 from isthmus.kafka.group_types import Join, JoinAnswer, SyncAnswer
 
 CLIENTS = 5

@@ -2,10 +2,10 @@
 
 Members join, the leader gets the list of all, hands in who works on what, and everybody gets a
 share; then they send heartbeats until the next change. What the group may do when is the table
-`NEXT`. Join and sync wait for others: they answer through the one callback given with the call,
-exactly once. Time and fresh member ids are arguments; `due_ms` says when `tick` is next needed.
-After any call, `take_unstored` says whether the group must be stored, and what to call then:
-an assignment is handed out only when a restart would still know it.
+`NEXT` (group_states.py). Join and sync wait for others: they answer through the one callback
+given with the call, exactly once. Time and fresh member ids are arguments; `due_ms` says when
+`tick` is next needed. After any call, `take_unstored` says whether the group must be stored,
+and what to call then: an assignment is handed out only when a restart would still know it.
 
 Not here: committed offsets and storing (broker/groups.py), the wire form (server/kafka_api/).
 Sources: KIP-62 (rebalance timeout), KIP-134 (initial delay), KIP-345 (static members), KIP-394
@@ -14,11 +14,12 @@ Sources: KIP-62 (rebalance timeout), KIP-134 (initial delay), KIP-345 (static me
 
 from __future__ import annotations
 
-from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from isthmus.kafka.consumer_protocol import PROTOCOL_TYPE, subscribed_topics
 from isthmus.kafka.errors import ErrorCode
+from isthmus.kafka.group_states import HEARTBEAT_ANSWER, NEXT, Event, State
 from isthmus.kafka.group_types import (
     GroupSnapshot,
     Join,
@@ -34,44 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 NEW_MEMBER_JOIN_MS = 300_000  # a client that never got its member id may have gone away
-
-
-class State(Enum):
-    """Where a group is; the values are Kafka's names of the states."""
-
-    EMPTY = "Empty"
-    PREPARING = "PreparingRebalance"
-    COMPLETING = "CompletingRebalance"
-    STABLE = "Stable"
-    DEAD = "Dead"
-
-
-class Event(Enum):
-    """What moves a group."""
-
-    REBALANCE = "a member came, changed or went"
-    ALL_JOINED = "every member joined"
-    NONE_LEFT = "no member is left"
-    ASSIGNED = "the leader's assignment is stored"
-    DELETED = "deleted"
-
-
-NEXT: Final[dict[State, dict[Event, State]]] = {
-    State.EMPTY: {Event.REBALANCE: State.PREPARING, Event.DELETED: State.DEAD},
-    State.PREPARING: {Event.ALL_JOINED: State.COMPLETING, Event.NONE_LEFT: State.EMPTY},
-    State.COMPLETING: {Event.REBALANCE: State.PREPARING, Event.ASSIGNED: State.STABLE},
-    State.STABLE: {Event.REBALANCE: State.PREPARING},
-    State.DEAD: {},
-}
-
-# A heartbeat is also the news of where the group is.
-HEARTBEAT_ANSWER: Final[dict[State, ErrorCode]] = {
-    State.EMPTY: ErrorCode.UNKNOWN_MEMBER_ID,
-    State.PREPARING: ErrorCode.REBALANCE_IN_PROGRESS,
-    State.COMPLETING: ErrorCode.NONE,
-    State.STABLE: ErrorCode.NONE,
-    State.DEAD: ErrorCode.COORDINATOR_NOT_AVAILABLE,
-}
 
 
 class Group:
@@ -197,6 +160,20 @@ class Group:
         if not error:
             self._alive(self.members[member_id], now_ms)
         return error
+
+    def subscribed(self) -> frozenset[str] | None:
+        """Return the log topics that the members read; None where that cannot be known."""
+        if not self.members:
+            return frozenset()
+        if self.protocol_type != PROTOCOL_TYPE or self.protocol_name is None:
+            return None
+        found: set[str] = set()
+        for member in self.members.values():
+            topics = subscribed_topics(member.metadata_for(self.protocol_name))
+            if topics is None:
+                return None
+            found |= topics
+        return frozenset(found)
 
     def delete(self) -> ErrorCode:
         """End the group for good, if it has no members."""

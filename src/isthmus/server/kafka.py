@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from isthmus.broker.fetch_sessions import FetchSessions
 from isthmus.broker.fetches import Fetches
+from isthmus.broker.group_offsets import GroupOffsets
 from isthmus.broker.groups import GroupTable
 from isthmus.broker.topic_ids import TopicIds
 from isthmus.errors import Malformed, ProtocolError, TooLarge
@@ -76,7 +77,10 @@ class KafkaShore:
             log,
             broker,
             initial_delay_ms=settings.group_initial_rebalance_delay_ms,
-            retention_ms=settings.offsets_retention_minutes * 60_000,
+            members_max=settings.group_members_max,
+        )
+        self.group_offsets = GroupOffsets(
+            runtime, self.groups, retention_ms=settings.offsets_retention_minutes * 60_000
         )
         self.node_id = NODE_ID
         self.advertised: dict[int, tuple[str, int]] = {}  # local port → what clients are told
@@ -102,7 +106,7 @@ class KafkaShore:
     def forget_log_topic(self, name: str) -> None:
         """A log topic was deleted: tell everybody who remembers it."""
         self.broker.forget_log_topic()
-        self.groups.forget_log_topic(name)
+        self.group_offsets.forget_log_topic(name)
         self.fetches.recheck()
 
     def close(self) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from isthmus.kafka.errors import ErrorCode
-from isthmus.kafka.group import NEW_MEMBER_JOIN_MS, NEXT, Event, Group, State
+from isthmus.kafka.group import NEW_MEMBER_JOIN_MS, Group
+from isthmus.kafka.group_states import NEXT, Event, State
 from isthmus.kafka.group_types import GroupSnapshot, Join, JoinAnswer, SyncAnswer
 
 RANGE = (("range", b"r"),)

@@ -114,7 +114,7 @@ def commit(peer: Peer, version: int, **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("version", versions(ApiKey.OFFSET_COMMIT))
 def test_offsets_are_committed_in_every_version(peer: Peer, version: int) -> None:
     assert commit(peer, version)["error_code"] == OK
-    offsets = peer.room.shore.groups.offsets("g")
+    offsets = peer.room.shore.group_offsets.committed("g")
     assert isinstance(offsets, dict)
     assert (offsets["t", 1].offset, offsets["t", 1].metadata) == (5, "nöte")
     unknown = commit(peer, version, partition_index=9)
@@ -240,3 +240,28 @@ def test_groups_are_deleted(peer: Peer, version: int) -> None:
         ("absent", ErrorCode.GROUP_ID_NOT_FOUND),
     ]
     assert peer.ask(ApiKey.DELETE_GROUPS, version)["results"] == []
+
+
+def test_offsets_are_deleted_row_by_row(peer: Peer) -> None:
+    commit(peer, 9)
+    rows = [{"partition_index": 1}, {"partition_index": 9}]
+    topics = [{"name": "t", "partitions": rows}, {"name": "absent", "partitions": rows[:1]}]
+    answer = peer.ask(ApiKey.OFFSET_DELETE, 0, {"group_id": "g", "topics": topics})
+    codes = [[row["error_code"] for row in topic["partitions"]] for topic in answer["topics"]]
+    unknown = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    assert (answer["error_code"], codes) == (OK, [[OK, unknown], [unknown]])
+    assert peer.room.shore.group_offsets.committed("g") == {}
+    answer = peer.ask(ApiKey.OFFSET_DELETE, 0, {"group_id": "absent", "topics": topics})
+    assert (answer["error_code"], answer["topics"]) == (ErrorCode.GROUP_ID_NOT_FOUND, [])
+
+
+@pytest.mark.parametrize("version", versions(ApiKey.OFFSET_COMMIT))
+def test_a_member_of_no_group_may_not_commit(peer: Peer, version: int) -> None:
+    row = {"partition_index": 0, "committed_offset": 5, "committed_metadata": ""}
+    topic: dict[str, Any] = {"name": "t", "partitions": [row]}
+    if version >= 10:
+        topic = {**topic, "name": "", "topic_id": peer.room.log.topics["t"].topic_id}
+    body = {"group_id": "g", "generation_id_or_member_epoch": 3, "topics": [topic]}
+    (answer,) = peer.ask(ApiKey.OFFSET_COMMIT, version, body)["topics"]
+    unknown = ErrorCode.GROUP_ID_NOT_FOUND if version >= 9 else ErrorCode.ILLEGAL_GENERATION
+    assert answer["partitions"][0]["error_code"] == unknown

@@ -145,6 +145,12 @@ def server_configs(shore: KafkaShore, address: tuple[str, int]) -> list[Config]:
             "The longest session timeout that a member may ask for.",
         ),
         (
+            "group.max.size",
+            str(settings.group_members_max),
+            "int",
+            "Members of one group.",
+        ),
+        (
             "max.incremental.fetch.session.cache.slots",
             str(settings.fetch_sessions_max),
             "int",

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from isthmus.kafka.errors import ErrorCode
-from isthmus.kafka.group import State
+from isthmus.kafka.group_states import State
 from isthmus.server.kafka_api.log_topics import GROUP_OPERATIONS
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _described(call: Call, group_id: str) -> dict[str, Any]:
             row["error_code"] = group
         elif call.version >= TELLS_UNKNOWN:
             row["error_code"] = group
-            row["error_message"] = f"no group {group_id}"
+            row["error_message"] = f"Group {group_id} not found."
         return row
     row["group_state"] = group.state.value
     row["protocol_type"] = group.protocol_type

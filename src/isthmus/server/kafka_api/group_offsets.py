@@ -1,4 +1,4 @@
-"""OffsetCommit and OffsetFetch: how far groups have come.
+"""OffsetCommit, OffsetFetch, OffsetDelete: how far groups have come.
 
 From version 10 on log topics are named by id. A commit is answered when it is durable,
 partition by partition; what a client notes beside an offset comes back as it was.
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from isthmus.server.kafka_api.call import Call
 
 BY_ID: Final = 10
+TELLS_UNKNOWN: Final = 9  # OffsetCommit: that there is no such group [KIP-848]
 MANY_GROUPS: Final = 8  # OffsetFetch [KIP-709]
 GROUP_ERROR: Final = 2  # OffsetFetch: an error of the group as a whole
 METADATA_CHARACTERS_MAX: Final = 4_096
@@ -30,6 +31,8 @@ def offset_commit(call: Call) -> None:
     topics = [_commit_topic(call, topic, offsets, waiting) for topic in request["topics"]]
 
     def reply(code: ErrorCode) -> None:
+        if code is ErrorCode.GROUP_ID_NOT_FOUND and call.version < TELLS_UNKNOWN:
+            code = ErrorCode.ILLEGAL_GENERATION
         for row in waiting:
             row["error_code"] = code
         call.answer({"topics": topics})
@@ -42,7 +45,7 @@ def offset_commit(call: Call) -> None:
         request["group_instance_id"],
         request["generation_id_or_member_epoch"],
     )
-    call.shore.groups.commit(request["group_id"], member, offsets, reply)
+    call.shore.group_offsets.commit(request["group_id"], member, offsets, reply)
 
 
 def _commit_topic(
@@ -111,7 +114,7 @@ def _fetch_group(
 ) -> dict[str, Any]:
     """Return one group's part of the response; `topics` None means all."""
     named = {"group_id": group_id} if call.version >= MANY_GROUPS else {}
-    offsets = call.shore.groups.offsets(group_id)
+    offsets = call.shore.group_offsets.committed(group_id)
     if isinstance(offsets, ErrorCode):
         return {**named, "error_code": offsets, "topics": []}
     if topics is None:
@@ -156,3 +159,30 @@ def _offset_row(index: int, committed: CommittedOffset | None) -> dict[str, Any]
         "committed_leader_epoch": committed.leader_epoch,
         "metadata": committed.metadata,
     }
+
+
+def offset_delete(call: Call) -> None:
+    """Forget offsets of a group that reads the log topics no more [KIP-496]."""
+    places: dict[tuple[str, int], dict[str, Any]] = {}
+    topics = []
+    for topic in call.request["topics"]:
+        name, rows = topic["name"], []
+        for one in topic["partitions"]:
+            index = one["partition_index"]
+            row = {"partition_index": index, "error_code": ErrorCode.NONE}
+            rows.append(row)
+            if call.shore.log.partition(name, index) is None:
+                row["error_code"] = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+            else:
+                places[name, index] = row
+        topics.append({"name": name, "partitions": rows})
+
+    def reply(codes: dict[tuple[str, int], ErrorCode] | ErrorCode) -> None:
+        if isinstance(codes, ErrorCode):
+            call.answer({"error_code": codes})
+            return
+        for place, code in codes.items():
+            places[place]["error_code"] = code
+        call.answer({"topics": topics})
+
+    call.shore.group_offsets.delete(call.request["group_id"], places, reply)

@@ -16,7 +16,11 @@ from isthmus.server.kafka_api.configs import describe_configs
 from isthmus.server.kafka_api.delete_records import delete_records
 from isthmus.server.kafka_api.fetch import fetch
 from isthmus.server.kafka_api.group_admin import delete_groups, describe_groups, list_groups
-from isthmus.server.kafka_api.group_offsets import offset_commit, offset_fetch
+from isthmus.server.kafka_api.group_offsets import (
+    offset_commit,
+    offset_delete,
+    offset_fetch,
+)
 from isthmus.server.kafka_api.groups import heartbeat, join_group, leave_group, sync_group
 from isthmus.server.kafka_api.list_offsets import list_offsets, offset_for_leader_epoch
 from isthmus.server.kafka_api.log_dirs import describe_log_dirs
@@ -79,4 +83,5 @@ HANDLERS: Final[Mapping[int, Callable[[Call], None]]] = {
     ApiKey.DESCRIBE_CONFIGS: describe_configs,
     ApiKey.DESCRIBE_LOG_DIRS: describe_log_dirs,
     ApiKey.DELETE_GROUPS: delete_groups,
+    ApiKey.OFFSET_DELETE: offset_delete,
 }

@@ -1,0 +1,193 @@
+"""How far groups have come: offsets committed, told, deleted, and forgotten in time.
+
+A commit is answered when it is durable, and nobody is told of an offset that a restart would
+not know. Whether a member may commit is its group's business (kafka/group.py); the groups
+themselves, and the log behind them, are in groups.py. An offset is forgotten, a retention time
+after its commit, when nobody reads its log topic any more: its group has had no members for as
+long, or its members read other log topics. A group that has nothing left goes with its offsets.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from isthmus.kafka.errors import ErrorCode
+from isthmus.kafka.group_records import CommittedOffset, OffsetKey, offset_key, offset_value
+from isthmus.kafka.group_states import State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from isthmus.broker.groups import GroupTable, Place, StoredState
+    from isthmus.broker.state_log import Rows
+    from isthmus.runtime import Runtime
+
+logger = logging.getLogger(__name__)
+
+EXPIRY_CHECK_MS = 600_000
+
+
+class GroupOffsets:
+    """The committed offsets of all groups of a table."""
+
+    def __init__(
+        self, runtime: Runtime, groups: GroupTable, *, retention_ms: int = 604_800_000
+    ) -> None:
+        self._runtime = runtime
+        self._groups = groups
+        self._retention_ms = retention_ms
+        runtime.later(EXPIRY_CHECK_MS, self._expire)
+
+    def commit(
+        self,
+        group_id: str,
+        member: tuple[str, str | None, int],
+        offsets: Mapping[Place, CommittedOffset],
+        reply: Callable[[ErrorCode], None],
+    ) -> None:
+        """OffsetCommit of the `member` (id, instance id, generation): all or nothing.
+
+        Who commits to a group that is not there makes it, unless it claims to be a member.
+        """
+        error = self._groups.refusal()
+        state = self._groups.states.get(group_id)
+        if not error and state is None and member[2] >= 0:
+            error = ErrorCode.GROUP_ID_NOT_FOUND
+        if not error and state is not None:
+            error = state.group.check_commit(*member, self._runtime.monotonic_ms())
+        if error:
+            reply(error)
+            return
+        self.store(group_id, offsets, reply)
+
+    def store(
+        self,
+        group_id: str,
+        offsets: Mapping[Place, CommittedOffset],
+        reply: Callable[[ErrorCode], None],
+    ) -> None:
+        """Write offsets of whoever was found to be entitled; answered when durable."""
+        state = self._groups.states.get(group_id)
+        error = self._groups.crowding() if state is None else ErrorCode.NONE
+        if error or not offsets:
+            reply(error)
+            return
+        committing = self._groups.open(group_id) if state is None else state
+
+        def stored(failure: ErrorCode) -> None:
+            if not failure:
+                for place, committed in offsets.items():
+                    if not self._groups.is_of_another(place, committed):
+                        committing.offsets[place] = committed
+            reply(failure)
+            self._groups.drop_if_blank(committing)
+
+        rows: Rows = [
+            (offset_key(OffsetKey(group_id, *place)), offset_value(committed))
+            for place, committed in offsets.items()
+        ]
+        self._groups.write(committing, rows, stored)
+
+    def committed(self, group_id: str) -> dict[Place, CommittedOffset] | ErrorCode:
+        """OffsetFetch: return all that the group has committed, empty for an unknown group."""
+        error = self._groups.refusal()
+        if error:
+            return error
+        state = self._groups.states.get(group_id)
+        return {} if state is None else state.offsets
+
+    def delete(
+        self,
+        group_id: str,
+        places: Iterable[Place],
+        reply: Callable[[dict[Place, ErrorCode] | ErrorCode], None],
+    ) -> None:
+        """OffsetDelete: a code for each place, or one for all [KIP-496].
+
+        What members read keeps its offsets. A group whose members read what the server cannot
+        know keeps all of them.
+        """
+        error = self._groups.refusal()
+        state = self._groups.states.get(group_id)
+        if not error and not group_id:
+            error = ErrorCode.INVALID_GROUP_ID
+        if error or state is None:
+            reply(error or ErrorCode.GROUP_ID_NOT_FOUND)
+            return
+        subscribed = state.group.subscribed()
+        if subscribed is None:
+            reply(ErrorCode.NON_EMPTY_GROUP)
+            return
+        codes = {
+            place: ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC
+            if place[0] in subscribed
+            else ErrorCode.NONE
+            for place in places
+        }
+        gone = [place for place, code in codes.items() if not code]
+        self._forget(state, gone, lambda failure: reply(failure or codes))
+
+    def forget_log_topic(self, name: str) -> None:
+        """A log topic was deleted: what groups committed in it means nothing any more."""
+        for state in [*self._groups.states.values()]:
+            self._forget(state, [place for place in state.offsets if place[0] == name], _ignore)
+
+    def _forget(
+        self, state: StoredState, places: Iterable[Place], reply: Callable[[ErrorCode], None]
+    ) -> None:
+        """Forget committed offsets, durably."""
+        gone = [place for place in places if place in state.offsets]
+        if not gone:
+            reply(ErrorCode.NONE)
+            return
+
+        def stored(failure: ErrorCode) -> None:
+            if not failure:
+                for place in gone:
+                    state.offsets.pop(place, None)
+            reply(failure)
+            self._groups.drop_if_blank(state)
+
+        rows: Rows = [(offset_key(OffsetKey(state.group_id, *place)), None) for place in gone]
+        self._groups.write(state, rows, stored)
+
+    # --- forgetting in time -------------------------------------------------------------------
+
+    def _expire(self) -> None:
+        if not self._groups.refusal():
+            oldest_ms = self._runtime.now_ms() - self._retention_ms
+            for state in [*self._groups.states.values()]:
+                if not state.writing:
+                    self._expire_group(state, oldest_ms)
+        self._runtime.later(EXPIRY_CHECK_MS, self._expire)
+
+    def _expire_group(self, state: StoredState, oldest_ms: int) -> None:
+        group = state.group
+        kept_for = frozenset[str]()
+        if group.state is State.STABLE:
+            subscribed = group.subscribed()
+            if subscribed is None:
+                return  # nobody but the members knows what they still read
+            kept_for = subscribed
+        elif group.state is not State.EMPTY:
+            return
+        # A group that had members counts from when the last one left, as in Kafka.
+        had_members = group.state is State.EMPTY and bool(group.protocol_type)
+        since_ms = state.since_ms if had_members else 0
+        places = [
+            place
+            for place, committed in state.offsets.items()
+            if place[0] not in kept_for and max(committed.commit_ms, since_ms) < oldest_ms
+        ]
+        is_empty = group.state is State.EMPTY
+        if is_empty and len(places) == len(state.offsets) and state.since_ms < oldest_ms:
+            if not group.delete():
+                logger.info("group expired group=%s", state.group_id)
+                self._groups.drop(state, _ignore)
+        else:
+            self._forget(state, places, _ignore)
+
+
+def _ignore(_: Any) -> None:
+    """What becomes of it is in the log."""

@@ -27,9 +27,16 @@ class Authority:
         self.certificate = self._write("ca.pem", self._ca.cert_pem.bytes())
 
     def issue(self, name: str, *names: str, common_name: str | None = None) -> Path:
-        """Make `name`.pem, certificate and key, for host names and mail addresses."""
+        """Make `name`.pem, key (PKCS 8) and certificate, for host names and mail addresses."""
         made = self._ca.issue_cert(*names, common_name=common_name)
-        return self._write(f"{name}.pem", made.private_key_and_cert_chain_pem.bytes())
+        key = serialization.load_pem_private_key(made.private_key_pem.bytes(), None)
+        plain = key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,  # the only one that Java reads
+            serialization.NoEncryption(),
+        )
+        chain = b"".join(each.bytes() for each in made.cert_chain_pems)
+        return self._write(f"{name}.pem", plain + chain)
 
     def revoke(self, *certificates: Path) -> Path:
         """Take certificates back, with those before; return the file of the list."""

@@ -30,7 +30,13 @@ FOLDERS = ("src", "tests", "tools", "bench", "docs")
 LINES_MAX = 600
 FUNCTION_LINES_MAX = 60
 TABLE_LINES_MIN = 10
-LOOP_PLACES = ("server/", "admin/", "cli/", "app.py")  # where the event loop may be seen
+LOOP_PLACES = (
+    "server/",
+    "admin/",
+    "cli/",
+    "app.py",
+    "app_listeners.py",
+)  # where the event loop may be seen
 EVASIVE_NAMES = re.compile(r"(utils?|helpers?|common|misc|base_.*|.*_?manager)\.pyx?")
 UNFINISHED = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X)\b")
 MACHINE_PATH = re.compile(r"(?<![\w.])/(wo" r"rk|ho" r"me|ro" r"ot|Us" r"ers)/")

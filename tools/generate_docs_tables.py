@@ -34,7 +34,7 @@ from isthmus.mqtt.reasons import name_of, reason_of
 from isthmus.server.kafka_api.table import HANDLERS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator
 
     from isthmus.config_sources import Field
 
@@ -46,6 +46,7 @@ SECTION_CLASSES: dict[str, type[Any]] = {
     "mqtt.auto_subscribe": config.AutoSubscription,
     "mqtt.rewrite": config.Rewriting,
     "kafka": config.KafkaSettings,
+    "kafka.listeners": config_listeners.KafkaListenerSettings,
     "http": config.HttpSettings,
     "tls": config.TlsSettings,
     "tls.certificates": config_listeners.ServerCertificate,
@@ -91,14 +92,16 @@ def settings_page() -> Iterator[str]:
         " flags.\n`isthmus config show` prints what is in force and where it comes from."
         " A size without a unit in its name is in bytes.\n"
     )
-    inherited = config_listeners.MqttLimits.__struct_fields__
     for section, kind in SECTION_CLASSES.items():
         listed = section in FIELDS  # each table of a list is one
         yield f"## {f'[[{section}]]' if listed else f'[{section}]'}\n"
         yield f"{inspect.getdoc(kind)}\n"
         lines = field_lines(kind)
+        limits = config_listeners.LIMITS.get(kind)
+        above = f"as `[{section.partition('.')[0]}]`"
+        inherited = dict.fromkeys(limits.__struct_fields__, above) if limits else {}
         rows = [
-            setting_row(field, lines, inherited=inherited if listed else ())
+            setting_row(field, lines, inherited=inherited)
             for field in fields_in(kind, f"{section}.")
             if listed or not is_section(field.kind)
         ]
@@ -109,13 +112,13 @@ def settings_page() -> Iterator[str]:
 
 
 def setting_row(
-    field: Field, lines: dict[str, str], *, inherited: Collection[str]
+    field: Field, lines: dict[str, str], *, inherited: dict[str, str]
 ) -> tuple[str, ...]:
     """Return one setting's row; a default that is None or missing shows as a dash."""
     key = field.name.rpartition(".")[2]
     default = f"`{shown(field.default)}`" if field.default != "" else "-"
     if key in inherited:
-        default = "as `[mqtt]`"
+        default = inherited[key]
     elif is_section(field.kind):
         default = f"as `[{key}]`"
     elif field.default is NODEFAULT or field.default is None:

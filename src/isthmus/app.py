@@ -14,55 +14,47 @@ import logging
 import resource
 import signal
 from functools import partial
-from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isthmus import __version__
 from isthmus.admin.http import Asked, application, serve_http
+from isthmus.app_listeners import (
+    Entrances,
+    failures_in,
+    flapping_in,
+    new_limits,
+    packet_size_max,
+)
 from isthmus.broker.automatic import AutomaticSubscription
 from isthmus.broker.broker import Broker
 from isthmus.broker.clients import Clients
-from isthmus.broker.guard import Streaks
 from isthmus.broker.inspection import Inspection
 from isthmus.broker.rewrite import Rewriting, Rewritings
 from isthmus.broker.routes import Route, RouteTable
 from isthmus.broker.shared import STRATEGIES
 from isthmus.broker.status import Status, totals_of
-from isthmus.config_listeners import TLS_SCHEMES, WEB_SCHEMES
-from isthmus.errors import ConfigError, ServerMoved, ServerShuttingDown, UseAnotherServer
+from isthmus.errors import ServerMoved, ServerShuttingDown, UseAnotherServer
 from isthmus.logs import Sparing
-from isthmus.mqtt.handshake import Offer
 from isthmus.server.kafka import KafkaShore
-from isthmus.server.listener import (
-    Listening,
-    address_of,
-    close_socket,
-    open_socket,
-)
-from isthmus.server.mqtt import MqttListener, MqttShore
-from isthmus.server.reception import Reception
+from isthmus.server.mqtt import MqttShore
 from isthmus.server.reloads import Reloads
 from isthmus.server.renewal import keep_renewed
 from isthmus.server.rules import ConfiguredRules
 from isthmus.server.runtime import LoopRuntime
-from isthmus.server.tls import Certificates
 from isthmus.server.ways import Ways
 from isthmus.storage.local.log import LocalLog
 from isthmus.storage.local.settings import LocalSettings
 from isthmus.storage.memory import MemoryLog
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
     from starlette.applications import Starlette
 
     from isthmus.broker.access import Access
-    from isthmus.config import HttpSettings, KafkaSettings, MqttSettings, Settings
-    from isthmus.config_listeners import MqttListenerSettings
+    from isthmus.config import HttpSettings, MqttSettings, Settings
     from isthmus.errors import IsthmusError
-    from isthmus.server.admission import Arrival
 
 logger = logging.getLogger(__name__)
 
@@ -120,44 +112,37 @@ async def serve(settings: Settings, read: Callable[[], Settings]) -> int:
     reloads.add("files of certificates, users and rules", lambda _: renewal.set)
     loop.add_signal_handler(signal.SIGHUP, reloads.ask)
     routes, rewritings, automatic = topic_rules(settings)
-    certificates = [certificates_of(listener) for listener in settings.mqtt.listeners]
+    entrances = Entrances(settings)
     rules = ConfiguredRules(settings.access)
     reloads.add("access", rules.prepare)
     ways = Ways(settings.authentication, settings.mqtt.listeners, settings.http.authentication)
-    sockets = _open_sockets(settings)
+    entrances.open_sockets()
     runtime = LoopRuntime(loop)
     log = open_log(settings, runtime)
     broker = open_broker(settings, runtime, log, routes, rules.access, rewritings)
-    mqtt = mqtt_shore(
-        broker, settings.mqtt, automatic, Sparing(runtime, settings.log.repeats_s)
-    )
+    lines = Sparing(runtime, settings.log.repeats_s)
+    mqtt = mqtt_shore(broker, settings.mqtt, automatic, lines)
     watched = ways.open(runtime, broker, mqtt.clients)
-    reloads.add("limits", partial(new_limits, mqtt, settings.mqtt))
-    kafka = kafka_shore(broker, settings.kafka, sockets["kafka"])
-    listening = [
-        mqtt_listening(mqtt, ways, *each)
-        for each in zip(settings.mqtt.listeners, sockets["mqtt"], certificates, strict=True)
-    ]
-    listening += [Listening(at, kafka.connection) for at in sockets["kafka"]]
-    for each in listening:
-        await each.open()
+    refuses = mqtt.clients.guard.refuses
+    kafka = KafkaShore(runtime, log, broker, settings.kafka, refuses=refuses, lines=lines)
+    reloads.add("limits", partial(new_limits, mqtt, kafka, settings))
+    await entrances.open(mqtt, kafka, ways)
     async with asyncio.TaskGroup() as group:
         unready = partial(_unready, log, stop)
         build = http_shore(broker, mqtt, ways, settings.http, unready)
-        group.create_task(serve_http(sockets["http"], build, stop))
-        watched += [*filter(None, certificates), *rules.watched]
+        group.create_task(serve_http(entrances.http, build, stop))
+        watched += [*entrances.certificates, *rules.watched]
         group.create_task(keep_renewed(watched, renewal, stop, settings.tls.reload_check_s))
         group.create_task(reloads.run(stop))
         logger.info("ready")
-        print(_ready_line(sockets), flush=True)  # noqa: T201  # stdout is for this line
+        print(entrances.ready_line(), flush=True)  # noqa: T201  # stdout is for this line
         gc.freeze()  # what is there now stays
         await stop.wait()
         logger.info("stopping")
         mqtt.clients.traces.close()
         renewal.set()
         reloads.ask()
-        for each in listening:
-            each.close()
+        entrances.close()
         await say_farewell(broker, mqtt, kafka, settings.mqtt)
     broker.close()
     log.close()
@@ -258,11 +243,6 @@ def automatic_subscriptions(settings: MqttSettings) -> list[AutomaticSubscriptio
     ]
 
 
-def packet_size_max(settings: MqttSettings) -> int:
-    """Return the size of the largest packet that any listener takes."""
-    return max(each.packet_size_max for each in (settings, *settings.listeners))
-
-
 def mqtt_shore(
     broker: Broker,
     settings: MqttSettings,
@@ -310,138 +290,12 @@ def memory_bytes() -> tuple[int, int]:
     return now, max(now, peak_kib * 1024)
 
 
-def flapping_in(settings: MqttSettings) -> Streaks:
-    """Return how often a client may connect."""
-    return Streaks(
-        most=settings.flapping_connects_max,
-        window_s=settings.flapping_window_s,
-        blocked_s=settings.flapping_ban_s,
-    )
-
-
-def failures_in(settings: MqttSettings) -> Streaks:
-    """Return how often attempts to authenticate may fail."""
-    return Streaks(
-        most=settings.authentication_failures_max,
-        window_s=settings.authentication_window_s,
-        blocked_s=settings.authentication_ban_s,
-    )
-
-
-def certificates_of(settings: MqttListenerSettings) -> Certificates | None:
-    """Load the certificates of a listener that speaks TLS. Raises ConfigError."""
-    if settings.address.scheme not in TLS_SCHEMES:
-        return None
-    return Certificates(settings.tls, settings.name)
-
-
-def mqtt_listening(
-    shore: MqttShore,
-    ways: Ways,
-    settings: MqttListenerSettings,
-    bound: socket.socket,
-    certificates: Certificates | None,
-) -> Listening | Reception:
-    """Wire one way into the MQTT side."""
-    listener = MqttListener(
-        shore,
-        settings.name,
-        offer_of(settings),
-        settings,
-        user_from=settings.tls.user_from,
-        authenticate=ways.door(settings),
-    )
-    protocol = protocol_of(listener, settings)
-    if certificates is None and not settings.proxy_protocol:
-        return Listening(bound, protocol)
-    proxies = [ip_network(each) for each in settings.proxy_from]
-    return Reception(
-        bound,
-        protocol,
-        listener.admission,
-        shore.lines,
-        name=settings.name,
-        timeout_s=settings.connect_timeout_s,
-        certificates=certificates,
-        proxies=proxies if settings.proxy_protocol else None,
-        believes_user=settings.proxy_user,
-    )
-
-
-def new_limits(
-    shore: MqttShore, begun: MqttSettings, settings: Settings
-) -> Callable[[], object]:
-    """Return what gives the MQTT listeners the limits of new settings. Raises ConfigError."""
-    new = settings.mqtt
-    if [(each.name, each.address) for each in new.listeners] != [
-        (each.name, each.address) for each in begun.listeners
-    ]:
-        raise ConfigError("mqtt.listeners: they are opened, closed and named by a restart only")
-    if packet_size_max(new) > packet_size_max(begun):
-        raise ConfigError("mqtt.packet_size_max grows by a restart only")
-
-    def put_in_place() -> None:
-        shore.total.maximum = new.connections_max
-        guard = shore.clients.guard
-        guard.flapping.limits, guard.failures.limits = flapping_in(new), failures_in(new)
-        for listener, own in zip(shore.listeners, new.listeners, strict=True):
-            listener.change(offer_of(own), own)
-
-    return put_in_place
-
-
-def offer_of(settings: MqttListenerSettings) -> Offer:
-    """Return what the clients of a listener are offered."""
-    return Offer(
-        session_expiry_max_s=settings.session_expiry_max_s,
-        receive_maximum=settings.receive_maximum,
-        inflight_max=settings.inflight_max,
-        packet_size_max=settings.packet_size_max,
-        topic_alias_max=settings.topic_alias_max,
-        topic_alias_out_max=settings.topic_alias_out_max,
-        keep_alive_max_s=settings.keep_alive_max_s,
-        maximum_qos=settings.maximum_qos,
-        retain_available=settings.retain_available,
-        wildcard_available=settings.wildcard_available,
-        identifiers_available=settings.identifiers_available,
-        shared_available=settings.shared_available,
-        response_information=settings.response_information,
-    )
-
-
 def farewell(settings: MqttSettings) -> IsthmusError:
     """Return what MQTT clients are told when the server ends."""
     text = "the server is shutting down"
     if settings.server_reference:
         return UseAnotherServer(text, settings.server_reference)
     return ServerShuttingDown(text)
-
-
-def protocol_of(
-    listener: MqttListener, settings: MqttListenerSettings
-) -> Callable[..., asyncio.BufferedProtocol]:
-    """Return what makes a connection's protocol; it may be told what was admitted before."""
-    if settings.address.scheme not in WEB_SCHEMES:
-        return listener.connection
-
-    from isthmus.server.websocket import WebSocketConnection
-
-    def connection(arrival: Arrival | None = None) -> WebSocketConnection:
-        return WebSocketConnection(
-            listener.connection(arrival), path=settings.address.path, origins=settings.origins
-        )
-
-    return connection
-
-
-def kafka_shore(
-    broker: Broker, settings: KafkaSettings, sockets: list[socket.socket]
-) -> KafkaShore:
-    """Wire the Kafka side; each listener advertises its own address, if one is configured."""
-    shore = KafkaShore(broker.runtime, broker.log, broker, settings)
-    for at, advertised in zip(sockets, settings.advertised_listeners, strict=False):
-        shore.advertised[at.getsockname()[1]] = (advertised.host, advertised.port)
-    return shore
 
 
 def http_shore(
@@ -488,33 +342,6 @@ async def drain(broker: Broker) -> None:
     while broker.backlog_bytes and loop.time() < deadline:  # noqa: ASYNC110  # at the end only
         await asyncio.sleep(0.005)
     broker.turn()
-
-
-def _open_sockets(settings: Settings) -> dict[str, list[socket.socket]]:
-    """Open every port, or none; the order is that of the `ready` line."""
-    opened: dict[str, list[socket.socket]] = {"mqtt": [], "kafka": [], "http": []}
-    try:
-        for listener in settings.mqtt.listeners:
-            mode = int(listener.mode, 8)
-            opened["mqtt"].append(open_socket(listener.address, "mqtt", mode=mode))
-        for section, addresses in (
-            ("kafka", settings.kafka.listeners),
-            ("http", settings.http.listeners),
-        ):
-            for address in addresses:
-                opened[section].append(open_socket(address, section))
-    except BaseException:
-        for sockets in opened.values():
-            for at in sockets:
-                close_socket(at)
-        raise
-    return opened
-
-
-def _ready_line(sockets: dict[str, list[socket.socket]]) -> str:
-    """Return what tells whoever started the server where it listens."""
-    addresses = [f"{name}={address_of(at)}" for name, ats in sockets.items() for at in ats]
-    return " ".join(["ready", *addresses])
 
 
 def _unready(log: LocalLog, stop: asyncio.Event) -> str | None:

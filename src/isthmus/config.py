@@ -20,6 +20,9 @@ from msgspec import Meta, Struct
 from isthmus.config_listeners import (
     Address,
     Addresses,
+    KafkaLimits,
+    KafkaListeners,
+    KafkaListenerSettings,
     MqttLimits,
     MqttListeners,
     MqttListenerSettings,
@@ -156,17 +159,16 @@ class MqttSettings(MqttLimits, frozen=True, kw_only=True):
     """What clients say, and the topic names and filters that they mean by it."""
 
 
-class KafkaSettings(Struct, frozen=True, kw_only=True):
+class KafkaSettings(KafkaLimits, frozen=True, kw_only=True):
     """What Kafka clients meet."""
 
-    listeners: Addresses = (Address("tcp", "127.0.0.1", 9092),)
+    listeners: KafkaListeners = (
+        KafkaListenerSettings(address=Address("tcp", "127.0.0.1", 9092)),
+    )
     """Addresses to listen on; empty: Kafka is not served."""
 
     advertised_listeners: Addresses = ()
-    """Addresses that clients are told, one for each listener; empty: the listeners' own."""
-
-    allow_anonymous: bool = False
-    """Let clients in without credentials from other machines, too."""
+    """Where clients are told to connect, by listener; what one says of its own comes first."""
 
     partitions_default: Annotated[int, Meta(ge=1, le=10_000)] = 1
     """Partitions of a log topic created without their number."""
@@ -176,9 +178,6 @@ class KafkaSettings(Struct, frozen=True, kw_only=True):
 
     request_size_max: Annotated[int, Meta(ge=4096, le=0x7FFF_FFFF)] = 104_857_600
     """Bytes of the largest request taken."""
-
-    connections_max: Annotated[int, Meta(ge=1)] = 10_000
-    """Connections open at one time."""
 
     replication_factor_policy: Literal["accept", "refuse"] = "accept"
     """A log topic wanted with more replicas than one: `accept` creates it with one."""

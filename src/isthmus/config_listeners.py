@@ -1,8 +1,9 @@
 """Listeners: the addresses that are listened on, and what each may have of its own.
 
-A listener of MQTT is a text (`"tcp://127.0.0.1:1883"`) or a table (`[[mqtt.listeners]]`) with
-an address, a name, limits and TLS; what a table does not say is as the sections `[mqtt]` and
-`[tls]` have it, so whoever is given a listener finds everything in it. What must not be open
+A listener is a text (`"tcp://127.0.0.1:1883"`) or a table (`[[mqtt.listeners]]`,
+`[[kafka.listeners]]`) with an address, a name, limits and TLS; what a table does not say is as
+the protocol's section and `[tls]` have it, so whoever is given a listener finds everything in
+it. What must not be open
 to everybody is checked here. Opening the sockets is for `server/listener.py`.
 """
 
@@ -19,10 +20,11 @@ from msgspec.structs import force_setattr
 from isthmus.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
 MQTT_PACKET_BYTES_MAX: Final = 268_435_460  # fixed header and the longest rest [MQTT-1.5.5]
 MQTT_SCHEMES: Final = ("tcp", "tls", "ws", "wss", "unix")
+KAFKA_SCHEMES: Final = ("tcp", "tls")
 TLS_SCHEMES: Final = ("tls", "wss")
 WEB_SCHEMES: Final = ("ws", "wss")
 WAYS: Final = ("certificate", "users", "jwt", "http")  # to find out who a client is
@@ -66,26 +68,20 @@ class Address(Struct, frozen=True):
 Addresses: TypeAlias = tuple[Address, ...]
 
 
-class MqttLimits(Struct, frozen=True, kw_only=True):
-    """What one MQTT listener may have otherwise than the others."""
+class ConnectionLimits(Struct, frozen=True, kw_only=True):
+    """What one listener may have otherwise than the others of its protocol."""
 
     allow_anonymous: bool = False
     """Let clients in who do not show who they are, from other machines or at all."""
-
-    authentication: tuple[str, ...] = ()
-    """Ways to find out who a client is, in their order: certificate, users, jwt, http."""
-
-    packet_size_max: Annotated[int, Meta(ge=1024, le=MQTT_PACKET_BYTES_MAX)] = 16_777_216
-    """Bytes of the largest packet taken."""
 
     connections_max: Annotated[int, Meta(ge=1)] = 100_000
     """Connections open at one time, over all listeners; a listener's own counts its own."""
 
     connect_timeout_s: Annotated[int, Meta(ge=1, le=3600)] = 10
-    """Seconds from a new connection to its CONNECT."""
+    """Seconds that a new connection has for all that comes before its client is let in."""
 
     handshakes_max: Annotated[int, Meta(ge=1)] = 10_000
-    """Connections of one listener on their way to the answer to CONNECT, at one time."""
+    """Connections of one listener whose clients are not let in yet, at one time."""
 
     connection_rate_max: Annotated[int, Meta(ge=0)] = 0
     """New connections a second through one listener; 0: no limit."""
@@ -95,6 +91,16 @@ class MqttLimits(Struct, frozen=True, kw_only=True):
 
     address_connections_max: Annotated[int, Meta(ge=0)] = 0
     """Connections from one address through one listener, at one time; 0: no limit."""
+
+
+class MqttLimits(ConnectionLimits, frozen=True, kw_only=True):
+    """What one MQTT listener may have otherwise than the others."""
+
+    authentication: tuple[str, ...] = ()
+    """Ways to find out who a client is, in their order: certificate, users, jwt, http."""
+
+    packet_size_max: Annotated[int, Meta(ge=1024, le=MQTT_PACKET_BYTES_MAX)] = 16_777_216
+    """Bytes of the largest packet taken."""
 
     client_messages_rate_max: Annotated[int, Meta(ge=0)] = 0
     """Messages a second from one connection; 0: no limit."""
@@ -148,6 +154,13 @@ class MqttLimits(Struct, frozen=True, kw_only=True):
     """What MQTT 5 clients that ask for it are told; `%c`: client id, `%u`: user."""
 
 
+class KafkaLimits(ConnectionLimits, frozen=True, kw_only=True):
+    """What one Kafka listener may have otherwise than the others."""
+
+    connections_max: Annotated[int, Meta(ge=1)] = 10_000
+    """Connections open at one time, over all listeners; a listener's own counts its own."""
+
+
 class ServerCertificate(Struct, frozen=True, kw_only=True):
     """One more certificate of a server, for clients that ask for one of its names (SNI)."""
 
@@ -184,6 +197,9 @@ class TlsOptions(Struct, frozen=True, kw_only=True):
 
     user_from: Literal["none", "cn", "san-dns", "san-email", "subject"] = "none"
     """What in a client's certificate is the user's name; without it the client is refused."""
+
+    user_mapping: tuple[str, ...] = ()
+    """Rules that make the user's name of that, `RULE:pattern/replacement/[LU]` or `DEFAULT`."""
 
     psk_file: str = ""
     """File with keys of clients, `IDENTITY:HEXADECIMAL` in each line; replaces certificates."""
@@ -232,15 +248,53 @@ class MqttListenerSettings(MqttLimits, frozen=True, kw_only=True):
     @property
     def is_authenticated(self) -> bool:
         """Whether nobody comes in who does not show who it is."""
-        asks = self.tls.client_certificates == "required" or self.tls.psk_file != ""
-        return bool(self.authentication) or (self.address.scheme in TLS_SCHEMES and asks)
+        return bool(self.authentication) or asks_by_tls(self)
 
     def __post_init__(self) -> None:
         if not self.name:
             force_setattr(self, "name", str(self.address))
 
 
+class KafkaListenerSettings(KafkaLimits, frozen=True, kw_only=True):
+    """One Kafka listener; what it does not say is as `[kafka]` and `[tls]` have it."""
+
+    address: Address
+    """Where to listen."""
+
+    name: str = ""
+    """What it is called in log lines; empty: its address."""
+
+    advertised: Address | None = None
+    """Where its clients are told to connect; port 0: the one that they came to."""
+
+    proxy_protocol: bool = False
+    """Whether a proxy stands before it and says for whom it connects (PROXY, 1 and 2)."""
+
+    proxy_from: tuple[str, ...] = ()
+    """Addresses or networks of these proxies; empty: whoever connects is believed."""
+
+    tls: TlsOptions = TlsOptions()
+    """What it has otherwise than `[tls]`, except for `reload_check_s`."""
+
+    @property
+    def is_authenticated(self) -> bool:
+        """Whether nobody comes in who does not show who it is."""
+        return asks_by_tls(self)
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            force_setattr(self, "name", str(self.address))
+
+
+ListenerSettings: TypeAlias = MqttListenerSettings | KafkaListenerSettings
 MqttListeners: TypeAlias = tuple[MqttListenerSettings, ...]
+KafkaListeners: TypeAlias = tuple[KafkaListenerSettings, ...]
+
+
+def asks_by_tls(listener: ListenerSettings) -> bool:
+    """Whether TLS ends without a certificate or a key of the client."""
+    asks = listener.tls.client_certificates == "required" or listener.tls.psk_file != ""
+    return listener.address.scheme in TLS_SCHEMES and asks
 
 
 def parse_address(text: str, schemes: tuple[str, ...] = ("tcp",)) -> Address:
@@ -287,18 +341,32 @@ def host_and_port(authority: str, text: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def check_listener(listener: MqttListenerSettings, own: Collection[str]) -> None:
+def check_listener(listener: ListenerSettings, own: Collection[str]) -> None:
     """Refuse what would leave a listener less closed than it reads; `own` are its own keys."""
     address = listener.address
     encrypted = address.scheme in TLS_SCHEMES
-    if "mode" in own and address.scheme != "unix":
-        raise ConfigError(f"mode has no effect on {address}, which is no file")
-    if listener.origins and address.scheme not in WEB_SCHEMES:
-        raise ConfigError(f"origins has no effect on {address}, which is no WebSocket")
     if "tls" in own and not encrypted:
         raise ConfigError(f"tls has no effect on {address}: only tls:// and wss:// have it")
     if listener.proxy_from and (not listener.proxy_protocol or address.scheme == "unix"):
         raise ConfigError("proxy_from has no effect without proxy_protocol, nor on a file")
+    for network in listener.proxy_from:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            raise ConfigError(f"proxy_from: {error}") from None
+    if isinstance(listener, MqttListenerSettings):
+        check_mqtt_listener(listener, own)
+    if encrypted:
+        check_tls(address, listener.tls)
+
+
+def check_mqtt_listener(listener: MqttListenerSettings, own: Collection[str]) -> None:
+    """Do so for what only listeners of MQTT have."""
+    address = listener.address
+    if "mode" in own and address.scheme != "unix":
+        raise ConfigError(f"mode has no effect on {address}, which is no file")
+    if listener.origins and address.scheme not in WEB_SCHEMES:
+        raise ConfigError(f"origins has no effect on {address}, which is no WebSocket")
     if listener.proxy_user and not (
         listener.proxy_protocol and (listener.proxy_from or address.scheme == "unix")
     ):
@@ -306,14 +374,7 @@ def check_listener(listener: MqttListenerSettings, own: Collection[str]) -> None
             "proxy_user lets whoever connects be anybody: it needs proxy_protocol, and"
             " proxy_from to name the proxies"
         )
-    for network in listener.proxy_from:
-        try:
-            ipaddress.ip_network(network)
-        except ValueError as error:
-            raise ConfigError(f"proxy_from: {error}") from None
     check_ways(listener.authentication, WAYS)
-    if encrypted:
-        check_tls(address, listener.tls)
 
 
 def check_ways(ways: Collection[str], offered: Collection[str]) -> None:
@@ -338,12 +399,16 @@ def check_tls(address: Address, tls: TlsOptions) -> None:
     for key in ("client_ca", "crl", "user_from"):
         if not asks and getattr(tls, key) not in {"", "none"}:
             raise ConfigError(f'tls.{key} has no effect while client_certificates = "none"')
+    if tls.user_mapping and tls.user_from == "none":
+        raise ConfigError('tls.user_mapping has no effect while user_from = "none"')
 
 
 def check_open(section: str, address: Address, *, allow_anonymous: bool) -> None:
     """Refuse to serve other machines without authentication, unless that is written down."""
-    asks = section in ("mqtt", "http")
-    ask = f"ask with {section}.authentication who they are, " if asks else ""
+    if section == "kafka":
+        ask = "have clients show certificates (tls.client_certificates), "
+    else:
+        ask = f"ask with {section}.authentication who they are, "
     if not address.is_loopback and not allow_anonymous:
         raise ConfigError(
             f"{address} can be reached from other machines and nobody has to log in there:"
@@ -362,7 +427,7 @@ def check_distinct(addresses: Addresses) -> None:
         seen.add(address.authority)
 
 
-def check_names(listeners: MqttListeners) -> None:
+def check_names(listeners: Sequence[ListenerSettings]) -> None:
     """Refuse two listeners of one name; without a name the address is it."""
     named = [listener.name for listener in listeners if listener.name != str(listener.address)]
     for name in named:
@@ -370,22 +435,26 @@ def check_names(listeners: MqttListeners) -> None:
             raise ConfigError(f"two listeners are called {name!r}; change one of them")
 
 
-def own_of(listener: MqttListenerSettings, mqtt: MqttLimits, tls: TlsOptions) -> dict[str, Any]:
+LIMITS: Final[dict[type[ListenerSettings], type[ConnectionLimits]]] = {
+    MqttListenerSettings: MqttLimits,
+    KafkaListenerSettings: KafkaLimits,
+}
+"""What a listener has from the section of its protocol where it says nothing."""
+
+
+def own_of(
+    listener: ListenerSettings, section: ConnectionLimits, tls: TlsOptions
+) -> dict[str, Any]:
     """Return, by name, what a listener has otherwise than its sections: what its table says."""
-    own = different(listener, mqtt, MqttLimits)
-    if listener.name != str(listener.address):
-        own["name"] = listener.name
-    plain = MqttListenerSettings(address=listener.address)
-    own |= {
-        key: getattr(listener, key)
-        for key in ("mode", "proxy_protocol", "proxy_from", "proxy_user", "origins")
-        if getattr(listener, key) != getattr(plain, key)
-    }
-    own_tls = different(listener.tls, tls, TlsOptions)
+    kind = type(listener)
+    own = different(listener, section, LIMITS[kind].__struct_fields__)
+    alone = set(kind.__struct_fields__) - set(LIMITS[kind].__struct_fields__) - {"tls"}
+    own |= different(listener, kind(address=listener.address), sorted(alone))
+    own_tls = different(listener.tls, tls, TlsOptions.__struct_fields__)
     return own | ({"tls": own_tls} if own_tls else {})
 
 
-def different(one: Struct, other: Struct, kind: type[Struct]) -> dict[str, Any]:
-    """Return the values of one that the other does not share, of the fields of `kind`."""
-    values = {key: getattr(one, key) for key in kind.__struct_fields__}
+def different(one: Struct, other: Struct, keys: Sequence[str]) -> dict[str, Any]:
+    """Return the values of one that the other does not share."""
+    values = {key: getattr(one, key) for key in keys}
     return {key: value for key, value in values.items() if value != getattr(other, key)}

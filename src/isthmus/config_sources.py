@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
+from types import UnionType
 from typing import (
     TYPE_CHECKING,
     Annotated,
@@ -31,10 +32,13 @@ from msgspec.structs import asdict
 from isthmus.config import CHECKS, Settings
 from isthmus.config_listeners import (
     HTTP_WAYS,
+    KAFKA_SCHEMES,
+    LIMITS,
     MQTT_SCHEMES,
     Address,
     Addresses,
-    MqttLimits,
+    KafkaListenerSettings,
+    ListenerSettings,
     MqttListenerSettings,
     TlsOptions,
     check_distinct,
@@ -56,6 +60,11 @@ Inherited: TypeAlias = "Mapping[type[Struct], dict[str, Any]]"
 
 ENVIRONMENT_PREFIX: Final = "ISTHMUS_"
 DEFAULT: Final = "default"
+# By section: the tables, and what their addresses may begin with.
+LISTENERS: Final[dict[str, tuple[type[ListenerSettings], tuple[str, ...]]]] = {
+    "mqtt": (MqttListenerSettings, MQTT_SCHEMES),
+    "kafka": (KafkaListenerSettings, KAFKA_SCHEMES),
+}
 ADDRESSES: Final = 'addresses, as in ["tcp://127.0.0.1:1883"]'
 
 
@@ -124,7 +133,7 @@ def fields_in(kind: type[Struct], prefix: str) -> Iterator[Field]:
     hints = get_type_hints(kind, include_extras=True)
     for info in msgspec.structs.fields(kind):
         hint = hints[info.name]
-        if get_origin(hint) is Union:  # with None, where a value is not needed
+        if get_origin(hint) in {Union, UnionType}:  # with None, where a value is not needed
             hint = get_args(hint)[0]
         plain, meta = get_args(hint) if get_origin(hint) is Annotated else (hint, Meta())
         yield Field(f"{prefix}{info.name}", plain, meta, info.default)
@@ -153,7 +162,7 @@ def described(field: Field) -> str:
         return "true or false"
     if kind == Addresses:
         return f"a list of {ADDRESSES}"
-    if table_of(kind) is MqttListenerSettings:
+    if table_of(kind) in LIMITS:
         return f"a list of {ADDRESSES}, or of {tables}"
     if table_of(kind) is not None:
         return f"a list of {tables}"
@@ -344,9 +353,7 @@ def from_text(name: str, text: str) -> Any:
     field = FIELDS.get(name)
     if field is not None and (field.kind is str or get_origin(field.kind) is Literal):
         return text
-    listed = field is not None and (
-        field.kind == Addresses or table_of(field.kind) is MqttListenerSettings
-    )
+    listed = field is not None and (field.kind == Addresses or table_of(field.kind) in LIMITS)
     if listed and not text.startswith("["):
         return [part.strip() for part in text.split(",") if part.strip()]
     try:
@@ -364,15 +371,16 @@ def from_text(name: str, text: str) -> Any:
 
 def assemble(values: Mapping[str, Value]) -> Configuration:
     """Check each value, fill in the defaults, check what belongs together."""
-    name = "mqtt.listeners"
-    usual = Value([str(listener.address) for listener in FIELDS[name].default], DEFAULT)
-    values = {name: usual, **values}  # so that these, too, are as their section has it
+    for name in (f"{section}.listeners" for section in LISTENERS):
+        # so that these, too, are as their section has it
+        usual = Value([str(listener.address) for listener in FIELDS[name].default], DEFAULT)
+        values = {name: usual, **values}
     origins = {name: values[name].origin if name in values else DEFAULT for name in FIELDS}
-    limits, tls = build(MqttLimits, "mqtt.", values, {}), build(TlsOptions, "tls.", values, {})
-    inherited: Inherited = {
-        MqttListenerSettings: {**asdict(limits), "tls": tls},
-        TlsOptions: asdict(tls),
-    }
+    tls = build(TlsOptions, "tls.", values, {})
+    inherited: dict[type[Struct], dict[str, Any]] = {TlsOptions: asdict(tls)}
+    for section, (kind, _) in LISTENERS.items():
+        limits = build(LIMITS[kind], f"{section}.", values, {})
+        inherited[kind] = {**asdict(limits), "tls": tls}
     settings = build(Settings, "", values, inherited)
     everything = []
     for section, listened in (
@@ -383,7 +391,13 @@ def assemble(values: Mapping[str, Value]) -> Configuration:
                 for each in settings.mqtt.listeners
             ],
         ),
-        ("kafka", [(at, settings.kafka.allow_anonymous) for at in settings.kafka.listeners]),
+        (
+            "kafka",
+            [
+                (each.address, each.allow_anonymous or each.is_authenticated)
+                for each in settings.kafka.listeners
+            ],
+        ),
         (
             "http",
             [
@@ -403,7 +417,12 @@ def assemble(values: Mapping[str, Value]) -> Configuration:
     except ConfigError as error:
         raise ConfigError(f"{origins['http.authentication']}: http.{error}") from None
     check_distinct(tuple(everything))
-    check_names(settings.mqtt.listeners)
+    if len(settings.kafka.advertised_listeners) > len(settings.kafka.listeners):
+        raise ConfigError(
+            f"{origins['kafka.advertised_listeners']}: kafka.advertised_listeners has more"
+            " addresses than kafka.listeners"
+        )
+    check_names([*settings.mqtt.listeners, *settings.kafka.listeners])
     return Configuration(settings, origins)
 
 
@@ -438,7 +457,7 @@ def convert(
     """Check one value against its declaration; `name` is how an error calls it."""
     where = f"{value.origin}: {name}"
     kind = table_of(field.kind)
-    elements = (dict, str) if kind is MqttListenerSettings else dict
+    elements = (dict, str) if kind in LIMITS else dict
     try:
         if kind is not None:
             raws = msgspec.convert(value.raw, list[Any])
@@ -450,7 +469,8 @@ def convert(
         elif field.kind == Addresses:
             return tuple(map(parse_address, msgspec.convert(value.raw, tuple[str, ...])))
         elif field.kind is Address:
-            return parse_address(msgspec.convert(value.raw, str), MQTT_SCHEMES)
+            _, schemes = LISTENERS[field.name.partition(".")[0]]
+            return parse_address(msgspec.convert(value.raw, str), schemes)
         else:
             return msgspec.convert(value.raw, Annotated[field.kind, field.meta])
     except msgspec.ValidationError:
@@ -493,7 +513,7 @@ def table_from(
         raise ConfigError(f"{value.origin}: {name} needs {' and '.join(missing)}")
     table = kind(**arguments)
     try:
-        if isinstance(table, MqttListenerSettings):
+        if isinstance(table, MqttListenerSettings | KafkaListenerSettings):
             check_listener(table, value.raw)
         elif kind in CHECKS:
             CHECKS[kind](table)

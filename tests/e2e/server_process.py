@@ -89,6 +89,7 @@ class ServerProcess:
     http: Address = ("127.0.0.1", 0)
     mqtt_listeners: list[str] = field(default_factory=list)
     """Where MQTT is served, in the order of the settings, as the ready line says it."""
+    kafka_listeners: list[Address] = field(default_factory=list)
     ready_after_s: float = 0.0
     _process: subprocess.Popen[str] | None = None
 
@@ -146,6 +147,7 @@ class ServerProcess:
             shore, _, address = word.partition("=")
             said[shore].append(address)
         self.mqtt_listeners = said["mqtt"]
+        self.kafka_listeners = [address_of(each) for each in said["kafka"]]
         self.mqtt, self.kafka, self.http = (address_of(each[0]) for each in said.values())
 
     def _first_line(self) -> str:

@@ -12,7 +12,7 @@ from msgspec.structs import asdict
 
 from isthmus import __version__
 from isthmus.cli.options import source_options, sources_from
-from isthmus.config_listeners import own_of
+from isthmus.config_listeners import LIMITS, own_of
 from isthmus.config_sources import DEFAULT, FIELDS, Configuration, shown, table_of
 
 if TYPE_CHECKING:
@@ -99,10 +99,11 @@ def listing(configuration: Configuration) -> str:
 
 def tables_of(settings: Settings, name: str) -> list[dict[str, Any]]:
     """Return what the tables of a list say, each without what it has from its section."""
-    if name == "mqtt.listeners":
+    if table_of(FIELDS[name].kind) in LIMITS:
+        section = value_of(settings, name.partition(".")[0])
         return [
-            {"address": listener.address, **own_of(listener, settings.mqtt, settings.tls)}
-            for listener in settings.mqtt.listeners
+            {"address": listener.address, **own_of(listener, section, settings.tls)}
+            for listener in section.listeners
         ]
     if table_of(FIELDS[name].kind) is None:
         return []

@@ -19,7 +19,7 @@ from isthmus.errors import ConnectionRateExceeded, IsthmusError, ServerBusy
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from isthmus.config_listeners import MqttLimits
+    from isthmus.config_listeners import ConnectionLimits
     from isthmus.runtime import Runtime
     from isthmus.server.proxy import Origin
 
@@ -53,7 +53,7 @@ class Admission:
 
     def __init__(
         self,
-        limits: MqttLimits,
+        limits: ConnectionLimits,
         total: Total,
         runtime: Runtime,
         refuses: Callable[[str], IsthmusError | None],
@@ -101,11 +101,11 @@ class Admission:
             raise error
         return Arrival(origin, error, self._now_ms())
 
-    def arrive(self, origin: Origin) -> Arrival:
+    def arrive(self, origin: Origin, *, tells: bool = True) -> Arrival:
         """Begin and admit a socket of which all is known. Raises what it is closed for."""
         self.begin()
         try:
-            return self.admit(origin)
+            return self.admit(origin, tells=tells)
         except IsthmusError:
             self.give_up()
             raise

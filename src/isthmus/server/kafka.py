@@ -25,14 +25,18 @@ from isthmus.broker.fetch_sessions import FetchSessions
 from isthmus.broker.fetches import Fetches
 from isthmus.broker.group_offsets import GroupOffsets
 from isthmus.broker.groups import GroupTable
+from isthmus.broker.identity import Identity
 from isthmus.broker.topic_ids import TopicIds
-from isthmus.errors import Malformed, ProtocolError, TooLarge
+from isthmus.errors import Malformed, ProtocolError, Refused, TooLarge
 from isthmus.kafka.api import ApiKey, request_name
 from isthmus.kafka.codec import decode_head
 from isthmus.kafka.errors import RequestUnsupported
 from isthmus.kafka.frames import encode_response_buffers, parse_request_header
+from isthmus.logs import Sparing
+from isthmus.server.admission import Total
 from isthmus.server.kafka_api.call import Call
 from isthmus.server.kafka_api.table import HANDLERS, unsupported_answer
+from isthmus.server.peers import origin_of, user_behind
 from isthmus.server.sender import Sender
 
 if TYPE_CHECKING:
@@ -40,7 +44,10 @@ if TYPE_CHECKING:
 
     from isthmus.broker.appends import Appends
     from isthmus.config import KafkaSettings
+    from isthmus.errors import IsthmusError
     from isthmus.runtime import Runtime
+    from isthmus.server.admission import Arrival
+    from isthmus.server.kafka_listener import KafkaListener
     from isthmus.server.sender import Part
     from isthmus.storage.log import Log
 
@@ -62,9 +69,19 @@ class KafkaShore:
     """What all Kafka connections of the server share, and what their handlers work on."""
 
     def __init__(
-        self, runtime: Runtime, log: Log, broker: Appends, settings: KafkaSettings
+        self,
+        runtime: Runtime,
+        log: Log,
+        broker: Appends,
+        settings: KafkaSettings,
+        *,
+        refuses: Callable[[str], IsthmusError | None] = lambda _: None,
+        lines: Sparing | None = None,
     ) -> None:
-        """Read back the groups; `broker` takes the batches."""
+        """Read back the groups; `broker` takes the batches.
+
+        `refuses` says why nobody may come from an address, if so; `lines` spares the log.
+        """
         self.runtime = runtime
         self.log = log
         self.broker = broker
@@ -83,7 +100,10 @@ class KafkaShore:
             runtime, self.groups, retention_ms=settings.offsets_retention_minutes * 60_000
         )
         self.node_id = NODE_ID
-        self.advertised: dict[int, tuple[str, int]] = {}  # local port → what clients are told
+        self.refuses = refuses
+        self.lines = lines or Sparing(runtime, 0)
+        self.total = Total(settings.connections_max)
+        self.listeners: list[KafkaListener] = []
         self.connections: set[KafkaConnection] = set()
         self.receive_buffer = memoryview(bytearray(RECEIVE_BYTES))
         self.accepted = 0
@@ -91,10 +111,6 @@ class KafkaShore:
         self.requests = 0
         self.unsent_bytes = 0  # of responses to clients that are slow to take them
         runtime.later(IDLE_MS, self._cut_idle)
-
-    def connection(self) -> KafkaConnection:
-        """Return the protocol of a new connection."""
-        return KafkaConnection(self)
 
     @property
     def fetch_bytes_left(self) -> int:
@@ -125,12 +141,14 @@ class KafkaConnection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_advances",
+        "_arrival",
         "_can_write",
         "_frame",
         "_frame_have",
         "_frame_size",
         "_is_paused",
         "_is_silent",
+        "_listener",
         "_number",
         "_queue",
         "_queue_bytes",
@@ -142,13 +160,16 @@ class KafkaConnection(asyncio.BufferedProtocol):
         "_under_way_bytes",
         "_unsent_bytes",
         "address",
-        "peer",
+        "identity",
     )
 
-    def __init__(self, shore: KafkaShore) -> None:
+    identity: Identity  # known once the connection is made
+
+    def __init__(self, listener: KafkaListener, arrival: Arrival | None = None) -> None:
         self.address = ("127.0.0.1", 0)  # what this client is told to connect to
-        self.peer = ""
-        self._shore = shore
+        self._listener = listener
+        self._arrival = arrival  # None: not admitted, or gone
+        self._shore = listener.shore
         self._transport: asyncio.Transport | None = None
         self._sender: Sender | None = None
         self._number = 0
@@ -173,20 +194,52 @@ class KafkaConnection(asyncio.BufferedProtocol):
         shore = self._shore
         shore.accepted += 1
         self._number = shore.accepted
-        self.peer = _host_of(transport.get_extra_info("peername"))
-        if len(shore.connections) >= shore.settings.connections_max:
-            shore.refused += 1
-            logger.warning("connection refused peer=%s connections_max", self.peer)
+        if not self._is_let_in(transport):
             transport.abort()
             return
         self._transport = transport
         shore.connections.add(self)
-        local = transport.get_extra_info("sockname")
-        port = local[1] if isinstance(local, tuple) else 0
-        self.address = shore.advertised.get(port, (_host_of(local), port))
+        host, port = transport.get_extra_info("sockname")[:2]
+        self.address = self._listener.told(host, port)
         transport.set_write_buffer_limits(WRITE_HIGH_BYTES)
         self._sender = Sender(transport, self._advance)
-        logger.debug("connected connection=%d peer=%s", self._number, self.peer)
+        logger.debug(
+            "connected connection=%d peer=%s listener=%s user=%s",
+            self._number,
+            self.identity,
+            self._listener.name,
+            self.identity.user or "-",
+        )
+
+    def _is_let_in(self, transport: asyncio.Transport) -> bool:
+        """Find out whose connection it is, and whether it may stay."""
+        shore, listener = self._shore, self._listener
+        origin = origin_of(transport)
+        arrival = self._arrival
+        try:
+            if arrival is None:
+                arrival = listener.admission.arrive(origin, tells=False)
+            arrival.is_taken = True
+            origin = arrival.origin
+            user = user_behind(transport, listener.names)
+        except Refused as error:
+            if arrival is not None:
+                listener.admission.give_up(arrival)
+            self._arrival = None
+            shore.refused += 1
+            shore.lines.warning(
+                logger,
+                (origin[0], type(error).__name__),
+                "connection refused peer=%s listener=%s reason=%s",
+                Identity(*origin, listener.name),
+                listener.name,
+                error,
+            )
+            return False
+        self._arrival = arrival
+        listener.admission.opened()
+        self.identity = Identity(*origin, listener.name, user)
+        return True
 
     def get_buffer(self, sizehint: int) -> memoryview:
         if self._frame is None:
@@ -219,6 +272,9 @@ class KafkaConnection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._sender is not None:
             self._sender.close()
+        if self._arrival is not None:
+            self._listener.admission.leave(self._arrival.origin[0])
+            self._arrival = None
         self._all_sent()
         self._forget()
         logger.debug("disconnected connection=%d error=%s", self._number, exc or "none")
@@ -266,7 +322,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
             logger.warning(
                 "connection closed connection=%d peer=%s reason=%s",
                 self._number,
-                self.peer,
+                self.identity,
                 reason,
             )
         self._forget()
@@ -278,7 +334,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
         if transport is None or self._under_way or not self._is_silent:
             self._is_silent = True
             return
-        logger.debug("idle connection=%d peer=%s", self._number, self.peer)
+        logger.debug("idle connection=%d peer=%s", self._number, self.identity)
         self._forget()
         transport.abort()  # who is gone reads no rest
 
@@ -411,7 +467,9 @@ class KafkaConnection(asyncio.BufferedProtocol):
         except ProtocolError as error:
             self.drop(f"{type(error).__name__}: {error}")
         except Exception:
-            logger.exception("connection failed connection=%d peer=%s", self._number, self.peer)
+            logger.exception(
+                "connection failed connection=%d peer=%s", self._number, self.identity
+            )
             self.drop()
 
     def _forget(self) -> None:
@@ -422,9 +480,3 @@ class KafkaConnection(asyncio.BufferedProtocol):
         under_way, self._under_way = self._under_way, deque()
         for call in under_way:
             call.abandon()
-
-
-def _host_of(address: Any) -> str:
-    """Return the host of a socket's address, IPv4 as IPv4."""
-    host = str(address[0]) if isinstance(address, tuple) else "127.0.0.1"
-    return host.removeprefix("::ffff:") if "." in host else host

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from isthmus.mqtt.opening import Opening
     from isthmus.mqtt.packets import Connack, Disconnect
     from isthmus.server.admission import Arrival
+    from isthmus.server.certificate_names import CertificateNames
 
 logger = logging.getLogger(__name__)
 
@@ -110,13 +111,13 @@ class MqttListener:
         offer: Offer,
         limits: MqttLimits,
         *,
-        user_from: str = "none",
+        names: CertificateNames | None = None,
         authenticate: Callable[[Identity, Opening], None] | None = None,
     ) -> None:
         runtime = shore.clients.runtime
         self.shore = shore
         self.name = name
-        self.user_from = user_from  # what in a client's certificate is its user, if anything
+        self.names = names  # whom the certificates of clients name
         self.authenticate = authenticate  # what decides who comes in; None: whoever connects
         refuses = shore.clients.guard.refuses
         self.admission = Admission(limits, shore.total, runtime, refuses)
@@ -205,7 +206,7 @@ class MqttConnection(asyncio.BufferedProtocol):
                 arrival = self._arrival = listener.admission.arrive(origin)
             arrival.is_taken = True
             origin = arrival.origin
-            user = arrival.user or user_behind(transport, listener.user_from)
+            user = arrival.user or user_behind(transport, listener.names)
         except Refused as error:
             self._turn_away(transport, Identity(*origin, listener.name), error)
             return

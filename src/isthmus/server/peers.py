@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from isthmus.broker.limits import LOCAL
 from isthmus.errors import NotAuthorized
-from isthmus.server.tls import KeyedContext, user_of
+from isthmus.server.tls import KeyedContext
 
 if TYPE_CHECKING:
     import asyncio
 
+    from isthmus.server.certificate_names import CertificateNames
     from isthmus.server.proxy import Origin
 
 
@@ -20,20 +21,14 @@ def origin_of(transport: asyncio.BaseTransport) -> Origin:
     return peer[:2] if isinstance(peer, tuple) else (LOCAL, 0)
 
 
-def user_behind(transport: asyncio.BaseTransport, user_from: str) -> str:
-    """Return whom a certificate or a key names; empty: there is none. Raises NotAuthorized.
-
-    A certificate that was checked but names no user must not make its owner anonymous.
-    """
+def user_behind(transport: asyncio.BaseTransport, names: CertificateNames | None) -> str:
+    """Return whom a certificate or a key names; empty: there is none. Raises NotAuthorized."""
     context = getattr(transport.get_extra_info("ssl_object"), "context", None)
-    shown = transport.get_extra_info("peercert") if user_from != "none" else None
-    user = ""
     if isinstance(context, KeyedContext):
-        user = context.asked.identity
-        if not user:
+        if not context.asked.identity:
             raise NotAuthorized("it resumes a session and shows no key")
-    elif shown:
-        user = user_of(shown, user_from)
-        if not user:
-            raise NotAuthorized("its certificate names no user")
-    return user
+        return context.asked.identity
+    if names is None or not names.are_asked:
+        return ""
+    shown = transport.get_extra_info("peercert")
+    return names.user_of(shown) if shown else ""

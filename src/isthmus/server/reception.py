@@ -55,11 +55,13 @@ class Reception:
         certificates: Certificates | None = None,
         proxies: Sequence[Network] | None = None,
         believes_user: bool = False,
+        tells: bool = True,
     ) -> None:
         """Prepare; `proxies` are those who may say for whom they connect.
 
         None: whoever connects speaks for itself. Empty: everybody may. `believes_user`: they
-        may also say who that is. A socket has `timeout_s` to come to its protocol.
+        may also say who that is. A socket has `timeout_s` to come to its protocol, which says
+        (`tells`) why a client is one too many, where TLS has not cost more by then.
         """
         self._bound = bound
         self._protocol = protocol
@@ -70,6 +72,7 @@ class Reception:
         self._certificates = certificates
         self._proxies = proxies
         self._believes_user = believes_user
+        self._tells = tells and certificates is None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
@@ -126,7 +129,7 @@ class Reception:
                     header = await self._header(accepted, origin)
                     origin = origin_in(header) or origin
                 user = user_in(header) if self._believes_user else ""
-                arrival = self._admission.admit(origin, tells=self._certificates is None)
+                arrival = self._admission.admit(origin, tells=self._tells)
                 arrival.user = user
                 await self._hand_over(accepted, arrival)
         except (IsthmusError, OSError) as error:  # TLS and time-outs, too
@@ -181,5 +184,5 @@ def told(error: Exception) -> str:
     if isinstance(error, ssl.SSLError) and error.reason:
         return f"TLS: {error.reason.lower().replace('_', ' ')}"
     if isinstance(error, TimeoutError):
-        return "not ready for MQTT within the time allowed"
+        return "not ready within the time allowed"
     return str(error) or type(error).__name__

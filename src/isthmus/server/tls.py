@@ -1,4 +1,4 @@
-"""TLS: contexts from certificate files, made anew when the files change; names of clients.
+"""TLS: contexts from certificate files, made anew when the files change.
 
 For every listener that speaks TLS, whatever protocol it carries. `Certificates` holds the
 context for the connections that come next; each connection is given the newest one
@@ -17,7 +17,7 @@ import logging
 import ssl
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from isthmus.errors import ConfigError
 
@@ -35,17 +35,6 @@ VERIFY_MODES: Final = {
 }
 KEYED_CIPHERS: Final = "kECDHEPSK:kPSK:!eNULL"
 VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
-ATTRIBUTES: Final = {  # [RFC 4514, 3]; others keep OpenSSL's long name
-    "commonName": "CN",
-    "localityName": "L",
-    "stateOrProvinceName": "ST",
-    "organizationName": "O",
-    "organizationalUnitName": "OU",
-    "countryName": "C",
-    "streetAddress": "STREET",
-    "domainComponent": "DC",
-    "userId": "UID",
-}
 
 
 class AskedKey:
@@ -254,31 +243,3 @@ def stamp_of(file: str) -> Stamp | None:
 def told(error: ssl.SSLError) -> str:
     """Return OpenSSL's reason in lower case words."""
     return (error.reason or str(error)).lower().replace("_", " ")
-
-
-def user_of(certificate: dict[str, Any], user_from: str) -> str:
-    """Return the user that a verified certificate names, as ssl's `getpeercert` decodes it.
-
-    `user_from` is that of the settings; of several names the first counts. The empty string:
-    the certificate has no such name.
-    """
-    subject = [pair for relative in certificate.get("subject", ()) for pair in relative]
-    if user_from == "subject":  # the most particular name first [RFC 4514, 2.1]
-        return ",".join(
-            f"{ATTRIBUTES.get(kind, kind)}={escaped(name)}" for kind, name in reversed(subject)
-        )
-    if user_from == "cn":
-        names = [name for kind, name in subject if kind == "commonName"]
-    else:
-        wanted = {"san-dns": "DNS", "san-email": "email"}[user_from]
-        alternatives = certificate.get("subjectAltName", ())
-        names = [name for kind, name in alternatives if kind == wanted]
-    return names[0] if names else ""
-
-
-def escaped(name: str) -> str:
-    """Return an attribute's value as it stands in a distinguished name [RFC 4514, 2.4]."""
-    text = "".join(f"\\{each}" if each in ',+"\\<>;' else each for each in name)
-    if text[:1] in {" ", "#"}:
-        text = f"\\{text}"
-    return f"{text[:-1]}\\ " if len(name) > 1 and name.endswith(" ") else text

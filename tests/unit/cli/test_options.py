@@ -28,7 +28,7 @@ def test_flags_stand_above_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
     configuration = sources_from(**given).read()
     settings, origins = configuration.settings, configuration.origins
     assert settings.mqtt.listeners[0].address.authority == "[::1]:3"
-    assert settings.kafka.listeners[0].port == 2
+    assert settings.kafka.listeners[0].address.port == 2
     assert settings.storage.local.directory == "/there"
     assert settings.log.level == "debug"
     assert origins["mqtt.listeners"] == "--mqtt"
@@ -38,7 +38,7 @@ def test_flags_stand_above_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_flag_without_a_port() -> None:
     with pytest.raises(
-        ConfigError, match=r"^--kafka: kafka.listeners: .*needs a host and a port"
+        ConfigError, match=r"^--kafka: kafka.listeners\[0\].address: .*needs a host and a port"
     ):
         sources_from(**NONE | {"kafka": "localhost"}).read()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.sim import SimRuntime
 from tests.unit.broker.kafka_room import TurnAppends
@@ -17,8 +17,12 @@ from isthmus.kafka.api import (
 )
 from isthmus.kafka.codec import decode, encode
 from isthmus.server.kafka import KafkaConnection, KafkaShore
+from isthmus.server.kafka_listener import KafkaListener
 from isthmus.storage.memory import MemoryLog
 from isthmus.wire.buffer import WriteBuffer
+
+if TYPE_CHECKING:
+    from isthmus.config_listeners import Address
 
 
 class Transport:
@@ -70,7 +74,7 @@ class Peer:
     def __init__(self, room: ShoreRoom, **addresses: tuple) -> None:
         self.room = room
         self.transport = Transport(**addresses)
-        self.connection: KafkaConnection = room.shore.connection()
+        self.connection: KafkaConnection = room.listener.connection()
         self.connection.connection_made(self.transport)  # type: ignore[arg-type]
         self._correlation = 0
         self._asked: list[tuple[int, int, int]] = []
@@ -135,7 +139,7 @@ class Peer:
 class ShoreRoom:
     """A Kafka shore over a log in memory."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, advertised: Address | None = None, **settings: Any) -> None:
         self.runtime = SimRuntime()
         self.log = MemoryLog(self.runtime)
         self.appends = TurnAppends(self.runtime, self.log)
@@ -143,6 +147,7 @@ class ShoreRoom:
             **{"group_initial_rebalance_delay_ms": 0, "partitions_default": 4, **settings}
         )
         self.shore = KafkaShore(self.runtime, self.log, self.appends, self.settings)
+        self.listener = KafkaListener(self.shore, "kafka", self.settings, advertised=advertised)
 
     def peer(self, **addresses: tuple) -> Peer:
         return Peer(self, **addresses)

@@ -10,10 +10,13 @@ import pytest
 from tests.unit.broker.kafka_room import batch_of
 from tests.unit.server.kafka_peer import Peer, ShoreRoom
 
+from isthmus.config_listeners import KAFKA_SCHEMES, KafkaLimits, parse_address
+from isthmus.errors import Banned
 from isthmus.kafka.api import ApiKey
 from isthmus.kafka.errors import ErrorCode
 from isthmus.server import kafka
 from isthmus.server.kafka_api import table
+from isthmus.server.kafka_listener import KafkaListener
 
 V0 = {"topics": None}
 
@@ -309,16 +312,46 @@ def test_the_number_of_connections_is_limited(caplog: pytest.LogCaptureFixture) 
 
 
 @pytest.mark.parametrize(
-    ("local", "told"),
+    ("local", "advertised", "told"),
     [
-        (("192.0.2.7", 9092), ("192.0.2.7", 9092)),
-        (("::ffff:192.0.2.7", 9092, 0, 0), ("192.0.2.7", 9092)),
-        (("::1", 9092, 0, 0), ("::1", 9092)),
-        (("192.0.2.7", 9999), ("public.example", 443)),
+        (("192.0.2.7", 9092), None, ("192.0.2.7", 9092)),
+        (("::1", 9092, 0, 0), None, ("::1", 9092)),
+        (("192.0.2.7", 9092), "tcp://public.example:443", ("public.example", 443)),
+        (("192.0.2.7", 9092), "tcp://public.example:0", ("public.example", 9092)),
     ],
 )
-def test_a_client_is_told_the_address_that_it_came_to(local: tuple, told: tuple) -> None:
-    room = ShoreRoom()
-    room.shore.advertised[9999] = ("public.example", 443)
-    (broker,) = room.peer(local=local).ask(ApiKey.METADATA, 12, V0)["brokers"]
+def test_a_client_is_told_the_address_of_its_listener(
+    local: tuple, advertised: str | None, told: tuple
+) -> None:
+    room = ShoreRoom(advertised and parse_address(advertised))
+    peer = room.peer(local=local)
+    (broker,) = peer.ask(ApiKey.METADATA, 12, V0)["brokers"]
     assert (broker["host"], broker["port"]) == told
+    found = peer.ask(ApiKey.FIND_COORDINATOR, 1, {"key": "g", "key_type": 0})
+    assert (found["host"], found["port"]) == told
+
+
+def test_two_listeners_have_each_their_own_address_and_limits() -> None:
+    room = ShoreRoom(parse_address("tcp://inside:1"))
+    outside = KafkaListener(
+        room.shore,
+        "outside",
+        KafkaLimits(connections_max=1),
+        advertised=parse_address("tls://outside:2", KAFKA_SCHEMES),
+    )
+    inside = room.peer()
+    room.listener = outside
+    first, second = room.peer(), room.peer()
+    for peer, told in ((inside, "inside"), (first, "outside")):
+        assert peer.ask(ApiKey.METADATA, 12, V0)["brokers"][0]["host"] == told
+    assert second.transport.closed
+    first.connection.connection_lost(None)
+    assert not room.peer().transport.closed
+
+
+def test_who_is_banned_does_not_come_in() -> None:
+    room = ShoreRoom()
+    room.shore.refuses = lambda address: Banned("banned") if address == "10.0.0.9" else None
+    room.listener = KafkaListener(room.shore, "again", room.settings)
+    assert room.peer().transport.closed
+    assert not room.peer(peer=("10.0.0.8", 1)).transport.closed

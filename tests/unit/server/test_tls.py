@@ -13,7 +13,7 @@ from tests.certificates import Authority
 
 from isthmus.config_listeners import ServerCertificate, TlsOptions
 from isthmus.errors import ConfigError
-from isthmus.server.tls import Certificates, user_of
+from isthmus.server.tls import Certificates
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -242,33 +242,3 @@ def test_a_bad_file_is_named_with_its_setting(ca: Authority, tmp_path: Path) -> 
             Certificates(TlsOptions(**wanted), "door")
         text = str(caught.value)
         assert says in text and text.startswith("the listener door: ") and "\n" not in text
-
-
-# --- names of clients -------------------------------------------------------------------------
-
-SHOWN = {
-    "subject": (
-        (("countryName", "DE"),),
-        (("organizationName", "Plant, South"),),
-        (("commonName", "press-7"), ("serialNumber", "#1 ")),
-    ),
-    "subjectAltName": (
-        ("email", "first@y.example"),
-        ("DNS", "press-7.example"),
-        ("DNS", "other.example"),
-    ),
-}
-
-
-@pytest.mark.parametrize(
-    ("user_from", "user"),
-    [
-        ("cn", "press-7"),
-        ("san-dns", "press-7.example"),
-        ("san-email", "first@y.example"),
-        ("subject", r"serialNumber=\#1\ ,CN=press-7,O=Plant\, South,C=DE"),
-    ],
-)
-def test_the_user_is_the_first_name_of_the_kind_wanted(user_from: str, user: str) -> None:
-    assert user_of(SHOWN, user_from) == user
-    assert user_of({"subject": ()}, user_from) == ""

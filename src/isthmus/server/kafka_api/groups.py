@@ -35,7 +35,7 @@ def join_group(call: Call) -> None:
         request["member_id"],
         request["group_instance_id"],
         call.client_id or "",
-        f"/{call.connection.peer}",
+        f"/{call.connection.identity.address}",
         timeout_ms,
         timeout_ms if rebalance_ms < 0 else rebalance_ms,  # v0 has none
         request["protocol_type"],

@@ -1,0 +1,263 @@
+"""The listeners, wired: each bound socket with its certificates, its limits and its protocol.
+
+A part of `app.py`. Certificates are read before a socket is opened, and all sockets are opened
+before the log is, so that what is wrong with one of them is said before anything happens.
+Whatever has TLS or a proxy before its protocol goes through a `Reception`; all else is given
+its protocol at once.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from isthmus.broker.guard import Streaks
+from isthmus.config_listeners import (
+    TLS_SCHEMES,
+    WEB_SCHEMES,
+    ListenerSettings,
+    MqttListenerSettings,
+)
+from isthmus.errors import ConfigError
+from isthmus.mqtt.handshake import Offer
+from isthmus.server.certificate_names import CertificateNames
+from isthmus.server.kafka_listener import KafkaListener
+from isthmus.server.listener import Listening, address_of, close_socket, open_socket
+from isthmus.server.mqtt import MqttListener
+from isthmus.server.reception import Reception
+from isthmus.server.tls import Certificates
+
+if TYPE_CHECKING:
+    import asyncio
+    import socket
+    from collections.abc import Callable
+
+    from isthmus.config import MqttSettings, Settings
+    from isthmus.config_listeners import Address, KafkaListenerSettings
+    from isthmus.logs import Sparing
+    from isthmus.server.admission import Admission, Arrival
+    from isthmus.server.kafka import KafkaShore
+    from isthmus.server.mqtt import MqttShore
+    from isthmus.server.ways import Ways
+
+Own = TypeVar("Own", bound=ListenerSettings)
+
+
+class Entrance(Generic[Own]):
+    """One way in: settings, the files that they name, and the socket once it is open."""
+
+    bound: socket.socket
+
+    def __init__(self, section: str, settings: Own) -> None:
+        """Read the files. Raises ConfigError."""
+        self.section = section
+        self.settings = settings
+        self.names = CertificateNames(settings.tls, settings.name)
+        self.certificates: Certificates | None = None
+        if settings.address.scheme in TLS_SCHEMES:
+            self.certificates = Certificates(settings.tls, settings.name)
+
+    def open_socket(self) -> socket.socket:
+        """Open its socket. Raises ConfigError."""
+        settings = self.settings
+        mode = settings.mode if isinstance(settings, MqttListenerSettings) else "0600"
+        self.bound = open_socket(settings.address, self.section, mode=int(mode, 8))
+        return self.bound
+
+    def listening(
+        self,
+        protocol: Callable[..., asyncio.BaseProtocol],
+        admission: Admission,
+        lines: Sparing,
+    ) -> Listening | Reception:
+        """Return what takes connections to their protocol, once it is opened."""
+        settings = self.settings
+        if self.certificates is None and not settings.proxy_protocol:
+            return Listening(self.bound, protocol)
+        proxies = [ip_network(each) for each in settings.proxy_from]
+        return Reception(
+            self.bound,
+            protocol,
+            admission,
+            lines,
+            name=settings.name,
+            timeout_s=settings.connect_timeout_s,
+            certificates=self.certificates,
+            proxies=proxies if settings.proxy_protocol else None,
+            believes_user=isinstance(settings, MqttListenerSettings) and settings.proxy_user,
+            tells=self.section == "mqtt",
+        )
+
+
+class Entrances:
+    """All listeners of the server."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Read the files that they name. Raises ConfigError."""
+        self._settings = settings
+        self._mqtt = [Entrance("mqtt", each) for each in settings.mqtt.listeners]
+        self._kafka = [Entrance("kafka", each) for each in settings.kafka.listeners]
+        self._listening: list[Listening | Reception] = []
+        self.http: list[socket.socket] = []
+
+    @property
+    def _all(self) -> list[Entrance[Any]]:
+        return [*self._mqtt, *self._kafka]
+
+    @property
+    def certificates(self) -> list[Certificates]:
+        """Those of all listeners that speak TLS."""
+        return [each.certificates for each in self._all if each.certificates is not None]
+
+    def open_sockets(self) -> None:
+        """Open every port, or none. Raises ConfigError."""
+        opened: list[socket.socket] = []
+        try:
+            opened += (each.open_socket() for each in self._all)
+            self.http = [open_socket(each, "http") for each in self._settings.http.listeners]
+        except BaseException:
+            for bound in opened:
+                close_socket(bound)
+            raise
+
+    async def open(self, mqtt: MqttShore, kafka: KafkaShore, ways: Ways) -> None:
+        """Accept connections to both shores; HTTP has a server of its own."""
+        advertised = dict(enumerate(self._settings.kafka.advertised_listeners))
+        self._listening += [mqtt_listening(mqtt, ways, each) for each in self._mqtt]
+        self._listening += [
+            kafka_listening(kafka, each, advertised.get(number))
+            for number, each in enumerate(self._kafka)
+        ]
+        for each in self._listening:
+            await each.open()
+
+    def close(self) -> None:
+        """Accept no more."""
+        for each in self._listening:
+            each.close()
+
+    def ready_line(self) -> str:
+        """Return what tells whoever started the server where it listens."""
+        ways_in = [(each.section, each.bound) for each in self._all]
+        ways_in += [("http", bound) for bound in self.http]
+        return " ".join(["ready", *(f"{name}={address_of(at)}" for name, at in ways_in)])
+
+
+def mqtt_listening(
+    shore: MqttShore, ways: Ways, entrance: Entrance[MqttListenerSettings]
+) -> Listening | Reception:
+    """Wire one way into the MQTT side."""
+    settings = entrance.settings
+    listener = MqttListener(
+        shore,
+        settings.name,
+        offer_of(settings),
+        settings,
+        names=entrance.names,
+        authenticate=ways.door(settings),
+    )
+    protocol = protocol_of(listener, settings)
+    return entrance.listening(protocol, listener.admission, shore.lines)
+
+
+def kafka_listening(
+    shore: KafkaShore, entrance: Entrance[KafkaListenerSettings], advertised: Address | None
+) -> Listening | Reception:
+    """Wire one way into the Kafka side; it may say itself where its clients are to connect."""
+    settings = entrance.settings
+    listener = KafkaListener(
+        shore,
+        settings.name,
+        settings,
+        advertised=settings.advertised or advertised,
+        names=entrance.names,
+    )
+    return entrance.listening(listener.connection, listener.admission, shore.lines)
+
+
+def protocol_of(
+    listener: MqttListener, settings: MqttListenerSettings
+) -> Callable[..., asyncio.BufferedProtocol]:
+    """Return what makes a connection's protocol; it may be told what was admitted before."""
+    if settings.address.scheme not in WEB_SCHEMES:
+        return listener.connection
+
+    from isthmus.server.websocket import WebSocketConnection
+
+    def connection(arrival: Arrival | None = None) -> WebSocketConnection:
+        return WebSocketConnection(
+            listener.connection(arrival), path=settings.address.path, origins=settings.origins
+        )
+
+    return connection
+
+
+def offer_of(settings: MqttListenerSettings) -> Offer:
+    """Return what the clients of a listener are offered."""
+    return Offer(
+        session_expiry_max_s=settings.session_expiry_max_s,
+        receive_maximum=settings.receive_maximum,
+        inflight_max=settings.inflight_max,
+        packet_size_max=settings.packet_size_max,
+        topic_alias_max=settings.topic_alias_max,
+        topic_alias_out_max=settings.topic_alias_out_max,
+        keep_alive_max_s=settings.keep_alive_max_s,
+        maximum_qos=settings.maximum_qos,
+        retain_available=settings.retain_available,
+        wildcard_available=settings.wildcard_available,
+        identifiers_available=settings.identifiers_available,
+        shared_available=settings.shared_available,
+        response_information=settings.response_information,
+    )
+
+
+def new_limits(
+    mqtt: MqttShore, kafka: KafkaShore, begun: Settings, settings: Settings
+) -> Callable[[], object]:
+    """Return what gives all listeners the limits of new settings. Raises ConfigError."""
+    for section in ("mqtt", "kafka"):
+        was, new = getattr(begun, section).listeners, getattr(settings, section).listeners
+        if [(each.name, each.address) for each in new] != [
+            (each.name, each.address) for each in was
+        ]:
+            raise ConfigError(
+                f"{section}.listeners: they are opened, closed and named by a restart only"
+            )
+    if packet_size_max(settings.mqtt) > packet_size_max(begun.mqtt):
+        raise ConfigError("mqtt.packet_size_max grows by a restart only")
+
+    def put_in_place() -> None:
+        mqtt.total.maximum = settings.mqtt.connections_max
+        kafka.total.maximum = settings.kafka.connections_max
+        guard = mqtt.clients.guard
+        guard.flapping.limits = flapping_in(settings.mqtt)
+        guard.failures.limits = failures_in(settings.mqtt)
+        for listener, own in zip(mqtt.listeners, settings.mqtt.listeners, strict=True):
+            listener.change(offer_of(own), own)
+        for each, limits in zip(kafka.listeners, settings.kafka.listeners, strict=True):
+            each.change(limits)
+
+    return put_in_place
+
+
+def packet_size_max(settings: MqttSettings) -> int:
+    """Return the size of the largest packet that any listener takes."""
+    return max(each.packet_size_max for each in (settings, *settings.listeners))
+
+
+def flapping_in(settings: MqttSettings) -> Streaks:
+    """Return how often a client may connect."""
+    return Streaks(
+        most=settings.flapping_connects_max,
+        window_s=settings.flapping_window_s,
+        blocked_s=settings.flapping_ban_s,
+    )
+
+
+def failures_in(settings: MqttSettings) -> Streaks:
+    """Return how often attempts to authenticate may fail."""
+    return Streaks(
+        most=settings.authentication_failures_max,
+        window_s=settings.authentication_window_s,
+        blocked_s=settings.authentication_ban_s,
+    )

@@ -30,6 +30,8 @@ TYPED = [
     "isthmus.mqtt.incoming",
     "isthmus.mqtt.session",
     "isthmus.kafka.codec",
+    "isthmus.kafka.parts",
+    "isthmus.kafka.produce",
     "isthmus.broker.subscriptions",
     "isthmus.broker.permits",
     "isthmus.broker.retained",

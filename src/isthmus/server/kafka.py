@@ -28,10 +28,13 @@ from isthmus.broker.groups import GroupTable
 from isthmus.broker.identity import Identity
 from isthmus.broker.topic_ids import TopicIds
 from isthmus.errors import Malformed, ProtocolError, Refused, TooLarge
-from isthmus.kafka.api import ApiKey, request_name
-from isthmus.kafka.codec import decode_head
+from isthmus.kafka.api import ApiKey
 from isthmus.kafka.errors import RequestUnsupported
-from isthmus.kafka.frames import encode_response_buffers, parse_request_header
+from isthmus.kafka.frames import (
+    decode_request,
+    encode_response_buffers,
+    parse_request_header,
+)
 from isthmus.logs import Sparing
 from isthmus.server.admission import Total
 from isthmus.server.kafka_api.call import Call
@@ -433,9 +436,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
             call.answer(unsupported_answer())
             return
         call = Call(self._shore, self, api_key, version, correlation_id, client_id, len(frame))
-        # What follows the request is ignored, as Kafka does: librdkafka's Metadata v13 for all
-        # log topics has three bytes too many.
-        call.request, _ = decode_head(request_name(api_key), version, frame, start)
+        call.request = decode_request(api_key, version, frame, start)
         self._under_way.append(call)
         self._under_way_bytes += call.size
         handler(call)

@@ -59,6 +59,14 @@ def fetch(peer: Peer, offset: int = 0, *, version: int = 12, **more: Any) -> dic
     return row
 
 
+def test_the_sentence_of_an_error_fits_into_the_answer(peer: Peer) -> None:
+    topic = {"name": "n" * 32_767, "partition_data": [{"index": 0, "records": good()}]}
+    answer = peer.ask(ApiKey.PRODUCE, 8, {"acks": -1, "timeout_ms": 1, "topic_data": [topic]})
+    (row,) = answer["responses"][0]["partition_responses"]
+    assert row["error_code"] == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    assert row["error_message"].startswith("no partition 0 of a log topic nnn")
+
+
 @pytest.mark.parametrize("version", versions(ApiKey.PRODUCE))
 def test_what_is_produced_is_fetched_byte_for_byte(peer: Peer, version: int) -> None:
     sent = good(b"a", b"b")

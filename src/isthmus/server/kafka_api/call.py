@@ -1,8 +1,9 @@
 """One request on its way to its answer.
 
-A handler gets a Call, reads `request` (a dict as `kafka/schema.txt` names the fields) and calls
-`answer` once: now, or from whatever callback it waits for. A connection that is lost meanwhile
-makes the answer a no-op; what should stop then is told through `on_abandon`.
+A handler gets a Call, reads `request` (a dict as `kafka/schema.txt` names the fields, or what
+walks it by hand, see `kafka.frames.decode_request`) and calls `answer` once, or `answer_parts`
+with what is encoded already: now, or from whatever callback it waits for. A connection that is
+lost meanwhile makes the answer a no-op; what should stop then is told through `on_abandon`.
 """
 
 from __future__ import annotations
@@ -50,25 +51,24 @@ class Call:
         self.correlation_id = correlation_id
         self.client_id = client_id
         self.size = size
-        self.request: dict[str, Any] = {}
+        self.request: Any = None
         self.response: list[Part] | None = None  # None: not answered yet
         self.is_abandoned = False
         self.on_abandon: Callable[[], None] | None = None
 
     def answer(self, body: dict[str, Any]) -> None:
         """Answer with this response."""
+        if not self.is_abandoned:
+            self.answer_parts(self.connection.encode(self, body))
+
+    def answer_parts(self, parts: list[Part]) -> None:
+        """Answer with these bytes; with none at all where there is no response (acks=0)."""
         if self.is_abandoned:
             return
         assert self.response is None, "a request is answered once"
         self.on_abandon = None
-        self.response = self.connection.encode(self, body)
+        self.response = parts
         self.connection.answered(self)
-
-    def answer_nothing(self) -> None:
-        """End a request that has no response: Produce with acks=0."""
-        if not self.is_abandoned:
-            self.response = []
-            self.connection.answered(self)
 
     def abandon(self) -> None:
         """The client is gone."""

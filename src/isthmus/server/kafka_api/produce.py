@@ -11,25 +11,28 @@ Most rules about a batch are the log's own (storage/validation.py). Also here: I
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from isthmus.errors import BatchRefused, CorruptBatch, IsthmusError, TopicInvalid, TopicUnknown
 from isthmus.kafka.errors import ErrorCode
+from isthmus.kafka.frames import encode_produce_response
+from isthmus.kafka.produce import IDS_FIRST_VERSION, ProducedPartition
 from isthmus.record.batch import HEADER_BYTES, RecordBatch
 from isthmus.server.kafka_api.log_topics import RequestRefused, is_internal, refusal_of
 
 if TYPE_CHECKING:
+    from isthmus.kafka.produce import ProduceRequest
     from isthmus.server.kafka_api.call import Call
     from isthmus.storage.log import Partition
 
 ACKS_NONE = 0
 ACKS_WRITTEN = 1
 ACKS_ALL = -1
-IDS_FIRST_VERSION = 13
 ZSTD = 4
 ZSTD_FIRST_VERSION = 7  # [KIP-110]
 MAGIC = 2
 MAGIC_POSITION = 16
+ERROR_CHARACTERS_MAX = 1_000  # a name that is no log topic's may be as long as a string can
 _LENGTH = struct.Struct(">i")
 _LENGTH_POSITION = 8
 
@@ -37,33 +40,35 @@ _LENGTH_POSITION = 8
 class Produce:
     """One request, until all its partitions have an answer."""
 
-    __slots__ = ("acks", "call", "left", "responses")
+    __slots__ = ("acks", "call", "left", "topics")
 
     def __init__(self, call: Call) -> None:
         self.call = call
-        self.acks: int = call.request["acks"]
+        self.acks: int = call.request.acks
         self.left = 1  # one for the walk itself, so that it ends before the answer
-        self.responses: list[dict[str, Any]] = []
+        self.topics: list[tuple[str | bytes, list[ProducedPartition]]] = []
 
     def answered(self) -> None:
         """One partition has its answer; send it with the last."""
         self.left -= 1
         if self.left == 0 and self.acks != ACKS_NONE:
-            self.call.answer({"responses": self.responses})
+            call = self.call
+            response = encode_produce_response(call.version, call.correlation_id, self.topics)
+            call.answer_parts([response])
 
 
-class BatchTicket:
-    """Waits for the batch of one partition and fills its row of the response."""
+class BatchTicket(ProducedPartition):
+    """Waits for the batch of one partition, and is the partition's row of the response."""
 
-    __slots__ = ("_batch", "_partition", "_produce", "_row")
+    __slots__ = ("_batch", "_partition", "_produce")
 
     def __init__(
-        self, produce: Produce, partition: Partition, batch: RecordBatch, row: dict[str, Any]
+        self, produce: Produce, index: int, partition: Partition, batch: RecordBatch
     ) -> None:
+        super().__init__(index)
         self._produce: Produce | None = produce
         self._partition = partition
         self._batch: RecordBatch | None = batch
-        self._row = row
 
     @property
     def wants_durable(self) -> bool:
@@ -72,13 +77,13 @@ class BatchTicket:
 
     def written(self, base_offset: int) -> None:
         """The batch has its offset."""
-        row, batch = self._row, self._batch
+        batch = self._batch
         assert batch is not None
         self._batch = None
-        row["base_offset"] = base_offset
-        row["log_start_offset"] = self._partition.start_offset
+        self.base_offset = base_offset
+        self.start_offset = self._partition.start_offset
         if batch.log_append_time:
-            row["log_append_time_ms"] = batch.max_timestamp
+            self.log_append_time_ms = batch.max_timestamp
         if self._produce is not None and self._produce.acks != ACKS_ALL:
             self._finish()
 
@@ -89,7 +94,7 @@ class BatchTicket:
     def failed(self, error: IsthmusError) -> None:
         """The batch was refused, or cannot be confirmed."""
         if self._produce is not None:
-            _refuse(self._produce, self._row, error)
+            _refuse(self._produce, self, error)
             self._finish()
 
     def _finish(self) -> None:
@@ -100,37 +105,42 @@ class BatchTicket:
 
 def produce(call: Call) -> None:
     """Append what the request holds; answer when all of it is as safe as asked."""
-    request = call.request
+    request: ProduceRequest = call.request
     under_way = Produce(call)
     refusal = _refusal(request)
-    for topic in request["topic_data"]:
-        rows: list[dict[str, Any]] = []
-        name = topic["name"]
-        if call.version >= IDS_FIRST_VERSION:
-            name = call.shore.topic_ids.name_of(topic["topic_id"])
-            under_way.responses.append(
-                {"topic_id": topic["topic_id"], "partition_responses": rows}
-            )
-        else:
-            under_way.responses.append({"name": name, "partition_responses": rows})
-        for one in topic["partition_data"]:
-            row = {"index": one["index"], "base_offset": -1}
-            rows.append(row)
-            if refusal is not None:
-                _refuse(under_way, row, refusal)
-            else:
-                _append(under_way, name, one["records"], row)
+    by_id = call.version >= IDS_FIRST_VERSION
+    while request.next_topic():
+        rows: list[ProducedPartition] = []
+        name: str | None = request.name
+        if by_id:
+            name = call.shore.topic_ids.name_of(request.topic_id)
+        under_way.topics.append((request.topic_id if by_id else request.name, rows))
+        while request.next_partition():
+            try:
+                if refusal is not None:
+                    raise refusal
+                partition, batch = _taken(call, name)
+            except IsthmusError as error:
+                row = ProducedPartition(request.index)
+                _refuse(under_way, row, error.with_traceback(None))
+                rows.append(row)
+                continue
+            under_way.left += 1
+            ticket = BatchTicket(under_way, request.index, partition, batch)
+            rows.append(ticket)
+            call.shore.broker.append(partition, batch, ticket)
     if under_way.acks == ACKS_NONE:
-        call.answer_nothing()
+        call.answer_parts([])
     under_way.answered()
 
 
-def _refusal(request: dict[str, Any]) -> RequestRefused | None:
+def _refusal(request: ProduceRequest) -> RequestRefused | None:
     """Return what is wrong with the request as a whole."""
-    acks = request["acks"]
-    if acks not in (ACKS_NONE, ACKS_WRITTEN, ACKS_ALL):
-        return RequestRefused(ErrorCode.INVALID_REQUIRED_ACKS, f"acks={acks}: 0, 1 or all")
-    if request["transactional_id"] is not None:
+    if request.acks not in (ACKS_NONE, ACKS_WRITTEN, ACKS_ALL):
+        return RequestRefused(
+            ErrorCode.INVALID_REQUIRED_ACKS, f"acks={request.acks}: 0, 1 or all"
+        )
+    if request.transactional_id is not None:
         return RequestRefused(
             ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
             "transactions are not served by this version",
@@ -138,26 +148,17 @@ def _refusal(request: dict[str, Any]) -> RequestRefused | None:
     return None
 
 
-def _append(
-    under_way: Produce, name: str | None, records: memoryview | None, row: dict[str, Any]
-) -> None:
-    """Append the one batch of a partition."""
-    call = under_way.call
-    try:
-        if name is None:
-            raise RequestRefused(ErrorCode.UNKNOWN_TOPIC_ID, "no log topic has this id")
-        if is_internal(name):
-            raise TopicInvalid(f"{name} is written by the server only")
-        partition = call.shore.log.partition(name, row["index"])
-        if partition is None:
-            raise TopicUnknown(f"no partition {row['index']} of a log topic {name}")
-        batch = _batch_of(records, call.version)
-    except IsthmusError as error:
-        _refuse(under_way, row, error)
-        return
-    under_way.left += 1
-    ticket = BatchTicket(under_way, partition, batch, row)
-    call.shore.broker.append(partition, batch, ticket)
+def _taken(call: Call, name: str | None) -> tuple[Partition, RecordBatch]:
+    """Return the partition that the request stands at, and the one batch for it."""
+    request: ProduceRequest = call.request
+    if name is None:
+        raise RequestRefused(ErrorCode.UNKNOWN_TOPIC_ID, "no log topic has this id")
+    if is_internal(name):
+        raise TopicInvalid(f"{name} is written by the server only")
+    partition = call.shore.log.partition(name, request.index)
+    if partition is None:
+        raise TopicUnknown(f"no partition {request.index} of a log topic {name}")
+    return partition, _batch_of(request.records(), call.version)
 
 
 def _batch_of(records: memoryview | None, version: int) -> RecordBatch:
@@ -183,16 +184,12 @@ def _batch_of(records: memoryview | None, version: int) -> RecordBatch:
     return batch
 
 
-def _refuse(under_way: Produce, row: dict[str, Any], error: IsthmusError) -> None:
+def _refuse(under_way: Produce, row: ProducedPartition, error: IsthmusError) -> None:
     """Put an error into the row of a partition; hang up where nothing can be answered."""
-    row["error_code"] = refusal_of(error)
-    row["error_message"] = str(error)
-    row["base_offset"] = -1
-    faults = getattr(error, "record_errors", ())
-    if faults:  # [KIP-467]
-        row["record_errors"] = [
-            {"batch_index": index, "batch_index_error_message": why} for index, why in faults
-        ]
+    row.error_code = refusal_of(error)
+    row.error_message = str(error)[:ERROR_CHARACTERS_MAX]
+    row.record_errors = getattr(error, "record_errors", ())  # [KIP-467]
+    row.base_offset = -1
     if under_way.acks == ACKS_NONE:
         under_way.call.connection.drop(f"produce with acks=0 failed: {error}")
 

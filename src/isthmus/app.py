@@ -37,7 +37,7 @@ from isthmus.broker.status import Status, totals_of
 from isthmus.errors import ServerMoved, ServerShuttingDown, UseAnotherServer
 from isthmus.logs import Sparing
 from isthmus.server.kafka import KafkaShore
-from isthmus.server.mqtt import MqttShore
+from isthmus.server.mqtt_listener import MqttShore
 from isthmus.server.reloads import Reloads
 from isthmus.server.renewal import keep_renewed
 from isthmus.server.rules import ConfiguredRules

@@ -23,7 +23,7 @@ from isthmus.mqtt.handshake import Offer
 from isthmus.server.certificate_names import CertificateNames
 from isthmus.server.kafka_listener import KafkaListener
 from isthmus.server.listener import Listening, address_of, close_socket, open_socket
-from isthmus.server.mqtt import MqttListener
+from isthmus.server.mqtt_listener import MqttListener
 from isthmus.server.reception import Reception
 from isthmus.server.tls import Certificates
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from isthmus.logs import Sparing
     from isthmus.server.admission import Admission, Arrival
     from isthmus.server.kafka import KafkaShore
-    from isthmus.server.mqtt import MqttShore
+    from isthmus.server.mqtt_listener import MqttShore
     from isthmus.server.ways import Ways
 
 Own = TypeVar("Own", bound=ListenerSettings)

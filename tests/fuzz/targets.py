@@ -20,7 +20,7 @@ from isthmus.broker.scram import NONCE_BYTES, Exchange, keys_of
 from isthmus.broker.users import parse_users
 from isthmus.errors import ConfigError, Malformed, NotAuthorized, ProtocolError
 from isthmus.mqtt.codec import Decoder
-from isthmus.server.mqtt import MqttShore
+from isthmus.server.mqtt_listener import MqttShore
 from isthmus.server.proxy import FIXED_BYTES, REST_BYTES_MAX, bytes_missing, origin_in
 from isthmus.server.websocket import WebSocketConnection
 

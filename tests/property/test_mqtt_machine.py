@@ -50,7 +50,7 @@ from tests.e2e.raw_mqtt import (
 from tests.unit.broker.shore import Shore
 from tests.unit.server.mqtt_wire import Wire
 
-from isthmus.server.mqtt import MqttShore
+from isthmus.server.mqtt_listener import MqttShore
 
 MALFORMED, PROTOCOL_ERROR = 0x81, 0x82
 RECEIVE_MAXIMUM: Final = 100  # as the listener of mqtt_wire offers

@@ -19,7 +19,7 @@ from isthmus.broker.users import User, Users, parse_user
 from isthmus.errors import BadCredentials, NotAuthorized, ServerBusy
 from isthmus.mqtt.packets import Auth, Connack, Connect
 from isthmus.mqtt.properties import AUTH_DATA, AUTH_METHOD
-from isthmus.server.mqtt import MqttShore
+from isthmus.server.mqtt_listener import MqttShore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,7 @@ from isthmus.mqtt.packets import (
     Connack,
     Connect,
 )
-from isthmus.server.mqtt import (
+from isthmus.server.mqtt_listener import (
     MqttListener,
     MqttShore,
 )

@@ -16,7 +16,7 @@ from isthmus.mqtt.packets import Connect, Pingreq
 from isthmus.mqtt.properties import REASON_STRING
 from isthmus.server import admission
 from isthmus.server.admission import REFUSALS_MAX
-from isthmus.server.mqtt import MqttShore
+from isthmus.server.mqtt_listener import MqttShore
 
 if TYPE_CHECKING:
     from isthmus.mqtt.opening import Opening

@@ -39,7 +39,8 @@ from isthmus.mqtt.properties import (
     SERVER_REFERENCE,
 )
 from isthmus.server.admission import REFUSALS_MAX
-from isthmus.server.mqtt import REFUSED_BYTES_MAX, MqttShore
+from isthmus.server.mqtt import REFUSED_BYTES_MAX
+from isthmus.server.mqtt_listener import MqttShore
 from isthmus.wire.buffer import WriteBuffer
 
 

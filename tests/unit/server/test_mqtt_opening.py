@@ -38,7 +38,7 @@ from isthmus.mqtt.properties import (
     RESPONSE_INFO,
     SESSION_EXPIRY,
 )
-from isthmus.server.mqtt import (
+from isthmus.server.mqtt_listener import (
     MqttShore,
 )
 

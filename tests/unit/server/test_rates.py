@@ -9,7 +9,7 @@ from tests.unit.broker.shore import Shore
 from tests.unit.server.mqtt_wire import Wire, listener_of
 
 from isthmus.mqtt.packets import Disconnect, Pingreq, Publish, Subscribe
-from isthmus.server.mqtt import READ_BYTES_MIN, MqttShore
+from isthmus.server.mqtt_listener import READ_BYTES_MIN, MqttShore
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from isthmus.broker.identity import NOBODY, Principal
 from isthmus.errors import ServerShuttingDown
 from isthmus.mqtt.codec import Decoder, encode
 from isthmus.mqtt.packets import Connack, Connect, Disconnect, Publish, Subscribe
-from isthmus.server.mqtt import MqttShore
+from isthmus.server.mqtt_listener import MqttShore
 from isthmus.server.websocket import WebSocketConnection
 from isthmus.wire.buffer import WriteBuffer
 

@@ -28,7 +28,8 @@ build: $(STAMPS)/compiled
 run: build
 	$(BIN)/isthmus demo $(DEMO)
 
-# The end-to-end tests wait for half of their time, so the others run beside them.
+# The end-to-end tests wait for half of their time, so the others run beside them, and two of
+# their files at one time.
 test: lint
 	$(MAKE) -j2 --output-sync=target e2e unit pure conformance
 
@@ -48,7 +49,7 @@ pure: copied $(STAMPS)/tools
 		tests/unit/topics tests/unit/mqtt tests/unit/kafka tests/unit/broker)
 
 e2e: build $(STAMPS)/tools
-	$(BIN)/python -m pytest -q -m e2e tests/e2e
+	$(BIN)/python -m pytest -q -m e2e -n 2 --dist loadfile tests/e2e
 
 conformance: build $(STAMPS)/tools
 	$(BIN)/python -m pytest -q -m e2e tests/conformance

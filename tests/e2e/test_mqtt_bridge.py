@@ -141,6 +141,9 @@ def test_a_bridge_outlives_its_line_and_both_ends(
 ) -> None:
     """At QoS 2 each message comes once, whatever breaks meanwhile.
 
+    From here to Mosquitto they come in order too. The other way Mosquitto sends what it is given
+    while it connects before what has waited (seen with 2.0.11), so no order is asked for there.
+
     A bridge that does not say that it is one (`try_private`), and has topics for each way. Not
     in MQTT 5: there Mosquitto asks for no session that outlives its connection.
     """
@@ -176,9 +179,10 @@ def test_a_bridge_outlives_its_line_and_both_ends(
                         lambda inbox=inbox: len(inbox.wait(0)) >= 20,
                         lambda inbox=inbox: f"20 messages, not {len(inbox.wait(0))},",
                     )
-                    assert [int(one.payload) for one in inbox.stays_at(20, 0.1)] == list(
-                        numbers
-                    )
+                    arrived = [int(one.payload) for one in inbox.stays_at(20, 0.1)]
+                    if inbox is arrived_here:
+                        arrived.sort()
+                    assert arrived == list(numbers)
 
         carried(lambda: None)
         carried(relay.cut)

@@ -136,13 +136,33 @@ def test_a_bridge_carries_each_message_once_in_both_directions(
     assert not any("connection closed" in line for line in server.log_lines())
 
 
+def test_a_bridge_is_sent_no_more_at_one_time_than_it_can_hold(
+    start_server: Start, tmp_path: Path, unique: str
+) -> None:
+    """[MQTT 3.1.1: MQTT-4.3.3-1] Mosquitto 2.0.11 loses what is beyond its 20 in flight."""
+    server = start_server()
+    topic = f"topic {unique}/# in 2"
+    with (
+        Mosquitto(server.mqtt, tmp_path, "mqttv311", unique, topic) as mosquitto,
+        paho_client(server.mqtt) as here,
+        paho_client(mosquitto.address) as there,
+    ):
+        inbox = paho_subscribe(there, f"{unique}/#", qos=0)
+        open_bridge(here, inbox, f"{unique}/open")
+        numbers = [b"%d" % number for number in range(2_000)]
+        paho_publish(here, [Message(f"{unique}/down", number, 2) for number in numbers])
+        paho_publish(here, [Message(f"{unique}/end", b"", 2)])
+        wait_until(lambda: payloads(inbox, "end") != [], lambda: "the last message")
+        assert payloads(inbox, "down") == numbers
+
+
 def test_a_bridge_outlives_its_line_and_both_ends(
     start_server: Start, tmp_path: Path, unique: str
 ) -> None:
     """At QoS 2 each message comes once, whatever breaks meanwhile.
 
-    From here to Mosquitto they come in order too. The other way Mosquitto sends what it is given
-    while it connects before what has waited (seen with 2.0.11), so no order is asked for there.
+    From here to Mosquitto they come in order too. The other way Mosquitto sends what it is
+    given while it connects before what has waited (seen with 2.0.11): no order is asked for.
 
     A bridge that does not say that it is one (`try_private`), and has topics for each way. Not
     in MQTT 5: there Mosquitto asks for no session that outlives its connection.

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from isthmus.mqtt.packets import AnyPacket, Connect, Will
 
 PACKET_SIZE_MAX = VARINT_MAX + 5  # with its fixed header [MQTT-1.5.5]
+BRIDGE_WINDOW = 20  # Mosquitto's max_inflight_messages: at QoS 2 it loses what is more
 KEEP_ALIVE_MAX_S = 65535  # no limit: the protocol has no larger one
 
 
@@ -139,6 +140,8 @@ def agree(connect: Connect, offer: Offer, spare_client_id: str) -> Terms:
     else:
         terms.session_expiry_s = 0 if connect.clean_start else offer.session_expiry_max_s
         terms.window = offer.inflight_max
+        if connect.is_bridge:
+            terms.window = min(terms.window, BRIDGE_WINDOW)
     return terms
 
 

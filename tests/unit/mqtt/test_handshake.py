@@ -49,6 +49,13 @@ def test_only_what_is_less_than_all_is_said() -> None:
     }
 
 
+@pytest.mark.parametrize(("offered", "window"), [(1024, 20), (10, 10)])
+def test_a_bridge_is_sent_what_it_can_hold(offered: int, window: int) -> None:
+    offer = Offer(inflight_max=offered)
+    assert agree(Connect(4, "c", is_bridge=True), offer, "spare").window == window
+    assert agree(Connect(4, "c"), offer, "spare").window == offered
+
+
 @pytest.mark.parametrize("version", [3, 4, 5])
 def test_a_will_beyond_the_offer_refuses_the_connection(version: int) -> None:
     """[MQTT-3.2.2-12, MQTT-3.2.2-13]"""

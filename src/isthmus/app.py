@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isthmus import __version__
-from isthmus.admin.http import Asked, application, serve_http
+from isthmus.admin.http import Asked, Security, application, serve_http
 from isthmus.app_listeners import (
     Entrances,
     failures_in,
@@ -30,10 +30,12 @@ from isthmus.broker.automatic import AutomaticSubscription
 from isthmus.broker.broker import Broker
 from isthmus.broker.clients import Clients
 from isthmus.broker.inspection import Inspection
+from isthmus.broker.kept_rules import KeptRules
 from isthmus.broker.rewrite import Rewriting, Rewritings
 from isthmus.broker.routes import Route, RouteTable
 from isthmus.broker.shared import STRATEGIES
 from isthmus.broker.status import Status, totals_of
+from isthmus.broker.users import Users
 from isthmus.errors import ServerMoved, ServerShuttingDown, UseAnotherServer
 from isthmus.logs import Sparing
 from isthmus.server.kafka import KafkaShore
@@ -122,14 +124,14 @@ async def serve(settings: Settings, read: Callable[[], Settings]) -> int:
     broker = open_broker(settings, runtime, log, routes, rules.access, rewritings)
     lines = Sparing(runtime, settings.log.repeats_s)
     mqtt = mqtt_shore(broker, settings.mqtt, automatic, lines)
-    watched = ways.open(runtime, broker, mqtt.clients)
-    refuses = mqtt.clients.guard.refuses
-    kafka = KafkaShore(runtime, log, broker, settings.kafka, refuses=refuses, lines=lines)
+    security = open_security(settings, broker, mqtt, rules.access)
+    watched = ways.open(runtime, security.users)
+    kafka = kafka_shore(settings, broker, mqtt)
     reloads.add("limits", partial(new_limits, mqtt, kafka, settings))
     await entrances.open(mqtt, kafka, ways)
     async with asyncio.TaskGroup() as group:
         unready = partial(_unready, log, stop)
-        build = http_shore(broker, mqtt, ways, settings.http, unready)
+        build = http_shore(broker, mqtt, ways, security, settings.http, unready)
         group.create_task(serve_http(entrances.http, build, stop))
         watched += [*entrances.certificates, *rules.watched]
         group.create_task(keep_renewed(watched, renewal, stop, settings.tls.reload_check_s))
@@ -192,6 +194,27 @@ def open_broker(
             STRATEGIES[settings.mqtt.shared_strategy], queue_max=settings.mqtt.queue_length_max
         ),
     )
+
+
+def kafka_shore(settings: Settings, broker: Broker, mqtt: MqttShore) -> KafkaShore:
+    """Wire the Kafka side; who is kept out of the one is kept out of the other."""
+    return KafkaShore(
+        broker.runtime,
+        broker.log,
+        broker,
+        settings.kafka,
+        refuses=mqtt.clients.guard.refuses,
+        lines=mqtt.lines,
+    )
+
+
+def open_security(
+    settings: Settings, broker: Broker, mqtt: MqttShore, access: Access
+) -> Security:
+    """Read the users and the rules that the server keeps."""
+    users = Users(broker.runtime, broker.log, broker, settings.authentication.iterations)
+    users.follow(mqtt.clients.users_changed)
+    return Security(users, access, KeptRules(broker.runtime, broker.log, broker, access))
 
 
 def topic_rules(
@@ -302,6 +325,7 @@ def http_shore(
     broker: Broker,
     mqtt: MqttShore,
     ways: Ways,
+    security: Security,
     settings: HttpSettings,
     unready: Callable[[], str | None],
 ) -> Callable[[], Starlette]:
@@ -315,7 +339,7 @@ def http_shore(
         unready,
         Inspection(broker, mqtt.clients),
         mqtt.clients.traces,
-        users=ways.users,
+        security=security,
         allow_anonymous=settings.allow_anonymous,
         asked=asked,
     )

@@ -307,6 +307,9 @@ class AccessSettings(Struct, frozen=True, kw_only=True):
     default: Literal["auto", "allow", "deny"] = "auto"
     """What no rule speaks of; `auto`: allowed without rules, denied with some or a file."""
 
+    super_users: tuple[str, ...] = ()
+    """Users who may do everything, whatever the rules say."""
+
 
 class LocalStorageSettings(Struct, frozen=True, kw_only=True):
     """The log as files in one directory."""

@@ -108,3 +108,33 @@ def test_a_rule_that_is_none_ends_the_start(tmp_path: Path, rules: Path) -> None
     ended = run_isthmus("serve", *arguments)
     assert ended.returncode == 2
     assert ended.stderr.strip().splitlines()[-1].startswith(f"Error: {rules}:1: 'fly' is no")
+
+
+def test_rules_that_the_server_keeps(fresh_server: ServerProcess) -> None:
+    """They change who is connected at once, and outlive SIGKILL."""
+    server = fresh_server
+
+    def acls(command: str, *arguments: str) -> str:
+        http = "{}:{}".format(*server.http)
+        ended = run_isthmus("acls", command, *arguments, "--http", http)
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout
+
+    with paho_client(server.mqtt, "ann") as ann:
+        inbox = paho_subscribe(ann, "#")
+        assert published(ann, "own/ann/a") == "Success"
+        acls("add", "allow all publish,subscribe own/%c/#", "allow all publish else")
+        assert published(ann, "own/bob/a") == "Not authorized"
+        assert published(ann, "else") != "Not authorized"
+        assert published(ann, "own/ann/b") == "Success"
+        acls("remove", "allow all publish else")
+        assert published(ann, "else") == "Not authorized"
+        assert [one.topic_name for one in inbox.wait(2)] == ["own/ann/a", "own/ann/b"]
+    assert any("access rule added by=-@127.0.0.1" in line for line in server.log_lines())
+    server.kill()
+    server.start()
+    assert "kept: allow all publish own/%c/#\n" in acls("list")
+    assert "kept: allow all publish own" in acls("test", "-", "publish", "own/client/a")
+    with paho_client(server.mqtt, "ann") as ann:
+        assert published(ann, "own/bob/a") == "Not authorized"
+        assert published(ann, "own/ann/a") != "Not authorized"

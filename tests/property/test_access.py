@@ -16,7 +16,7 @@ from isthmus.topics.filter import filter_matches
 
 HERE = Identity("127.0.0.1", 5000, "tcp")
 NAMES_OF_PEOPLE = ["", "a", "ab", "$SYS", "+", "x/y", "%u", "%c"]
-LEVELS = ["a", "ab", "$SYS", "%u", "other"]
+LEVELS = ["a", "ab", "$SYS", "%u", "%c", "other"]
 NAMES = ["/".join(levels) for depth in (1, 2, 3) for levels in product(LEVELS, repeat=depth)]
 
 

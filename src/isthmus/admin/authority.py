@@ -82,6 +82,7 @@ class Administrators:
             return Refusal(401, str(verdict), WHERE, ASKED)
         if self._group not in verdict.groups:
             return Refusal(403, f"{verdict} is not in the group {self._group!r}", WHERE)
+        request.state.who = str(verdict)
         return None
 
 

@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from uvicorn import Server
 
     from isthmus.admin.api import Authorize
+    from isthmus.broker.access import Access
     from isthmus.broker.authentication import Chain
     from isthmus.broker.guard import Guard
     from isthmus.broker.inspection import Inspection
+    from isthmus.broker.kept_rules import KeptRules
     from isthmus.broker.traces import Traces
     from isthmus.broker.users import Users
 
@@ -41,6 +43,14 @@ class Asked(NamedTuple):
     chain: Chain
     administrators: str  # a group
     guard: Guard
+
+
+class Security(NamedTuple):
+    """Who there is, and who may do what."""
+
+    users: Users
+    access: Access
+    kept: KeptRules  # of the rules, those that change here
 
 
 async def serve_http(
@@ -106,21 +116,22 @@ def application(
     inspection: Inspection,
     traces: Traces,
     *,
-    users: Users | None = None,
+    security: Security,
     allow_anonymous: bool,
     asked: Asked | None = None,
 ) -> Starlette:
     """Return the routes; `/healthz` is answered by whoever lives, `/readyz` asks `unready`.
 
     `unready` says why the server should get no traffic now, or None where it should.
-    `users` are those who log in by passwords, where anybody does. `allow_anonymous`: other
-    machines may use the REST API. `asked`: only administrators may.
+    `allow_anonymous`: other machines may use the REST API. `asked`: only
+    administrators may.
     """
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
     from starlette.responses import JSONResponse
     from starlette.routing import Route
 
+    from isthmus.admin.access import AccessApi
     from isthmus.admin.api import Api, Refusal, refused
     from isthmus.admin.authority import Administrators, from_anywhere, from_this_machine
     from isthmus.admin.users import UsersApi
@@ -137,7 +148,8 @@ def application(
     authorize: Authorize = from_anywhere if allow_anonymous else from_this_machine
     if asked is not None:
         authorize = Administrators(*asked)
-    api = Api(inspection, traces, authorize, UsersApi(users).table())
+    others = UsersApi(security.users).table() | AccessApi(*security).table()
+    api = Api(inspection, traces, authorize, others)
     return Starlette(
         routes=[Route("/healthz", healthz), Route("/readyz", readyz), *api.routes()],
         exception_handlers={Refusal: refused, HTTPException: refused},

@@ -63,9 +63,9 @@ class UserView(msgspec.Struct):
 
 
 class UsersApi:
-    """The users of a server; None where no listener asks for passwords."""
+    """The users of a server."""
 
-    def __init__(self, users: Users | None) -> None:
+    def __init__(self, users: Users) -> None:
         self._users = users
 
     def table(self) -> dict[str, dict[str, Endpoint]]:
@@ -77,8 +77,8 @@ class UsersApi:
 
     async def _list(self, request: Request) -> Response:
         query = query_of(request, *PAGING)
-        users, limit = self._there(), limit_in(query)
-        found = users.page(query.get("cursor", ""), limit + 1)
+        limit = limit_in(query)
+        found = self._users.page(query.get("cursor", ""), limit + 1)
         following = found[limit - 1].name if len(found) > limit else None
         return json_of(Page([self._view(user) for user in found[:limit]], following))
 
@@ -88,7 +88,7 @@ class UsersApi:
 
     async def _put(self, request: Request) -> Response:
         query_of(request)
-        users, name = self._there(), self._name_in(request)
+        users, name = self._users, self._name_in(request)
         change = await change_in(request)
         credentials = await self._credentials_in(change)
         present = users.find(name)  # now, behind all that took time
@@ -111,19 +111,14 @@ class UsersApi:
     async def _remove(self, request: Request) -> Response:
         query_of(request)
         user = self._user_in(request)
-        if self._there().is_listed(user.name):
+        if self._users.is_listed(user.name):
             raise Refusal(409, f"the user {user.name!r} is the users_file's", "path")
         told: Told[IsthmusError | None] = Told()
-        self._there().remove(user.name, told.tell)
+        self._users.remove(user.name, told.tell)
         await durable(told)
         return Response(status_code=204)
 
     # --- inside -------------------------------------------------------------------------------
-
-    def _there(self) -> Users:
-        if self._users is None:
-            raise not_there('no listener has "users" among its ways: mqtt.authentication')
-        return self._users
 
     def _name_in(self, request: Request) -> str:
         try:
@@ -132,7 +127,7 @@ class UsersApi:
             raise Refusal(400, str(error), "path") from None
 
     def _user_in(self, request: Request) -> User:
-        user = self._there().find(self._name_in(request))
+        user = self._users.find(self._name_in(request))
         if user is None:
             raise not_there(f"there is no user {request.path_params['name']!r}")
         return user
@@ -142,14 +137,14 @@ class UsersApi:
             return None if change.credentials is None else credentials_in(change.credentials)
         if change.credentials is not None or not change.password:
             raise Refusal(400, "a password that is not empty, or credentials", "body password")
-        users = self._there()
+        users = self._users
         password = change.password.encode()
         return await asyncio.to_thread(
             credentials_of, password, users.iterations, users.random_bytes
         )
 
     def _view(self, user: User) -> UserView:
-        from_file = self._there().is_listed(user.name)
+        from_file = self._users.is_listed(user.name)
         return UserView(user.name, sorted(user.groups), user.is_enabled, from_file)
 
 

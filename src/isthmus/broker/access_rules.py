@@ -1,14 +1,17 @@
 """Rules of who may do what, as they are written: `allow user:line-* publish "factory/%u/#"`.
 
-    allow|deny  WHO  OPERATION[,OPERATION…]  RESOURCE
+    allow|deny  WHO  OPERATION[,OPERATION…]  RESOURCE  [from ADDRESS]
 
 - WHO: `all`, `anonymous`, `user:NAME` (`*` stands for any characters), `group:NAME`,
   `listener:NAME` (whoever comes in there).
-- OPERATION says what the resource is: `publish` and `subscribe` a topic filter, `read` and
-  `write` a log topic, `log:NAME` (`*` as in users).
+- OPERATION says what the resource is: `publish` and `subscribe` a topic filter, all others
+  something that Kafka's clients work on: `log:NAME` (a log topic), `group:NAME` (a consumer
+  group), `transaction:NAME`, `token:NAME`, `user:NAME`, with `*` as in users, and `cluster`.
+  `all` are all operations of Kafka's; those that others imply are in `IMPLIED_BY`.
 - In a topic filter `%u` is the user's name, `%c` the client id, `%%` a percent sign. A name
   that is no part of one level, because it has a slash or a wildcard in it, is in no topic name
   either: such a rule says nothing of that client. Nothing here is a regular expression.
+- ADDRESS is the IP address that somebody comes from.
 
 A word with blanks in it stands in double quotes. In a file each line is a rule, empty, or, with
 `#` in front, a comment. What rules mean together is in access.py.
@@ -16,11 +19,18 @@ A word with blanks in it stands in double quotes. In a file each line is a rule,
 
 from __future__ import annotations
 
+import ipaddress
 import shlex
 from typing import TYPE_CHECKING, Final
 
+from isthmus.broker.globs import Glob
 from isthmus.errors import ConfigError, TopicInvalid
-from isthmus.topics.filter import SHARED_PREFIX, check_topic_filter
+from isthmus.topics.filter import (
+    SHARED_PREFIX,
+    check_topic_filter,
+    check_topic_name,
+    parse_shared,
+)
 from isthmus.topics.templates import MARK
 
 if TYPE_CHECKING:
@@ -30,12 +40,44 @@ PUBLISH: Final = "publish"
 SUBSCRIBE: Final = "subscribe"
 READ: Final = "read"
 WRITE: Final = "write"
-TOPIC_OPERATIONS: Final = (PUBLISH, SUBSCRIBE)
-LOG_OPERATIONS: Final = (READ, WRITE)
-OPERATIONS: Final = (*TOPIC_OPERATIONS, *LOG_OPERATIONS)
-LOG_PREFIX: Final = "log:"
+CREATE: Final = "create"
+DELETE: Final = "delete"
+ALTER: Final = "alter"
+DESCRIBE: Final = "describe"
+CLUSTER_ACTION: Final = "cluster-action"
+DESCRIBE_CONFIGS: Final = "describe-configs"
+ALTER_CONFIGS: Final = "alter-configs"
+IDEMPOTENT_WRITE: Final = "idempotent-write"
+CREATE_TOKENS: Final = "create-tokens"
+DESCRIBE_TOKENS: Final = "describe-tokens"
+TWO_PHASE_COMMIT: Final = "two-phase-commit"
+EVERY: Final = "all"  # of Kafka's
 
-FORM: Final = "allow|deny WHO OPERATION RESOURCE"
+TOPIC_OPERATIONS: Final = (PUBLISH, SUBSCRIBE)
+KAFKA_OPERATIONS: Final = (
+    *(EVERY, READ, WRITE, CREATE, DELETE, ALTER, DESCRIBE, CLUSTER_ACTION),
+    *(DESCRIBE_CONFIGS, ALTER_CONFIGS, IDEMPOTENT_WRITE),
+    *(CREATE_TOKENS, DESCRIBE_TOKENS, TWO_PHASE_COMMIT),
+)
+OPERATIONS: Final = (*TOPIC_OPERATIONS, *KAFKA_OPERATIONS)
+IMPLIED_BY: Final = {  # [KIP-11]; a rule that denies implies nothing
+    **{each: frozenset((each, EVERY)) for each in KAFKA_OPERATIONS},
+    DESCRIBE: frozenset((DESCRIBE, READ, WRITE, DELETE, ALTER, EVERY)),
+    DESCRIBE_CONFIGS: frozenset((DESCRIBE_CONFIGS, ALTER_CONFIGS, EVERY)),
+}
+
+TOPIC: Final = "topic"  # kinds of resources
+LOG: Final = "log"
+CONSUMER_GROUP: Final = "group"
+CLUSTER: Final = "cluster"
+TRANSACTION: Final = "transaction"
+TOKEN: Final = "token"  # no secret
+ACCOUNT: Final = "user"
+NAMED_KINDS: Final = (LOG, CONSUMER_GROUP, TRANSACTION, TOKEN, ACCOUNT)
+CLUSTER_NAME: Final = "kafka-cluster"  # the only one there is
+
+FORM: Final = "allow|deny WHO OPERATION RESOURCE [from ADDRESS]"
+FROM: Final = "from"
 ALL: Final = "all"
 ANONYMOUS: Final = "anonymous"
 USER: Final = "user"
@@ -47,7 +89,10 @@ NAMED: Final = (USER, GROUP, LISTENER)
 class Rule:
     """One rule; `origin` is where it is written, as an error or a verdict names it."""
 
-    __slots__ = ("allows", "operations", "origin", "resource", "text", "who", "whose")
+    __slots__ = (
+        *("address", "allows", "kind", "name", "operations", "origin", "resource"),
+        *("text", "who", "whose", "whose_name"),
+    )
 
     def __init__(
         self,
@@ -56,22 +101,31 @@ class Rule:
         who: str,
         whose: str,
         operations: tuple[str, ...],
+        kind: str,
         resource: str,
-        text: str,
-        origin: str,
+        address: str = "",
+        text: str = "",
+        origin: str = "",
     ) -> None:
+        """Take what was read; without `text` it is written as `canonical` has it."""
         self.allows = allows
         self.who = who  # all, anonymous, user, group or listener
-        self.whose = whose  # name of the user, group or listener
+        self.whose = whose  # name of the user (a pattern), group or listener
+        self.whose_name = Glob.read(whose)
         self.operations = operations
-        self.resource = resource  # topic filter with %u and %c, or name of the log topic
-        self.text = text
+        self.kind = kind
+        self.resource = resource  # topic filter with %u and %c, or pattern of names
+        self.name = Glob.read(resource)  # of what Kafka has
+        self.address = address  # that somebody comes from; empty: any
         self.origin = origin
+        self.text = text or self.canonical
 
     def concerns(self, principal: Principal) -> bool:
         """Whether the rule speaks of this principal."""
+        if self.address and self.address != principal.address:
+            return False
         if self.who == USER:
-            return principal.user != "" and glob_matches(self.whose, principal.user)
+            return principal.user != "" and self.whose_name.matches(principal.user)
         if self.who == GROUP:
             return self.whose in principal.groups
         if self.who == LISTENER:
@@ -79,37 +133,72 @@ class Rule:
         return self.who == ALL or principal.user == ""
 
     def resource_for(self, principal: Principal) -> str | None:
-        """Return the resource with the principal's names in it; None: there is no such one."""
+        """Return a topic filter with the principal's names in it; None: there is no such."""
         return principal.filled(self.resource)
 
     @property
     def meaning(self) -> tuple[object, ...]:
         """What it says, the same however it is written."""
-        return self.allows, self.who, self.whose, frozenset(self.operations), self.resource
+        return (
+            *(self.allows, self.who, self.whose, frozenset(self.operations)),
+            *(self.kind, self.resource, self.address),
+        )
+
+    @property
+    def canonical(self) -> str:
+        """The one text of all that say the same, but for the order of operations."""
+        resource = self.resource
+        if self.kind != TOPIC:
+            resource = CLUSTER if self.kind == CLUSTER else f"{self.kind}:{self.name.text}"
+        words = [
+            "allow" if self.allows else "deny",
+            quoted(f"{self.who}:{self.whose}" if self.whose else self.who),
+            ",".join(self.operations),
+            quoted(resource),
+        ]
+        if self.address:
+            words += [FROM, self.address]
+        return " ".join(words)
+
+    def single(self) -> list[Rule]:
+        """Return the same as rules of one operation each."""
+        return [
+            Rule(
+                allows=self.allows,
+                who=self.who,
+                whose=self.whose,
+                operations=(operation,),
+                kind=self.kind,
+                resource=self.resource,
+                address=self.address,
+                origin=self.origin,
+            )
+            for operation in self.operations
+        ]
 
     def __str__(self) -> str:
         return f"{self.origin}: {self.text}"
 
 
-def glob_matches(pattern: str, text: str) -> bool:
-    """Return whether a text is as the pattern has it, where `*` is any characters or none.
+def asked_resource(operation: str, text: str) -> tuple[str, str]:
+    """Return the kind and the name of what is asked about, as rules write it.
 
-    Each part between two stars is looked for once, from left to right, so it takes no longer
-    than the pattern times the text.
+    That is a topic name, a topic filter, shared or not, `log:NAME` and so on. Raises
+    ConfigError.
     """
-    first, *parts = pattern.split("*")
-    if not parts:
-        return text == pattern
-    last = parts.pop()
-    if not text.startswith(first):
-        return False
-    place = len(first)
-    for part in parts:
-        found = text.find(part, place)
-        if found < 0:
-            return False
-        place = found + len(part)
-    return len(text) - place >= len(last) and text.endswith(last)
+    if operation not in OPERATIONS:
+        raise ConfigError(f"{operation!r} is no operation: there are {', '.join(OPERATIONS)}")
+    if operation in KAFKA_OPERATIONS:
+        kind, name = _resource(text, (operation,))
+        return kind, Glob.read(name).literal or name
+    try:
+        if operation == PUBLISH:
+            check_topic_name(text)
+            return TOPIC, text
+        check_topic_filter(text)
+    except TopicInvalid as error:
+        raise ConfigError(str(error)) from None
+    return TOPIC, parse_shared(text)[1]
 
 
 # --- reading ----------------------------------------------------------------------------------
@@ -129,13 +218,17 @@ def parse_rule(text: str, origin: str) -> Rule:
     text = text.strip()
     try:
         words = _words(text)
+        address = ""
+        if len(words) == 6 and words[4] == FROM:
+            address = _address(words.pop())
+            del words[4:]
         if len(words) != 4:
             raise ConfigError(f"a rule has four words, {FORM}, and this has {len(words)}")
         if words[0] not in ("allow", "deny"):
             raise ConfigError(f"a rule begins with allow or deny, not with {words[0]!r}")
         who, whose = _who(words[1])
         operations = _operations(words[2])
-        resource = _resource(words[3], operations)
+        kind, resource = _resource(words[3], operations)
     except ConfigError as error:
         raise ConfigError(f"{origin}: {error}") from None
     return Rule(
@@ -143,10 +236,19 @@ def parse_rule(text: str, origin: str) -> Rule:
         who=who,
         whose=whose,
         operations=operations,
+        kind=kind,
         resource=resource,
+        address=address,
         text=text,
         origin=origin,
     )
+
+
+def _address(word: str) -> str:
+    try:
+        return str(ipaddress.ip_address(word))
+    except ValueError:
+        raise ConfigError(f"{word!r} is no IP address") from None
 
 
 def _words(text: str) -> list[str]:
@@ -190,13 +292,19 @@ def _operations(word: str) -> tuple[str, ...]:
     return operations
 
 
-def _resource(word: str, operations: tuple[str, ...]) -> str:
-    """Return a topic filter, or the name of a log topic without `log:`."""
-    if operations[0] in LOG_OPERATIONS:
-        name = word.removeprefix(LOG_PREFIX)
-        if name == word or not name:
-            raise ConfigError(f"{operations[0]} is of log topics, as in log:temperatures")
-        return name
+def _resource(word: str, operations: tuple[str, ...]) -> tuple[str, str]:
+    """Return the kind of a resource, and its topic filter or the pattern of its names."""
+    if operations[0] not in TOPIC_OPERATIONS:
+        if word == CLUSTER:
+            return CLUSTER, CLUSTER_NAME
+        kind, separator, name = word.partition(":")
+        if kind not in NAMED_KINDS or not separator or not name:
+            kinds = ", ".join(f"{each}:NAME" for each in NAMED_KINDS)
+            raise ConfigError(
+                f"{operations[0]} is of {kinds} and {CLUSTER}, as in log:temperatures,"
+                f" not of {word!r}"
+            )
+        return kind, Glob.read(name).text
     if word.startswith(SHARED_PREFIX):
         raise ConfigError(
             f"{word!r} is shared: write the filter behind {SHARED_PREFIX}<group>/"
@@ -207,4 +315,4 @@ def _resource(word: str, operations: tuple[str, ...]) -> str:
         raise ConfigError(str(error)) from None
     if "%" in MARK.sub("", word):
         raise ConfigError(f"{word!r} has % without u or c: the sign itself is %%")
-    return word
+    return TOPIC, word

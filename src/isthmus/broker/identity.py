@@ -73,6 +73,11 @@ class Principal:
         """Whether it has no name."""
         return not self.user
 
+    @property
+    def whom(self) -> tuple[str, frozenset[str], str, str]:
+        """All that rules look at, beside the client id."""
+        return self.user, self.groups, self.listener, self.address
+
     def filled(self, template: str) -> str | None:
         """Return a topic filter with this one's names in it; None: it would be none of its."""
         return filled(template, user=self.user, client_id=self.client_id)

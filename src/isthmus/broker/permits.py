@@ -66,8 +66,7 @@ class Permits:
 
     def passed_on(self, before: Principal, principal: Principal) -> None:
         """A session that was one's is another's, who may have other rights."""
-        own = (principal.user, principal.groups, principal.listener)
-        if self.is_on and own != (before.user, before.groups, before.listener):
+        if self.is_on and principal.whom != before.whom:
             self._tree.outdate()
 
     def may_publish(self, session: Session, topic_name: bytes) -> bool:

@@ -6,8 +6,9 @@ one that is disabled; Mosquitto's password files are such files. In the log topi
 name and the value what stands behind it in a line. Where both have a name the file's counts,
 and the server does not change it.
 
-A change counts when it is durable; then `changed` hears of the names, so that who is connected
-as one of them can be sent away. Not here: how somebody shows to be a user (passwords.py).
+A change counts when it is durable; then whoever follows hears of the names, so that who is
+connected as one of them can be sent away. Not here: how somebody shows to be a user
+(passwords.py).
 """
 
 from __future__ import annotations
@@ -190,7 +191,7 @@ class Users:
         """
         self.iterations = iterations
         self.random_bytes = runtime.random_bytes
-        self.changed: Callable[[set[str]], object] | None = None
+        self._followers: list[Callable[[set[str]], object]] = []
         self._runtime = runtime
         self._appends = appends
         self._partition = ensure_own(log, USERS_LOG_TOPIC, USERS_CONFIGS).partitions[0]
@@ -199,6 +200,10 @@ class Users:
         self._decoys: list[User] | None = None
         self._secret = b""
         self._load()
+
+    def follow(self, changed: Callable[[set[str]], object]) -> None:
+        """Have a function called with the names of users that become others."""
+        self._followers.append(changed)
 
     def find(self, name: str) -> User | None:
         """Return the user of a name."""
@@ -328,5 +333,6 @@ class Users:
         """Say who is another than before: not there, changed, or there for the first time."""
         self._decoys = None
         names = {name for name, user in before.items() if self.find(name) is not user}
-        if names and self.changed is not None:
-            self.changed(names)
+        if names:
+            for changed in self._followers:
+                changed(names)

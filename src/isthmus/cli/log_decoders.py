@@ -1,9 +1,9 @@
 """What the records of the server's own log topics say, for people.
 
-`__consumer_offsets`, `__mqtt_sessions`, `__mqtt_retained` and `__bans` are written in forms of
-their own (kafka/group_records.py, broker/session_records.py, mapping.py, bans.py); each decoder
-here turns a record into a small dict. A record that cannot be decoded is told as such and stops
-nothing.
+`__consumer_offsets`, `__mqtt_sessions`, `__mqtt_retained`, `__bans` and `__access` are written
+in forms of their own (kafka/group_records.py, broker/session_records.py, mapping.py, bans.py,
+kept_rules.py); each decoder here turns a record into a small dict. A record that cannot be
+decoded is told as such and stops nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from isthmus.broker.bans import BANS_LOG_TOPIC, read_terms
+from isthmus.broker.kept_rules import ACCESS_LOG_TOPIC, read_added
 from isthmus.broker.retained import RETAINED_LOG_TOPIC
 from isthmus.broker.session_log import SESSIONS_LOG_TOPIC
 from isthmus.broker.session_records import (
@@ -170,12 +171,24 @@ def ban_record(record: Record) -> dict[str, Any]:
     }
 
 
+def rule_record(record: Record) -> dict[str, Any]:
+    """A rule of access that the server keeps, or its end."""
+    about: dict[str, Any] = {"rule": (record.key or b"").decode()}
+    if record.value is None:
+        return {**about, "removed": True}
+    added = read_added(record.value)
+    if added is None:
+        return {**about, "undecodable": "a value of another form"}
+    return {**about, "added_by": added.by, "added_at_ms": added.at_ms}
+
+
 DECODERS: Final[Mapping[str, Callable[[Record], dict[str, Any]]]] = {
     GROUPS_LOG_TOPIC: group_record,
     SESSIONS_LOG_TOPIC: session_record,
     RETAINED_LOG_TOPIC: retained_record,
     BANS_LOG_TOPIC: ban_record,
     USERS_LOG_TOPIC: user_record,
+    ACCESS_LOG_TOPIC: rule_record,
 }
 
 

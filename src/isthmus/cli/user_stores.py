@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from isthmus.broker.access import Access
+    from isthmus.broker.kept_rules import KeptRules
     from isthmus.config_listeners import Address
     from isthmus.errors import IsthmusError
     from isthmus.record.batch import RecordBatch
@@ -152,6 +154,12 @@ class DirectoryStore(OwnStore):
 
     def remove(self, name: str) -> None:
         self._wait(lambda done: self._users.remove(name, done))
+
+    def put_in_force(self, access: Access) -> KeptRules:
+        """Put the rules in force that the server keeps there, and return them."""
+        from isthmus.broker.kept_rules import KeptRules
+
+        return KeptRules(self._runtime, self._log, self, access)
 
     def close(self) -> None:
         """Close the log."""

@@ -6,12 +6,11 @@ ConfigError at the start, a log line later; then the rules of before stay in for
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
 from isthmus.broker.access import Access
-from isthmus.broker.access_rules import LOG_OPERATIONS, parse_rule, parse_rules
+from isthmus.broker.access_rules import parse_rule, parse_rules
 from isthmus.server.renewal import WatchedFile
 
 if TYPE_CHECKING:
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
 
     from isthmus.broker.access_rules import Rule
     from isthmus.config import AccessSettings, Settings
-
-logger = logging.getLogger(__name__)
 
 
 class ConfiguredRules:
@@ -58,15 +55,14 @@ class ConfiguredRules:
 
     def _put_in_force(self) -> None:
         rules = [*self._own, *self._listed]
-        self.access.replace(rules, default=self._allows_by_default())
-        for rule in rules:
-            if rule.operations[0] in LOG_OPERATIONS:
-                logger.warning("not in force, Kafka clients do not log in yet rule=%s", rule)
+        default, names = self._default(), self._settings.super_users
+        self.access.replace(rules, default=default, super_users=names)
 
-    def _allows_by_default(self) -> bool:
+    def _default(self) -> bool | None:
+        """Return the verdict on what no rule speaks of; None: it depends on rules to come."""
         settings = self._settings
         if settings.default == "auto":
-            return not settings.rules and not self.watched
+            return False if settings.rules or self.watched else None
         return settings.default == "allow"
 
 

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from isthmus.broker.authentication import Way
-    from isthmus.broker.broker import Broker
-    from isthmus.broker.clients import Clients
     from isthmus.broker.tokens import Key
     from isthmus.config import AuthenticationSettings
     from isthmus.config_listeners import MqttListenerSettings
@@ -55,19 +53,16 @@ class Ways:
         others: Iterable[str] = (),
     ) -> None:
         """Read what the ways need: those of the listeners, and others. Raises ConfigError."""
-        wanted = {*others, *(way for each in listeners for way in each.authentication)}
+        wanted = {USERS, *others, *(way for each in listeners for way in each.authentication)}
         self._parts: dict[str, Part] = {name: PARTS[name](settings) for name in wanted}
         self._ways: dict[str, Way] = {}
-        self.users: Users | None = None  # None: no listener asks for passwords
 
-    def open(self, runtime: LoopRuntime, broker: Broker, clients: Clients) -> list[Renewed]:
-        """Make the ways; return what may change outside meanwhile. Raises StorageError."""
+    def open(self, runtime: LoopRuntime, users: Users) -> list[Renewed]:
+        """Make the ways; return what may change outside meanwhile."""
         watched: list[Renewed] = []
         for name, part in self._parts.items():
-            self._ways[name] = part.open(runtime, broker, clients)
+            self._ways[name] = part.open(runtime, users)
             watched += part.watched
-            if isinstance(part, Passwords):
-                self.users = part.users
         return watched
 
     def door(self, listener: MqttListenerSettings) -> Door | None:
@@ -86,8 +81,8 @@ class Part(Protocol):
 
     watched: list[Renewed]
 
-    def open(self, runtime: LoopRuntime, broker: Broker, clients: Clients) -> Way:
-        """Make the way. Raises StorageError."""
+    def open(self, runtime: LoopRuntime, users: Users) -> Way:
+        """Make the way."""
 
 
 class Shown:
@@ -96,7 +91,7 @@ class Shown:
     def __init__(self, _: AuthenticationSettings) -> None:
         self.watched: list[Renewed] = []
 
-    def open(self, _: LoopRuntime, __: Broker, ___: Clients) -> CertificateWay:
+    def open(self, _: LoopRuntime, __: Users) -> CertificateWay:
         return CertificateWay()
 
 
@@ -104,20 +99,16 @@ class Passwords:
     """The users of the server and those of a file."""
 
     def __init__(self, settings: AuthenticationSettings) -> None:
-        self._iterations = settings.iterations
         self._file: WatchedFile[dict[str, User]] | None = None
         self.watched: list[Renewed] = []
-        self.users: Users | None = None
         if settings.users_file:
             setting = "authentication.users_file"
             self._file = WatchedFile(setting, settings.users_file, parse_users)
             self.watched.append(self._file)
 
-    def open(self, runtime: LoopRuntime, broker: Broker, clients: Clients) -> UsersWay:
-        users = self.users = Users(runtime, broker.log, broker, self._iterations)
+    def open(self, runtime: LoopRuntime, users: Users) -> UsersWay:
         if self._file is not None:
             self._file.serve(users.use_file)
-        users.changed = clients.users_changed
         return UsersWay(users, runtime.crew("passwords", WORK_THREADS, WAITING_MAX))
 
 
@@ -141,7 +132,7 @@ class Tokens:
             raise ConfigError("authentication.jwt needs keys, keys_url or secret_file")
         self.watched: list[Renewed] = list(self._files)
 
-    def open(self, runtime: LoopRuntime, _: Broker, __: Clients) -> TokensWay:
+    def open(self, runtime: LoopRuntime, _: Users) -> TokensWay:
         crew = runtime.crew("tokens", WORK_THREADS, WAITING_MAX)
         way = TokensWay(self._rules, crew, runtime.now_ms)
         for number, file in enumerate(self._files):
@@ -176,7 +167,7 @@ class Hook:
         self._authorization = header_in(hook.authorization_file)
         self.watched: list[Renewed] = []
 
-    def open(self, runtime: LoopRuntime, _: Broker, __: Clients) -> HookWay:
+    def open(self, runtime: LoopRuntime, _: Users) -> HookWay:
         from isthmus.server.authentication_hook import HookWay
 
         hook = self._settings

@@ -6,8 +6,24 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from isthmus.admin.http import Security
+from isthmus.broker.access import Access
+from isthmus.broker.kept_rules import KeptRules
+from isthmus.broker.users import Users
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from tests.unit.broker.shore import Shore
+
+
+def security_of(shore: Shore) -> Security:
+    """Return users and rules over the log of a broker in memory; there are none yet."""
+    access = Access(default=None)
+    world = (shore.runtime, shore.log, shore.broker)
+    security = Security(Users(*world, 4096), access, KeptRules(*world, access))
+    shore.runtime.settle()
+    return security
 
 
 def ask(

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from tests.unit.admin.asgi import ask
+from tests.unit.admin.asgi import ask, security_of
 from tests.unit.broker.shore import Shore
 
 from isthmus.admin.http import application
@@ -27,7 +27,11 @@ class Room:
         self.shore = Shore()
         inspection = Inspection(self.shore.broker, self.shore.clients)
         self.application = application(
-            lambda: None, inspection, self.shore.clients.traces, allow_anonymous=allow_anonymous
+            lambda: None,
+            inspection,
+            self.shore.clients.traces,
+            security=security_of(self.shore),
+            allow_anonymous=allow_anonymous,
         )
 
     def ask(

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.unit.admin.asgi import ask
+from tests.unit.admin.asgi import ask, security_of
 from tests.unit.broker.shore import Shore
 
 from isthmus.admin.http import Asked, application
@@ -59,6 +59,7 @@ class Room:
             lambda: None,
             Inspection(self.shore.broker, clients),
             clients.traces,
+            security=security_of(self.shore),
             allow_anonymous=True,
             asked=Asked(chain, GROUP, clients.guard),
         )

@@ -8,6 +8,7 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.unit.admin.asgi import security_of
 from tests.unit.broker.shore import Shore
 
 from isthmus.admin.http import application, serve_http
@@ -24,6 +25,7 @@ def build(reasons: list[str]) -> Starlette:
         lambda: next(iter(reasons), None),
         inspection,
         shore.clients.traces,
+        security=security_of(shore),
         allow_anonymous=False,
     )
 

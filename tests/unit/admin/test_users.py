@@ -7,36 +7,38 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from tests.unit.admin.asgi import ask
+from tests.unit.admin.asgi import ask, security_of
 from tests.unit.broker.shore import Shore
 from tests.unit.broker.test_users import PBKDF2, SCRAM, SHA512
 
 from isthmus.admin.http import application
 from isthmus.broker.inspection import Inspection
-from isthmus.broker.users import USERS_LOG_TOPIC, Users, parse_users
+from isthmus.broker.users import USERS_LOG_TOPIC, parse_users
 from isthmus.errors import NoSpace
 
 HERE = (("host", "127.0.0.1:8080"),)
 
 
 class Room:
-    """The REST API over the users of a server in memory."""
+    """The REST API over the users and the rules of a server in memory."""
 
-    def __init__(self, *, has_users: bool = True) -> None:
+    room = "users"
+
+    def __init__(self) -> None:
         self.shore = Shore()
-        self.users = Users(self.shore.runtime, self.shore.log, self.shore.broker, 4096)
-        self.shore.runtime.settle()
+        self.security = security_of(self.shore)
+        self.users = self.security.users
         self.application = application(
             lambda: None,
             Inspection(self.shore.broker, self.shore.clients),
             self.shore.clients.traces,
-            users=self.users if has_users else None,
+            security=self.security,
             allow_anonymous=False,
         )
 
     def ask(self, method: str, target: str, body: Any = None) -> tuple[int, Any]:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        target = "/api/v1/users" + target
+        target = f"/api/v1/{self.room}{target}"
         settle = self.shore.runtime.settle
         status, answer, _ = ask(self.application, method, target, HERE, content, settle=settle)
         return status, json.loads(answer) if answer else None
@@ -137,11 +139,3 @@ def test_there_are_not_more_users_than_there_may_be(monkeypatch: pytest.MonkeyPa
     room = Room()
     found = [room.ask("PUT", f"/{name}", {"credentials": [SCRAM]})[0] for name in "aba"]
     assert found == [200, 409, 200]
-
-
-def test_where_no_listener_asks_for_passwords_there_are_no_users() -> None:
-    room = Room(has_users=False)
-    for method, path in (("GET", ""), ("GET", "/ann"), ("PUT", "/ann"), ("DELETE", "/ann")):
-        status, said = room.ask(method, path, {"password": "x"})
-        assert status == 404
-        assert "mqtt.authentication" in said["what"]

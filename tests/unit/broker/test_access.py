@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from isthmus.broker.access import Access
-from isthmus.broker.access_rules import glob_matches, parse_rule, parse_rules, quoted
+from isthmus.broker.access_rules import parse_rule, parse_rules, quoted
+from isthmus.broker.globs import Glob
 from isthmus.broker.identity import Identity, Principal
 from isthmus.errors import ConfigError
 
@@ -96,7 +97,7 @@ def test_any_word_can_be_written(word: str):
 def test_a_star_is_any_characters_and_all_else_is_itself(
     pattern: str, text: str, matches: bool
 ):
-    assert glob_matches(pattern, text) is matches
+    assert Glob.read(pattern).matches(text) is matches
 
 
 # --- whom they concern ------------------------------------------------------------------------

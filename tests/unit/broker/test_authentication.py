@@ -36,7 +36,7 @@ class House:
         self.shore = Shore()
         self.crew = SimCrew()
         self.users = Users(self.shore.runtime, self.shore.log, self.shore.broker, 4096)
-        self.users.changed = self.shore.clients.users_changed
+        self.users.follow(self.shore.clients.users_changed)
         self.chain = Chain(
             [CertificateWay(), UsersWay(self.users, self.crew)], allow_anonymous=allow_anonymous
         )

@@ -174,7 +174,7 @@ class Room:
         self.shore = shore or Shore()
         self.users = Users(self.shore.runtime, self.shore.log, self.shore.broker, 4096)
         self.told: list[set[str]] = []
-        self.users.changed = self.told.append
+        self.users.follow(self.told.append)
         self.shore.runtime.settle()
 
     def do(self, change: Callable[..., None], *arguments: Any, **options: Any) -> Any:

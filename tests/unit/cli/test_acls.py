@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
+from isthmus.broker.access import Access
+from isthmus.broker.access_rules import parse_rules
+from isthmus.broker.credentials import parse_credential
+from isthmus.broker.users import User
 from isthmus.cli.main import main
+from isthmus.cli.user_stores import DirectoryStore
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +49,7 @@ def test_the_rules_in_force_with_their_places(configured: list[str], tmp_path: P
         "built in: allow user:* subscribe $SYS/#",
         "default: deny",
     ]
-    assert run("list")[1].splitlines()[-1] == "default: allow"
+    assert run("list")[1].splitlines()[-1] == "default: allow what no rule is about"
 
 
 @pytest.mark.parametrize(
@@ -103,3 +108,17 @@ def test_a_file_of_rules_is_made_and_one_that_is_wrong_is_left(tmp_path: Path) -
     status, text = run("add", "deny all publish a", *setting)
     assert status == 2 and f"{file}:1:" in text
     assert file.read_text("utf-8") == "nonsense\n"
+
+
+def test_what_the_server_keeps_counts_where_it_is_stopped(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path, 4096)
+    kept = store.put_in_force(Access())
+    kept.add(parse_rules("allow group:staff read log:temps", ""), "me", lambda _: None)
+    store.write(User("ann", (parse_credential(HASHED),), frozenset({"staff"})))
+    asked = ("ann", "read", "log:temps", "--data", str(tmp_path))
+    status, text = run("test", *asked)
+    assert status == 0 and text.startswith("not looked at: ")  # it is in use
+    store.close()
+    assert run("test", *asked, "--group", "x")[0] == 1
+    assert run("test", *asked) == (0, "allowed by kept: allow group:staff read log:temps\n")
+    assert "kept: allow group:staff read log:temps" in run("list", "--data", str(tmp_path))[1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING
 
 import pytest
@@ -81,11 +80,3 @@ def test_what_is_wrong_changes_nothing(file: Path, caplog: pytest.LogCaptureFixt
     assert may_publish(rules, "a", "b") == [True, False]
     with pytest.raises(ConfigError, match=r"rules:2: 'fly'"):
         ConfiguredRules(AccessSettings(rules_file=str(file)))
-
-
-def test_rules_that_nobody_asks_yet_are_named(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.WARNING)
-    ConfiguredRules(AccessSettings(rules=("allow all publish a", "allow all read log:mqtt")))
-    assert [record.getMessage().partition("rule=")[2] for record in caplog.records] == [
-        "access.rules[1]: allow all read log:mqtt"
-    ]

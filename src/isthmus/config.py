@@ -191,6 +191,15 @@ class KafkaSettings(KafkaLimits, frozen=True, kw_only=True):
     group_session_timeout_max_ms: Annotated[int, Meta(ge=1)] = 1_800_000
     """The longest session timeout that a member may ask for."""
 
+    group_consumer_session_timeout_ms: Annotated[int, Meta(ge=100)] = 45_000
+    """Silence after which a member of the consumer protocol is put out (KIP-848)."""
+
+    group_consumer_heartbeat_interval_ms: Annotated[int, Meta(ge=10)] = 5_000
+    """Time between heartbeats that members of the consumer protocol are told."""
+
+    group_consumer_assignment_interval_ms: Annotated[int, Meta(ge=0, le=15_000)] = 0
+    """Shortest time between two assignments of a group of the consumer protocol."""
+
     group_members_max: Annotated[int, Meta(ge=1)] = 10_000
     """Members of one group."""
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from isthmus.kafka.consumer_group import ConsumerGroup
 from isthmus.kafka.errors import ErrorCode
 from isthmus.kafka.group_records import CommittedOffset, OffsetKey, offset_key, offset_value
-from isthmus.kafka.group_states import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -45,17 +45,27 @@ class GroupOffsets:
         member: tuple[str, str | None, int],
         offsets: Mapping[Place, CommittedOffset],
         reply: Callable[[ErrorCode], None],
+        *,
+        knows_epochs: bool = True,
     ) -> None:
         """OffsetCommit of the `member` (id, instance id, generation): all or nothing.
 
         Who commits to a group that is not there makes it, unless it claims to be a member.
+        `knows_epochs`: the request is of a version that knows epochs of members [KIP-848].
         """
         error = self._groups.refusal()
         state = self._groups.states.get(group_id)
         if not error and state is None and member[2] >= 0:
             error = ErrorCode.GROUP_ID_NOT_FOUND
         if not error and state is not None:
-            error = state.group.check_commit(*member, self._runtime.monotonic_ms())
+            now_ms = self._runtime.monotonic_ms()
+            if isinstance(state.group, ConsumerGroup):
+                places = [(of.topic_id, place[1]) for place, of in offsets.items()]
+                error = state.group.check_commit(
+                    *member, now_ms, places=places, knows_epochs=knows_epochs
+                )
+            else:
+                error = state.group.check_commit(*member, now_ms)
         if error:
             reply(error)
             return
@@ -89,12 +99,19 @@ class GroupOffsets:
         ]
         self._groups.write(committing, rows, stored)
 
-    def committed(self, group_id: str) -> dict[Place, CommittedOffset] | ErrorCode:
-        """OffsetFetch: return all that the group has committed, empty for an unknown group."""
+    def committed(
+        self, group_id: str, member_id: str | None = None, epoch: int = -1
+    ) -> dict[Place, CommittedOffset] | ErrorCode:
+        """OffsetFetch: return all that the group has committed, empty for an unknown group.
+
+        A member of the consumer protocol has to be at the epoch it shows.
+        """
         error = self._groups.refusal()
+        state = self._groups.states.get(group_id)
+        if not error and state is not None and isinstance(state.group, ConsumerGroup):
+            error = state.group.check_fetch(member_id, epoch)
         if error:
             return error
-        state = self._groups.states.get(group_id)
         return {} if state is None else state.offsets
 
     def delete(
@@ -164,24 +181,17 @@ class GroupOffsets:
 
     def _expire_group(self, state: StoredState, oldest_ms: int) -> None:
         group = state.group
-        kept_for = frozenset[str]()
-        if group.state is State.STABLE:
-            subscribed = group.subscribed()
-            if subscribed is None:
-                return  # nobody but the members knows what they still read
-            kept_for = subscribed
-        elif group.state is not State.EMPTY:
+        since_ms = group.forgets_since(state.since_ms)
+        if since_ms is None:
             return
-        # A group that had members counts from when the last one left, as in Kafka.
-        had_members = group.state is State.EMPTY and bool(group.protocol_type)
-        since_ms = state.since_ms if had_members else 0
+        read = group.subscribed() or frozenset()
         places = [
             place
             for place, committed in state.offsets.items()
-            if place[0] not in kept_for and max(committed.commit_ms, since_ms) < oldest_ms
+            if place[0] not in read and max(committed.commit_ms, since_ms) < oldest_ms
         ]
-        is_empty = group.state is State.EMPTY
-        if is_empty and len(places) == len(state.offsets) and state.since_ms < oldest_ms:
+        is_forgotten = len(places) == len(state.offsets) and state.since_ms < oldest_ms
+        if group.is_empty and is_forgotten:
             if not group.delete():
                 logger.info("group expired group=%s", state.group_id)
                 self._groups.drop(state, _ignore)

@@ -11,10 +11,14 @@ Not here: what is done with offsets (group_offsets.py), the rules of the protoco
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
+from isthmus.broker.group_topics import GroupTopics
 from isthmus.broker.state_log import StateLog
 from isthmus.errors import Malformed
+from isthmus.kafka.consumer_group import ConsumerGroup
+from isthmus.kafka.consumer_records import is_row, read_row, row_key, row_value
+from isthmus.kafka.consumer_types import KeptGroup, Terms
 from isthmus.kafka.errors import ErrorCode
 from isthmus.kafka.group import Group
 from isthmus.kafka.group_records import (
@@ -46,12 +50,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Place = tuple[str, int]  # log topic and partition
+AnyGroup: TypeAlias = Group | ConsumerGroup
 
 
 class StoredState:
     """One group with all that belongs to it."""
 
     __slots__ = (
+        "after",
         "cancel_timer",
         "group",
         "group_id",
@@ -61,7 +67,7 @@ class StoredState:
         "writing",
     )
 
-    def __init__(self, group_id: str, group: Group, now_ms: int) -> None:
+    def __init__(self, group_id: str, group: AnyGroup, now_ms: int) -> None:
         self.group_id = group_id
         self.group = group
         self.offsets: dict[Place, CommittedOffset] = {}
@@ -69,12 +75,15 @@ class StoredState:
         self.timer_due_ms: int | None = None
         self.cancel_timer: Callable[[], None] | None = None
         self.writing = 0  # records on their way to the disk
+        # Who is answered when the newest rows of a ConsumerGroup are durable; None: they are.
+        self.after: list[Callable[[ErrorCode], None]] | None = None
 
     @property
     def is_blank(self) -> bool:
         """Whether nothing would be lost with it."""
         return (
-            self.group.state is State.EMPTY
+            isinstance(self.group, Group)
+            and self.group.state is State.EMPTY
             and not (self.group.protocol_type or self.offsets or self.writing)
             and self.group.due_ms() is None
         )
@@ -93,14 +102,19 @@ class GroupTable:
         members_max: int = 10_000,
         groups_max: int = 100_000,
         partitions: int = 1,
+        terms: Callable[[str], Terms] = lambda _: Terms(),
     ) -> None:
+        """Read back the groups; `terms` are those of a group of the consumer protocol."""
         self._runtime = runtime
         self._log = log
         self._appends = appends
         self._initial_delay_ms = initial_delay_ms
         self._members_max = members_max
         self._groups_max = groups_max
+        self._terms = terms
+        self._topics = GroupTopics(runtime, log)
         self.states: dict[str, StoredState] = {}
+        self._rows: dict[str, KeptGroup] = {}
         self._found: dict[str, StoredGroup] = {}
         self._is_loading = True
         self._kept = StateLog(
@@ -121,9 +135,15 @@ class GroupTable:
             return
         if state is None:
             state = self.open(group_id)
+        group = state.group
+        if isinstance(group, ConsumerGroup):
+            if not group.is_empty:
+                reply(JoinAnswer(ErrorCode.INCONSISTENT_GROUP_PROTOCOL, join.member_id))
+                return
+            group = self._begin_classic(state)
         fresh = self._runtime.random_bytes(16).hex()
-        state.group.join(join, fresh, self._runtime.monotonic_ms(), reply)
-        self._settle(state)
+        group.join(join, fresh, self._runtime.monotonic_ms(), reply)
+        self.settle(state)
 
     def sync(
         self,
@@ -136,18 +156,18 @@ class GroupTable:
         """SyncGroup, of the `member` (id, instance id, generation)."""
         error = self._member_refusal(group_id)
         state = self.states.get(group_id)
-        if error or state is None:
+        if error or state is None or isinstance(state.group, ConsumerGroup):
             reply(SyncAnswer(error or ErrorCode.UNKNOWN_MEMBER_ID))
             return
         now_ms = self._runtime.monotonic_ms()
         state.group.sync(*member, protocol, assignments, now_ms, reply)
-        self._settle(state)
+        self.settle(state)
 
     def heartbeat(self, group_id: str, member: tuple[str, str | None, int]) -> ErrorCode:
         """Heartbeat, of the `member` (id, instance id, generation)."""
         error = self._member_refusal(group_id)
         state = self.states.get(group_id)
-        if error or state is None:
+        if error or state is None or isinstance(state.group, ConsumerGroup):
             return error or ErrorCode.UNKNOWN_MEMBER_ID
         return state.group.heartbeat(*member, self._runtime.monotonic_ms())
 
@@ -159,23 +179,23 @@ class GroupTable:
         if error:
             return error
         state = self.states.get(group_id)
-        if state is None:
+        if state is None or isinstance(state.group, ConsumerGroup):
             return [ErrorCode.UNKNOWN_MEMBER_ID for _ in members]
         now_ms = self._runtime.monotonic_ms()
         codes = [state.group.leave(name, instance, now_ms) for name, instance in members]
-        self._settle(state)
+        self.settle(state)
         return codes
 
     # --- administration -----------------------------------------------------------------------
 
-    def listed(self) -> dict[str, Group] | ErrorCode:
+    def listed(self) -> dict[str, AnyGroup] | ErrorCode:
         """ListGroups: return all groups by id."""
         if self._is_loading:
             return ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
         return {group_id: state.group for group_id, state in self.states.items()}
 
-    def described(self, group_id: str) -> Group | ErrorCode:
-        """DescribeGroups: return one group."""
+    def described(self, group_id: str) -> AnyGroup | ErrorCode:
+        """DescribeGroups, ConsumerGroupDescribe: return one group."""
         error = self.refusal()
         state = self.states.get(group_id)
         if error or state is None:
@@ -215,27 +235,75 @@ class GroupTable:
 
     def open(self, group_id: str) -> StoredState:
         """Make a group of this id."""
-        group = Group(initial_delay_ms=self._initial_delay_ms, members_max=self._members_max)
-        state = StoredState(group_id, group, self._runtime.now_ms())
+        state = StoredState(group_id, self._new_group(), self._runtime.now_ms())
         self.states[group_id] = state
         return state
 
-    def _settle(self, state: StoredState) -> None:
-        """After each call of a group: store what it wants stored, and set its timer."""
-        waiting = state.group.take_unstored()
-        if waiting is not None:
-            state.since_ms = self._runtime.now_ms()
-            value = group_value(StoredGroup(state.group.snapshot(), state.since_ms))
+    def _new_group(self) -> Group:
+        return Group(initial_delay_ms=self._initial_delay_ms, members_max=self._members_max)
 
-            def stored(failure: ErrorCode) -> None:
-                now_ms = self._runtime.monotonic_ms()
-                for call in waiting:
-                    call(now_ms, not failure)
-                self._settle(state)
+    def new_consumer_group(self, group_id: str) -> ConsumerGroup:
+        """Return a group of the consumer protocol that nobody knows yet."""
+        terms = self._terms(group_id)
+        return ConsumerGroup(group_id, self._topics, terms, members_max=self._members_max)
 
-            self.write(state, [(group_key(state.group_id), value)], stored)
+    def settle(
+        self, state: StoredState, reply: Callable[[ErrorCode], None] | None = None
+    ) -> None:
+        """After each call of a group: store what it wants stored, and set its timer.
+
+        `reply` is called once all is durable that the call, or one before it, has changed in a
+        group of the consumer protocol.
+        """
+        group = state.group
+        if isinstance(group, ConsumerGroup):
+            self._store_rows(state, group, reply)
+        else:
+            self._store_snapshot(state, group)
         self._set_timer(state)
         self.drop_if_blank(state)
+
+    def _store_snapshot(self, state: StoredState, group: Group) -> None:
+        waiting = group.take_unstored()
+        if waiting is None:
+            return
+        state.since_ms = self._runtime.now_ms()
+        value = group_value(StoredGroup(group.snapshot(), state.since_ms))
+
+        def stored(failure: ErrorCode) -> None:
+            now_ms = self._runtime.monotonic_ms()
+            for call in waiting:
+                call(now_ms, not failure)
+            self.settle(state)
+
+        self.write(state, [(group_key(state.group_id), value)], stored)
+
+    def _store_rows(
+        self,
+        state: StoredState,
+        group: ConsumerGroup,
+        reply: Callable[[ErrorCode], None] | None,
+    ) -> None:
+        rows = group.take_unstored()
+        if not rows:
+            if reply is not None and state.after is not None:
+                state.after.append(reply)
+            elif reply is not None:
+                reply(ErrorCode.NONE)
+            return
+        waiting = state.after = [] if reply is None else [reply]
+
+        def stored(failure: ErrorCode) -> None:
+            if state.after is waiting:
+                state.after = None
+            if failure:
+                group.store_again(rows)
+            for call in waiting:
+                call(failure)
+
+        now_ms = self._runtime.now_ms()
+        records: Rows = [(row_key(state.group_id, row), row_value(row, now_ms)) for row in rows]
+        self.write(state, records, stored)
 
     def drop_if_blank(self, state: StoredState) -> None:
         """Forget a group that came into being by a request that was then refused."""
@@ -257,7 +325,7 @@ class GroupTable:
     def _tick(self, state: StoredState) -> None:
         state.cancel_timer = state.timer_due_ms = None
         state.group.tick(self._runtime.monotonic_ms())
-        self._settle(state)
+        self.settle(state)
 
     def drop(self, state: StoredState, reply: Callable[[ErrorCode], None]) -> None:
         """Remove a dead group and all that is kept of it."""
@@ -267,8 +335,36 @@ class GroupTable:
         rows: Rows = [
             (offset_key(OffsetKey(state.group_id, *place)), None) for place in state.offsets
         ]
-        rows.append((group_key(state.group_id), None))
+        rows += self._tombstones(state)
         self.write(state, rows, reply)
+
+    def _tombstones(self, state: StoredState) -> Rows:
+        """Return what takes away all that is kept of a group but its offsets."""
+        if isinstance(state.group, ConsumerGroup):
+            rows = state.group.all_rows()
+            return [(row_key(state.group_id, row), None) for row in rows]
+        return [(group_key(state.group_id), None)]
+
+    # --- from one protocol to the other -------------------------------------------------------
+
+    def instate(self, group_id: str, group: ConsumerGroup) -> StoredState:
+        """Let this be the group of this id, from now on; one without members makes room."""
+        state = self.states.get(group_id) or self.open(group_id)
+        if state.group is not group:
+            self._replace(state, group)
+        return state
+
+    def _begin_classic(self, state: StoredState) -> Group:
+        """Give a group without members the classic protocol."""
+        group = self._new_group()
+        self._replace(state, group)
+        return group
+
+    def _replace(self, state: StoredState, group: AnyGroup) -> None:
+        was = state.group
+        if isinstance(was, ConsumerGroup) or was.protocol_type:  # else it was never stored
+            self.write(state, self._tombstones(state), lambda _: None)
+        state.group = group
 
     # --- the log ------------------------------------------------------------------------------
 
@@ -289,7 +385,12 @@ class GroupTable:
 
     def _replay_record(self, record: Record) -> None:
         try:
-            about = read_key(record.key or b"")
+            key = record.key or b""
+            if is_row(int.from_bytes(key[:2], "big")):
+                group_id, row = read_row(key, record.value)
+                self._rows.setdefault(group_id, KeptGroup()).take(row)
+                return
+            about = read_key(key)
             if isinstance(about, OffsetKey):
                 place = (about.log_topic, about.partition)
                 if record.value is None:
@@ -309,12 +410,19 @@ class GroupTable:
     def _restore(self) -> None:
         """Bring the groups to life after the last record was read."""
         found, self._found, self._is_loading = self._found, {}, False
+        rows, self._rows = self._rows, {}
         now_ms = self._runtime.monotonic_ms()
         for group_id, stored in found.items():
             state = self.states.get(group_id) or self.open(group_id)
             if stored.since_ms >= 0:
                 state.since_ms = stored.since_ms
-            state.group.restore(stored.snapshot, now_ms)
+            classic = state.group = self._new_group()
+            classic.restore(stored.snapshot, now_ms)
+        for group_id, kept in rows.items():
+            if kept.epoch is not None:
+                state = self.states.get(group_id) or self.open(group_id)
+                group = state.group = self.new_consumer_group(group_id)
+                group.restore(kept, now_ms)
         for state in [*self.states.values()]:
             for place, committed in [*state.offsets.items()]:
                 if self.is_of_another(place, committed):

@@ -9,6 +9,7 @@ decoded is told as such and stops nothing.
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -35,6 +36,7 @@ from isthmus.broker.session_records import (
 )
 from isthmus.broker.users import SECRET_KEY, USERS_LOG_TOPIC, parse_user
 from isthmus.errors import ConfigError, CorruptBatch, Malformed
+from isthmus.kafka.consumer_records import is_row, read_row
 from isthmus.kafka.group_records import (
     GROUPS_LOG_TOPIC,
     OffsetKey,
@@ -46,7 +48,7 @@ from isthmus.record.markers import read_marker
 from isthmus.storage.local.checkpoints import id_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from isthmus.record.batch import Record, RecordBatch
 
@@ -72,7 +74,10 @@ def marker(batch: RecordBatch) -> dict[str, Any]:
 
 
 def group_record(record: Record) -> dict[str, Any]:
-    """A committed offset, or a group with its members."""
+    """A committed offset, a group with its members, or a row of one (KIP-848)."""
+    if is_row(int.from_bytes((record.key or b"")[:2], "big")):
+        group_id, row = read_row(record.key or b"", record.value)
+        return {"group_id": group_id, "row": type(row).__name__, **plain(row._asdict())}
     key = read_key(record.key or b"")
     if key is None:
         return {"undecodable": "a key of a kind not known here"}
@@ -95,6 +100,17 @@ def group_record(record: Record) -> dict[str, Any]:
         "since_ms": group.since_ms,
         "members": [member.member_id for member in snapshot.members],
     }
+
+
+def plain(value: Any) -> Any:
+    """Return the fields of a row as JSON has them; partitions as topic id:partition."""
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return plain(value._asdict())
+    if isinstance(value, tuple):
+        return f"{id_text(value[0])}:{value[1]}"
+    if isinstance(value, Mapping):
+        return {plain(name): plain(one) for name, one in value.items()}
+    return sorted(map(plain, value)) if isinstance(value, frozenset) else value
 
 
 def session_record(record: Record) -> dict[str, Any]:

@@ -60,6 +60,11 @@ class Group:
         self._unstored = False
         self._when_stored: list[Callable[[int, bool], None]] = []
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody is in it."""
+        return self.state is State.EMPTY
+
     # --- requests -----------------------------------------------------------------------------
 
     def join(
@@ -174,6 +179,16 @@ class Group:
                 return None
             found |= topics
         return frozenset(found)
+
+    def forgets_since(self, since_ms: int) -> int | None:
+        """Return from when on offsets that nobody reads grow old; None: they do not.
+
+        `since_ms` is when the group came to be as it is. Zero: their commits alone count.
+        """
+        if self.state is State.EMPTY:
+            return since_ms if self.protocol_type else 0
+        knows_readers = self.state is State.STABLE and self.subscribed() is not None
+        return 0 if knows_readers else None
 
     def delete(self) -> ErrorCode:
         """End the group for good, if it has no members."""

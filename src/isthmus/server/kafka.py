@@ -21,6 +21,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
+from isthmus.broker.consumer_groups import ConsumerGroups
 from isthmus.broker.fetch_sessions import FetchSessions
 from isthmus.broker.fetches import Fetches
 from isthmus.broker.group_offsets import GroupOffsets
@@ -38,6 +39,7 @@ from isthmus.kafka.frames import (
 from isthmus.logs import Sparing
 from isthmus.server.admission import Total
 from isthmus.server.kafka_api.call import Call
+from isthmus.server.kafka_api.consumer_groups import consumer_terms
 from isthmus.server.kafka_api.table import HANDLERS, unsupported_answer
 from isthmus.server.peers import origin_of, user_behind
 from isthmus.server.sender import Sender
@@ -98,7 +100,9 @@ class KafkaShore:
             broker,
             initial_delay_ms=settings.group_initial_rebalance_delay_ms,
             members_max=settings.group_members_max,
+            terms=lambda _: consumer_terms(settings),
         )
+        self.consumer_groups = ConsumerGroups(runtime, self.groups)
         self.group_offsets = GroupOffsets(
             runtime, self.groups, retention_ms=settings.offsets_retention_minutes * 60_000
         )

@@ -23,6 +23,15 @@ from isthmus.broker.session_records import (
 from isthmus.broker.session_records import group_key as share_key
 from isthmus.cli.log_decoders import decoded
 from isthmus.cli.main import main
+from isthmus.kafka.consumer_records import row_key, row_value
+from isthmus.kafka.consumer_types import (
+    Holding,
+    HoldingRow,
+    MemberState,
+    PatternRow,
+    Subscription,
+    SubscriptionRow,
+)
 from isthmus.kafka.group_records import (
     CommittedOffset,
     OffsetKey,
@@ -283,6 +292,19 @@ def test_records_of_the_server_are_decoded() -> None:
     assert said("__users", b"ann", None) == {"user": "ann", "removed": True}
     assert said("__users", b"\0secret", b"xy") == {"secret": True}
     assert said("mine", b"a/b", b"xy") is None
+
+
+def test_rows_of_consumer_groups_are_decoded() -> None:
+    held = Holding(3, 2, MemberState.UNREVOKED, {(b"t" * 16, 1): 3}, {})
+    subscribed = Subscription(None, None, "c", "/h", 60_000, frozenset("ba"), "", None)
+    rows = (HoldingRow("m1", held), SubscriptionRow("m1", subscribed), PatternRow("x", None))
+    told = [said("__consumer_offsets", row_key("g", row), row_value(row, 0)) for row in rows]
+    assert [one["row"] for one in told] == ["HoldingRow", "SubscriptionRow", "PatternRow"]
+    assert {one["group_id"] for one in told} == {"g"}
+    assert told[0]["holding"]["assigned"] == {"dHR0dHR0dHR0dHR0dHR0dA:1": 3}
+    assert told[1]["subscription"]["topic_names"] == ["a", "b"]
+    assert told[2]["topic_names"] is None
+    assert json.dumps(told)
 
 
 @pytest.mark.parametrize(

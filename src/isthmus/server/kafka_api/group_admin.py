@@ -6,13 +6,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from isthmus.kafka.errors import ErrorCode
+from isthmus.kafka.group import Group
 from isthmus.kafka.group_states import State
 from isthmus.server.kafka_api.log_topics import GROUP_OPERATIONS
 
 if TYPE_CHECKING:
     from isthmus.server.kafka_api.call import Call
 
-CLASSIC: Final = "classic"  # the type of group [KIP-848]; there is no other here
+CLASSIC: Final = "classic"  # the types of groups [KIP-848]
+CONSUMER: Final = "consumer"
 TELLS_UNKNOWN: Final = 6  # DescribeGroups: an unknown group is an error [KIP-1043]
 
 
@@ -24,17 +26,17 @@ def list_groups(call: Call) -> None:
         return
     states = {name.lower() for name in call.request["states_filter"]}
     types = {name.lower() for name in call.request["types_filter"]}
-    rows = [
-        {
+    rows = []
+    for group_id, group in groups.items():
+        row = {
             "group_id": group_id,
-            "protocol_type": group.protocol_type,
+            "protocol_type": group.protocol_type if isinstance(group, Group) else CONSUMER,
             "group_state": group.state.value,
-            "group_type": CLASSIC,
+            "group_type": CLASSIC if isinstance(group, Group) else CONSUMER,
         }
-        for group_id, group in groups.items()
-        if (not states or group.state.value.lower() in states)
-        and (not types or CLASSIC in types)
-    ]
+        is_asked_for = not states or row["group_state"].lower() in states
+        if is_asked_for and (not types or row["group_type"] in types):
+            rows.append(row)
     call.answer({"groups": rows})
 
 
@@ -48,13 +50,15 @@ def _described(call: Call, group_id: str) -> dict[str, Any]:
     if call.request["include_authorized_operations"]:
         row["authorized_operations"] = GROUP_OPERATIONS
     group = call.shore.groups.described(group_id)
-    if isinstance(group, ErrorCode):
+    if not isinstance(group, Group):
+        unknown = ErrorCode.GROUP_ID_NOT_FOUND
+        error = group if isinstance(group, ErrorCode) else unknown
         row["group_state"] = State.DEAD.value
-        if group is not ErrorCode.GROUP_ID_NOT_FOUND:
-            row["error_code"] = group
+        if error is not unknown:
+            row["error_code"] = error
         elif call.version >= TELLS_UNKNOWN:
-            row["error_code"] = group
-            row["error_message"] = f"Group {group_id} not found."
+            row["error_code"] = unknown
+            row["error_message"] = f"there is no classic group {group_id}"
         return row
     row["group_state"] = group.state.value
     row["protocol_type"] = group.protocol_type

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from isthmus.server.kafka_api.call import Call
 
 BY_ID: Final = 10
-TELLS_UNKNOWN: Final = 9  # OffsetCommit: that there is no such group [KIP-848]
+KNOWS_EPOCHS: Final = 9  # of members, and that there is no such group [KIP-848]
 MANY_GROUPS: Final = 8  # OffsetFetch [KIP-709]
 GROUP_ERROR: Final = 2  # OffsetFetch: an error of the group as a whole
 METADATA_CHARACTERS_MAX: Final = 4_096
@@ -31,7 +31,7 @@ def offset_commit(call: Call) -> None:
     topics = [_commit_topic(call, topic, offsets, waiting) for topic in request["topics"]]
 
     def reply(code: ErrorCode) -> None:
-        if code is ErrorCode.GROUP_ID_NOT_FOUND and call.version < TELLS_UNKNOWN:
+        if code is ErrorCode.GROUP_ID_NOT_FOUND and call.version < KNOWS_EPOCHS:
             code = ErrorCode.ILLEGAL_GENERATION
         for row in waiting:
             row["error_code"] = code
@@ -45,7 +45,10 @@ def offset_commit(call: Call) -> None:
         request["group_instance_id"],
         request["generation_id_or_member_epoch"],
     )
-    call.shore.group_offsets.commit(request["group_id"], member, offsets, reply)
+    knows_epochs = call.version >= KNOWS_EPOCHS
+    call.shore.group_offsets.commit(
+        request["group_id"], member, offsets, reply, knows_epochs=knows_epochs
+    )
 
 
 def _commit_topic(
@@ -86,7 +89,10 @@ def offset_fetch(call: Call) -> None:
     request = call.request
     if call.version >= MANY_GROUPS:
         groups = [
-            _fetch_group(call, one["group_id"], one["topics"]) for one in request["groups"]
+            _fetch_group(
+                call, one["group_id"], one["topics"], (one["member_id"], one["member_epoch"])
+            )
+            for one in request["groups"]
         ]
         call.answer({"groups": groups})
         return
@@ -110,11 +116,14 @@ def offset_fetch(call: Call) -> None:
 
 
 def _fetch_group(
-    call: Call, group_id: str, topics: list[dict[str, Any]] | None
+    call: Call,
+    group_id: str,
+    topics: list[dict[str, Any]] | None,
+    member: tuple[str | None, int] = (None, -1),
 ) -> dict[str, Any]:
     """Return one group's part of the response; `topics` None means all."""
     named = {"group_id": group_id} if call.version >= MANY_GROUPS else {}
-    offsets = call.shore.group_offsets.committed(group_id)
+    offsets = call.shore.group_offsets.committed(group_id, *member)
     if isinstance(offsets, ErrorCode):
         return {**named, "error_code": offsets, "topics": []}
     if topics is None:

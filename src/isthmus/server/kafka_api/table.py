@@ -1,8 +1,7 @@
 """Which requests are served: this table decides, and ApiVersions tells.
 
-What is advertised is exactly what has a handler, in the ranges of Apache Kafka 4.3. No
-finalized feature is claimed: `transaction.version` and `group.version` would make clients use
-what is not here.
+What is advertised is exactly what has a handler, in the ranges of Apache Kafka 4.3; and of the
+features that change what clients do, those that are here whole.
 """
 
 from __future__ import annotations
@@ -13,6 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 from isthmus.kafka.api import ApiKey, advertised
 from isthmus.kafka.errors import ErrorCode
 from isthmus.server.kafka_api.configs import describe_configs
+from isthmus.server.kafka_api.consumer_groups import (
+    consumer_group_describe,
+    consumer_group_heartbeat,
+)
 from isthmus.server.kafka_api.delete_records import delete_records
 from isthmus.server.kafka_api.fetch import fetch
 from isthmus.server.kafka_api.group_admin import delete_groups, describe_groups, list_groups
@@ -36,6 +39,13 @@ if TYPE_CHECKING:
 # What a client may call itself [KIP-511].
 SOFTWARE: Final = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?")
 NAMED_FIRST_VERSION: Final = 3
+FEATURES_FROM_ZERO: Final = 4  # before, a feature's range cannot begin there (KAFKA-17492)
+
+# Features by name, each with the level that holds here, the highest there is [KIP-584].
+FEATURES: Final = {
+    "group.version": 1,  # the consumer protocol [KIP-848]
+}
+FEATURES_EPOCH: Final = 0  # the levels never change while the server runs
 
 
 def api_versions(call: Call) -> None:
@@ -46,7 +56,19 @@ def api_versions(call: Call) -> None:
         if not all(SOFTWARE.fullmatch(name) for name in names):
             call.answer({"error_code": ErrorCode.INVALID_REQUEST})
             return
-    call.answer({"api_keys": advertised(HANDLERS), "finalized_features_epoch": 0})
+    supported = [{"name": name, "max_version": level} for name, level in FEATURES.items()]
+    finalized = [
+        {"name": name, "max_version_level": level, "min_version_level": level}
+        for name, level in FEATURES.items()
+    ]
+    call.answer(
+        {
+            "api_keys": advertised(HANDLERS),
+            "supported_features": supported if call.version >= FEATURES_FROM_ZERO else [],
+            "finalized_features": finalized,
+            "finalized_features_epoch": FEATURES_EPOCH,
+        }
+    )
 
 
 def unsupported_answer() -> dict[str, Any]:
@@ -84,4 +106,6 @@ HANDLERS: Final[Mapping[int, Callable[[Call], None]]] = {
     ApiKey.DESCRIBE_LOG_DIRS: describe_log_dirs,
     ApiKey.DELETE_GROUPS: delete_groups,
     ApiKey.OFFSET_DELETE: offset_delete,
+    ApiKey.CONSUMER_GROUP_HEARTBEAT: consumer_group_heartbeat,
+    ApiKey.CONSUMER_GROUP_DESCRIBE: consumer_group_describe,
 }

@@ -1,0 +1,66 @@
+"""Requests of members of the consumer protocol, to the groups of the table [KIP-848].
+
+A heartbeat is answered when all is durable that it, or one before it, has changed: no member
+knows an epoch that a restart would not. The first heartbeat makes the group; one that has no
+members and was of the classic protocol changes over, and keeps its offsets. Not here: the rules
+(kafka/consumer_group.py), writing and timers (groups.py).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isthmus.kafka.consumer_group import ConsumerGroup
+from isthmus.kafka.consumer_types import HeartbeatRefused
+from isthmus.kafka.errors import ErrorCode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from isthmus.broker.groups import GroupTable
+    from isthmus.kafka.consumer_types import Heartbeat, HeartbeatAnswer
+    from isthmus.runtime import Runtime
+
+
+class ConsumerGroups:
+    """The groups of a table that have the consumer protocol."""
+
+    def __init__(self, runtime: Runtime, groups: GroupTable) -> None:
+        self._runtime = runtime
+        self._groups = groups
+
+    def heartbeat(
+        self,
+        group_id: str,
+        beat: Heartbeat,
+        reply: Callable[[HeartbeatAnswer | HeartbeatRefused], None],
+    ) -> None:
+        """ConsumerGroupHeartbeat: the answer comes when what it tells is durable."""
+        try:
+            group = self._group_for(group_id, beat)
+            answer = group.heartbeat(beat, self._runtime.monotonic_ms())
+        except HeartbeatRefused as refused:
+            reply(refused)
+            return
+
+        def stored(failure: ErrorCode) -> None:
+            reply(HeartbeatRefused(failure, "not stored") if failure else answer)
+
+        self._groups.settle(self._groups.instate(group_id, group), stored)
+
+    def _group_for(self, group_id: str, beat: Heartbeat) -> ConsumerGroup:
+        """Return the group, a new one where a member begins it. Raises HeartbeatRefused."""
+        groups = self._groups
+        error = groups.refusal()
+        state = groups.states.get(group_id)
+        if not error and state is None:
+            error = ErrorCode.GROUP_ID_NOT_FOUND if beat.epoch else groups.crowding()
+        if error:
+            raise HeartbeatRefused(error, f"no group {group_id}")
+        if state is not None and isinstance(state.group, ConsumerGroup):
+            return state.group
+        if beat.epoch or not (state is None or state.group.is_empty):
+            raise HeartbeatRefused(
+                ErrorCode.GROUP_ID_NOT_FOUND, f"{group_id} is of the classic protocol"
+            )
+        return groups.new_consumer_group(group_id)

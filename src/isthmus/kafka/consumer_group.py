@@ -1,0 +1,502 @@
+"""One group of the consumer protocol, as a machine without I/O [KIP-848].
+
+Members say in heartbeats what they read and what they still work on; the group decides who is
+to have which partitions, and leads each member there, heartbeat by heartbeat. Three epochs only
+grow. That of the group: somebody came, went, or reads other log topics, or these have changed.
+That of the target assignment: which epoch of the group it was made for. That of a member: which
+target it has come to; a member that shows another one than it was told is fenced.
+
+`heartbeat` answers at once, or raises HeartbeatRefused and has changed nothing. Time is an
+argument; `due_ms` says when `tick` is next needed. After any call, `take_unstored` gives the
+rows that have changed: an answer may go out when they are durable, and `store_again` takes them
+back where that failed. What was kept is handed to `restore`.
+
+Not here: how a member comes to its target (reconciling.py), who is to have what (assignors.py),
+the forms of the rows (consumer_records.py), offsets and the log (broker/).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+from isthmus.kafka.assignors import ASSIGNORS, DEFAULT_ASSIGNOR, Reader
+from isthmus.kafka.consumer_types import (
+    NEW_HOLDING,
+    ConsumerMember,
+    GroupRow,
+    GroupState,
+    HeartbeatAnswer,
+    HeartbeatRefused,
+    Holding,
+    HoldingRow,
+    MemberState,
+    PatternRow,
+    Row,
+    Subscription,
+    SubscriptionRow,
+    TargetEpochRow,
+    TargetRow,
+    Terms,
+)
+from isthmus.kafka.errors import ErrorCode
+from isthmus.kafka.reconciling import next_holding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from isthmus.kafka.assignors import TopicPlace
+    from isthmus.kafka.consumer_types import Heartbeat, KeptGroup, Topics
+
+LEAVE = -1  # member epochs of a last heartbeat
+LEAVE_FOR_A_WHILE = -2  # a static member that means to come back
+NEW_SUBSCRIPTION = Subscription(None, None, "", "", -1, frozenset(), "", None)
+
+
+class ConsumerGroup:
+    """One group of the consumer protocol; see the head of the file for the contract."""
+
+    def __init__(
+        self, group_id: str, topics: Topics, terms: Terms, *, members_max: int = 10_000
+    ) -> None:
+        self.terms = terms
+        self.epoch = 1
+        self.target_epoch = 0
+        self.members: dict[str, ConsumerMember] = {}
+        self.targets: dict[str, frozenset[TopicPlace]] = {}
+        self._group_id = group_id
+        self._topics = topics
+        self._members_max = members_max
+        self._is_dead = False
+        self._static: dict[str, str] = {}  # instance id → member id
+        self._held: set[TopicPlace] = set()
+        self._names: frozenset[str] | None = None  # all that is read; None: look again
+        self._matched: dict[str, frozenset[str]] = {}  # regular expression → log topics
+        self._found: dict[str, tuple[bytes, int]] = {}  # of the log topics read: id, partitions
+        self._digest = 0  # of `_found`
+        self._assigned_ms: int | None = None  # monotonic
+        self._unstored: dict[tuple[type[Row], str], None] = {}  # in the order of the changes
+
+    @property
+    def state(self) -> GroupState:
+        """Where the group is, by Kafka's name."""
+        if self._is_dead:
+            return GroupState.DEAD
+        if not self.members:
+            return GroupState.EMPTY
+        if self.epoch > self.target_epoch:
+            return GroupState.ASSIGNING
+        reached = (self.target_epoch, MemberState.STABLE)
+        if all((one.holding.epoch, one.holding.state) == reached for one in self._all()):
+            return GroupState.STABLE
+        return GroupState.RECONCILING
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody is in it."""
+        return not self.members
+
+    @property
+    def assignor(self) -> str:
+        """The assignor that most members ask for."""
+        wishes = [one.subscription.assignor for one in self._all()]
+        votes = Counter(wish for wish in wishes if wish is not None)
+        return votes.most_common(1)[0][0] if votes else DEFAULT_ASSIGNOR
+
+    # --- requests -----------------------------------------------------------------------------
+
+    def heartbeat(self, beat: Heartbeat, now_ms: int) -> HeartbeatAnswer:
+        """Take in what a member says; return what it is to know. Raises HeartbeatRefused."""
+        if beat.epoch < 0:
+            self._leave(beat)
+            return HeartbeatAnswer(beat.member_id, beat.epoch)
+        known = self._find(beat)
+        if known is None and len(self.members) >= self._members_max:
+            raise HeartbeatRefused(
+                ErrorCode.GROUP_MAX_SIZE_REACHED,
+                f"{self._group_id} has all members it may have",
+            )
+        if beat.pattern:
+            self._topics.matching(beat.pattern)
+        member = self._admit(beat.member_id, known)
+        reads_other = self._update(member, beat)
+        if self._look_at_topics() or reads_other or known is None:
+            self._bump()
+        if self.epoch > self.target_epoch:
+            self._assign(now_ms)
+        before = member.holding.assigned
+        self._reconcile(member, beat.owned, now_ms)
+        member.due_ms = now_ms + self.terms.session_timeout_ms
+        holding = member.holding
+        tells = beat.is_full or holding.assigned.keys() != before.keys()
+        return HeartbeatAnswer(
+            member.member_id,
+            holding.epoch,
+            self.terms.heartbeat_interval_ms,
+            frozenset(holding.assigned) if tells else None,
+        )
+
+    def check_commit(
+        self,
+        member_id: str,
+        instance_id: str | None,
+        epoch: int,
+        _now_ms: int,
+        *,
+        places: Iterable[TopicPlace] = (),
+        knows_epochs: bool = True,
+    ) -> ErrorCode:
+        """Say whether this member may commit offsets of these places now.
+
+        An epoch before the member's will do for what it has had since then [KIP-1251]. Who is
+        no member (epoch -1) may while the group is empty.
+        """
+        if epoch < 0 and not self.members:
+            return ErrorCode.NONE
+        member = self.members.get(member_id)
+        if member is None:
+            return ErrorCode.UNKNOWN_MEMBER_ID
+        if not knows_epochs:
+            return ErrorCode.UNSUPPORTED_VERSION
+        holding = member.holding
+        if epoch == holding.epoch:
+            return ErrorCode.NONE
+        since = holding.assigned | holding.revoking
+        if epoch > holding.epoch or any(epoch < since.get(one, epoch + 1) for one in places):
+            return ErrorCode.STALE_MEMBER_EPOCH
+        return ErrorCode.NONE
+
+    def check_fetch(self, member_id: str | None, epoch: int) -> ErrorCode:
+        """Say whether who says to be this member may be told the offsets."""
+        if member_id is None and epoch < 0:
+            return ErrorCode.NONE
+        member = self.members.get(member_id or "")
+        if member is None:
+            return ErrorCode.UNKNOWN_MEMBER_ID
+        is_current = epoch == member.holding.epoch
+        return ErrorCode.NONE if is_current else ErrorCode.STALE_MEMBER_EPOCH
+
+    def subscribed(self) -> frozenset[str]:
+        """Return the log topics that the members read."""
+        return self._all_names()
+
+    def forgets_since(self, _since_ms: int) -> int:
+        """Return 0: only their commits count for offsets of what nobody reads."""
+        return 0
+
+    def delete(self) -> ErrorCode:
+        """End the group for good, if it has no members."""
+        if self._is_dead:
+            return ErrorCode.GROUP_ID_NOT_FOUND
+        if self.members:
+            return ErrorCode.NON_EMPTY_GROUP
+        self._is_dead = True
+        return ErrorCode.NONE
+
+    # --- time ---------------------------------------------------------------------------------
+
+    def due_ms(self) -> int | None:
+        """Return when `tick` must be called next, or None while nothing can lapse."""
+        dues = [member.due_ms for member in self._all()]
+        dues += [
+            member.revoke_due_ms for member in self._all() if member.revoke_due_ms is not None
+        ]
+        return min(dues, default=None)
+
+    def tick(self, now_ms: int) -> None:
+        """Put out who was silent, or did not give up what it was to."""
+        late = [
+            member
+            for member in self._all()
+            if member.due_ms <= now_ms
+            or (member.revoke_due_ms is not None and member.revoke_due_ms <= now_ms)
+        ]
+        if late:
+            self._remove(late)
+
+    # --- storing ------------------------------------------------------------------------------
+
+    def take_unstored(self) -> list[Row]:
+        """Return the rows that have changed since the last call.
+
+        What is gone comes first, holdings before targets before subscriptions: so Apache Kafka
+        expects to read them.
+        """
+        rows = [self._row(kind, name) for kind, name in self._unstored]
+        self._unstored.clear()
+        gone = [row for row in rows if row[-1] is None]
+        there = [row for row in rows if row[-1] is not None]
+        return sorted(gone, key=_place, reverse=True) + sorted(there, key=_place)
+
+    def store_again(self, rows: Iterable[Row]) -> None:
+        """These rows are not durable: they are due again with the next change."""
+        self._unstored.update(dict.fromkeys((type(row), _name(row)) for row in rows))
+
+    def all_rows(self) -> list[Row]:
+        """Return all rows that there are of the group: those that its end has to remove."""
+        kinds = ((SubscriptionRow, self.members), (TargetRow, self.targets))
+        named = [self._row(kind, name) for kind, names in kinds for name in names]
+        named += [self._row(HoldingRow, name) for name in self.members]
+        named += [self._row(PatternRow, pattern) for pattern in self._matched]
+        return [*named, self._row(GroupRow, ""), self._row(TargetEpochRow, "")]
+
+    def restore(self, kept: KeptGroup, now_ms: int) -> None:
+        """Become the group that was kept; its members have one session timeout to call."""
+        self.epoch, self._digest = kept.epoch or 1, kept.digest
+        self.target_epoch = kept.target_epoch
+        self._matched = dict(kept.patterns)
+        for member_id, subscription in kept.subscriptions.items():
+            member = self._admit(member_id, None)
+            member.subscription = subscription
+            if subscription.instance_id is not None:
+                self._static[subscription.instance_id] = member_id
+            self._hold(member, kept.holdings.get(member_id, NEW_HOLDING), now_ms)
+            member.due_ms = now_ms + self.terms.session_timeout_ms
+            if member_id in kept.targets:
+                self.targets[member_id] = kept.targets[member_id]
+        self._unstored.clear()
+
+    def _changed(self, kind: type[Row], name: str = "") -> None:
+        self._unstored[kind, name] = None
+
+    def _row(self, kind: type[Row], name: str) -> Row:
+        """Return a row as it is to be now."""
+        member = self.members.get(name)
+        if kind is SubscriptionRow:
+            return SubscriptionRow(name, None if member is None else member.subscription)
+        if kind is HoldingRow:
+            return HoldingRow(name, None if member is None else member.holding)
+        if kind is TargetRow:
+            return TargetRow(name, self.targets.get(name))
+        if kind is PatternRow:
+            return PatternRow(name, self._matched.get(name))
+        if kind is TargetEpochRow:
+            return TargetEpochRow(self.target_epoch)
+        return GroupRow(self._digest, self.epoch)
+
+    # --- members ------------------------------------------------------------------------------
+
+    def _all(self) -> Iterable[ConsumerMember]:
+        return self.members.values()
+
+    def _find(self, beat: Heartbeat) -> ConsumerMember | None:
+        """Return the member that this is, None for a new one. Raises HeartbeatRefused."""
+        member = self.members.get(beat.member_id)
+        if beat.instance_id is not None:
+            member = self._find_static(beat.instance_id, beat)
+        elif member is None and beat.epoch != 0:
+            raise HeartbeatRefused(
+                ErrorCode.UNKNOWN_MEMBER_ID,
+                f"{beat.member_id} is no member of group {self._group_id}",
+            )
+        if member is not None and beat.epoch > 0:
+            _check_epoch(member.holding, beat)
+        return member
+
+    def _find_static(self, instance_id: str, beat: Heartbeat) -> ConsumerMember | None:
+        holder = self._static.get(instance_id)
+        if beat.epoch == 0:
+            if holder is None:
+                return self.members.get(beat.member_id)
+            member = self.members[holder]
+            if member.holding.epoch != LEAVE_FOR_A_WHILE:
+                raise HeartbeatRefused(
+                    ErrorCode.UNRELEASED_INSTANCE_ID,
+                    f"instance {instance_id} is {holder}, and has not left",
+                )
+            return member
+        if holder is None:
+            raise HeartbeatRefused(
+                ErrorCode.UNKNOWN_MEMBER_ID, f"instance {instance_id} is not known"
+            )
+        if holder != beat.member_id:
+            raise HeartbeatRefused(
+                ErrorCode.FENCED_INSTANCE_ID, f"instance {instance_id} is {holder} now"
+            )
+        return self.members[holder]
+
+    def _admit(self, member_id: str, known: ConsumerMember | None) -> ConsumerMember:
+        """Return the member of this id: new, as it was, or in the place of a static one."""
+        if known is not None and known.member_id == member_id:
+            return known
+        member = self.members[member_id] = ConsumerMember(member_id, NEW_SUBSCRIPTION)
+        if known is not None:
+            was = known.member_id
+            member.subscription = known.subscription
+            member.holding = known.holding._replace(epoch=0, previous_epoch=0)
+            del self.members[was]
+            if was in self.targets:
+                self.targets[member_id] = self.targets.pop(was)
+            for kind in (SubscriptionRow, TargetRow, HoldingRow):
+                self._changed(kind, was)
+            self._changed(TargetRow, member_id)
+        for kind in (SubscriptionRow, HoldingRow):
+            self._changed(kind, member_id)
+        return member
+
+    def _update(self, member: ConsumerMember, beat: Heartbeat) -> bool:
+        """Take over what the member says; return whether it reads other things now."""
+        was = member.subscription
+        timeout_ms = beat.rebalance_timeout_ms
+        now = member.subscription = Subscription(
+            was.instance_id if beat.instance_id is None else beat.instance_id,
+            was.rack_id if beat.rack_id is None else beat.rack_id,
+            beat.client_id,
+            beat.client_host,
+            was.rebalance_timeout_ms if timeout_ms < 0 else timeout_ms,
+            was.topic_names if beat.topic_names is None else beat.topic_names,
+            was.pattern if beat.pattern is None else beat.pattern,
+            was.assignor if beat.assignor is None else beat.assignor,
+        )
+        if now.instance_id is not None:
+            self._static[now.instance_id] = member.member_id
+        if now != was:
+            self._changed(SubscriptionRow, member.member_id)
+        if (now.topic_names, now.pattern) == (was.topic_names, was.pattern):
+            return False
+        self._names = None
+        return True
+
+    def _leave(self, beat: Heartbeat) -> None:
+        member = self._find(beat)
+        assert member is not None
+        if beat.epoch == LEAVE_FOR_A_WHILE:  # its place stays, until the session times out
+            held = member.holding.assigned
+            gone = Holding(LEAVE_FOR_A_WHILE, 0, MemberState.STABLE, held, {})
+            self._hold(member, gone, 0)
+        else:
+            self._remove([member])
+
+    def _remove(self, gone: Iterable[ConsumerMember]) -> None:
+        for member in gone:
+            name, instance_id = member.member_id, member.subscription.instance_id
+            del self.members[name]
+            self.targets.pop(name, None)
+            self._held -= member.holding.all_places
+            if instance_id is not None:
+                del self._static[instance_id]
+            for kind in (SubscriptionRow, TargetRow, HoldingRow):
+                self._changed(kind, name)
+        self._names = None
+        self._look_at_topics()
+        self._bump()
+
+    def _bump(self) -> None:
+        self.epoch += 1
+        self._changed(GroupRow)
+
+    # --- log topics ---------------------------------------------------------------------------
+
+    def _look_at_topics(self) -> bool:
+        """Look up what is read; return whether that is not what it was."""
+        patterns = {one.subscription.pattern for one in self._all()} - {""}
+        for pattern in self._matched.keys() | patterns:
+            names = self._topics.matching(pattern) if pattern in patterns else None
+            if names != self._matched.get(pattern):
+                self._changed(PatternRow, pattern)
+                self._names = None
+                if names is None:
+                    del self._matched[pattern]
+                else:
+                    self._matched[pattern] = names
+        places = {name: self._topics.find(name) for name in sorted(self._all_names())}
+        found = {name: place for name, place in places.items() if place is not None}
+        if found == self._found and self._digest:
+            return False
+        self._found = found
+        digest = _digest(found)
+        is_other, self._digest = digest != self._digest, digest
+        return is_other
+
+    def _all_names(self) -> frozenset[str]:
+        if self._names is None:
+            named = [one.subscription.topic_names for one in self._all()]
+            self._names = frozenset().union(*named, *self._matched.values())
+        return self._names
+
+    def _topic_ids(self, member: ConsumerMember) -> frozenset[bytes]:
+        """Return the log topics that a member reads, and that are there."""
+        subscription = member.subscription
+        names = subscription.topic_names | self._matched.get(subscription.pattern, frozenset())
+        return frozenset(self._found[name][0] for name in names if name in self._found)
+
+    # --- assigning ----------------------------------------------------------------------------
+
+    def _assign(self, now_ms: int) -> None:
+        """Decide anew who is to have what, unless that was done just now."""
+        interval_ms = self.terms.assignment_interval_ms
+        if self._assigned_ms is not None and now_ms < self._assigned_ms + interval_ms:
+            return
+        self._assigned_ms = now_ms
+        readers = {
+            member.member_id: Reader(
+                member.subscription.instance_id,
+                self._topic_ids(member),
+                self.targets.get(member.member_id, frozenset()),
+            )
+            for member in self._all()
+        }
+        shares = ASSIGNORS[self.assignor](readers, dict(self._found.values()))
+        for member_id, share in shares.items():
+            target = frozenset(share)
+            if self.targets.get(member_id) != target:
+                self.targets[member_id] = target
+                self._changed(TargetRow, member_id)
+        self.target_epoch = self.epoch
+        self._changed(TargetEpochRow)
+
+    def _reconcile(
+        self, member: ConsumerMember, owned: frozenset[TopicPlace] | None, now_ms: int
+    ) -> None:
+        """Bring a member one step towards its target."""
+        target = self.targets.get(member.member_id, frozenset())
+        before = member.holding
+        topic_ids = self._topic_ids(member)
+        after = next_holding(before, self.target_epoch, target, topic_ids, self._held, owned)
+        if after is not before:
+            self._hold(member, after, now_ms)
+
+    def _hold(self, member: ConsumerMember, holding: Holding, now_ms: int) -> None:
+        self._held -= member.holding.all_places
+        self._held |= holding.all_places
+        member.holding = holding
+        member.revoke_due_ms = None
+        if holding.state is MemberState.UNREVOKED:
+            member.revoke_due_ms = now_ms + member.subscription.rebalance_timeout_ms
+        self._changed(HoldingRow, member.member_id)
+
+
+def _check_epoch(holding: Holding, beat: Heartbeat) -> None:
+    """Let pass who knows its epoch, or whose last answer was lost. Raises HeartbeatRefused."""
+    if beat.epoch == holding.epoch:
+        return
+    missed_one = (
+        beat.epoch == holding.previous_epoch
+        and beat.owned is not None
+        and beat.owned <= holding.assigned.keys()
+    )
+    if beat.epoch > holding.epoch or not missed_one:
+        raise HeartbeatRefused(
+            ErrorCode.FENCED_MEMBER_EPOCH,
+            f"member epoch {beat.epoch}, and the group knows {holding.epoch}: join again",
+        )
+
+
+def _digest(found: dict[str, tuple[bytes, int]]) -> int:
+    """Return a number for the log topics, their ids and sizes; never 0."""
+    digest = blake2b(digest_size=8)
+    for name, (topic_id, partitions) in found.items():
+        digest.update(b"%b\0%b%d\n" % (name.encode(), topic_id, partitions))
+    return int.from_bytes(digest.digest(), "big", signed=True) or 1
+
+
+_ORDER = (SubscriptionRow, PatternRow, GroupRow, TargetRow, TargetEpochRow, HoldingRow)
+
+
+def _place(row: Row) -> int:
+    return _ORDER.index(type(row))
+
+
+def _name(row: Row) -> str:
+    return row[0] if isinstance(row[0], str) else ""

@@ -1,0 +1,206 @@
+"""Members of the consumer protocol come, go, die and change their minds, in any order.
+
+The clients here do as real ones: they give up what is no longer theirs before they say so, and
+take what is new only afterwards. Answers get lost, partitions and log topics come and go.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from tests.unit.kafka.consumer_room import KnownTopics, beat_of
+
+from isthmus.kafka.consumer_group import ConsumerGroup
+from isthmus.kafka.consumer_records import read_row, row_key, row_value
+from isthmus.kafka.consumer_types import GroupState, HeartbeatRefused, KeptGroup, Terms
+from isthmus.kafka.errors import ErrorCode
+
+TERMS = Terms(session_timeout_ms=10_000, heartbeat_interval_ms=1_000)
+REJOIN = {ErrorCode.FENCED_MEMBER_EPOCH, ErrorCode.UNKNOWN_MEMBER_ID}
+
+
+def encoded(group: ConsumerGroup) -> dict[bytes, bytes | None]:
+    return {row_key("g", row): row_value(row, 1) for row in group.all_rows()}
+
+
+class Client:
+    """A consumer: what it was told, what it works on, what it has not done yet."""
+
+    def __init__(self, name: str, topic_names: frozenset[str], assignor: str | None) -> None:
+        self.name = name
+        self.topic_names = topic_names
+        self.assignor = assignor
+        self.epoch = 0
+        self.owned: frozenset[Any] = frozenset()
+        self.target: frozenset[Any] = frozenset()
+
+    def work(self) -> None:
+        """Give up, or take what is new where there is nothing to give up."""
+        if self.owned <= self.target:
+            self.owned = self.target
+        else:
+            self.owned &= self.target
+
+    def start_over(self) -> None:
+        self.epoch, self.owned, self.target = 0, frozenset(), frozenset()
+
+
+class ConsumerGroupMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.topics = KnownTopics(a=3, b=2)
+        self.group = ConsumerGroup("g", self.topics, TERMS)
+        self.now = 0
+        self.clients: list[Client] = []
+        self.records: list[tuple[bytes, bytes | None]] = []
+        self.epochs = (0, 0)
+        self.number = 0
+
+    # --- what happens -------------------------------------------------------------------------
+
+    @precondition(lambda self: len(self.clients) < 4)
+    @rule(
+        topic_names=st.frozensets(st.sampled_from("abc")),
+        assignor=st.sampled_from([None, "range", "uniform"]),
+    )
+    def come(self, topic_names: frozenset[str], assignor: str | None) -> None:
+        self.number += 1
+        client = Client(f"m{self.number}", topic_names, assignor)
+        self.clients.append(client)
+        self.beat(client)
+
+    @precondition(lambda self: self.clients)
+    @rule(
+        data=st.data(), works=st.booleans(), is_lost=st.booleans(), wait_ms=st.integers(0, 3000)
+    )
+    def go_on(self, data: st.DataObject, *, works: bool, is_lost: bool, wait_ms: int) -> None:
+        client = data.draw(st.sampled_from(self.clients))
+        self.pass_by(wait_ms)
+        if works:
+            client.work()
+        self.beat(client, is_lost=is_lost)
+
+    @precondition(lambda self: self.clients)
+    @rule(data=st.data(), topic_names=st.frozensets(st.sampled_from("abc")))
+    def change(self, data: st.DataObject, topic_names: frozenset[str]) -> None:
+        client = data.draw(st.sampled_from(self.clients))
+        client.topic_names = topic_names
+        self.beat(client)
+
+    @precondition(lambda self: self.clients)
+    @rule(data=st.data(), says_so=st.booleans())
+    def go(self, data: st.DataObject, *, says_so: bool) -> None:
+        client = data.draw(st.sampled_from(self.clients))
+        self.clients.remove(client)
+        if says_so and client.epoch > 0 and client.name in self.group.members:
+            self.group.heartbeat(beat_of(client.name, -1), self.now)
+            self.store()
+
+    @rule(counts=st.dictionaries(st.sampled_from("abc"), st.integers(1, 4)))
+    def other_topics(self, counts: dict[str, int]) -> None:
+        self.topics.set(**counts)
+
+    @rule()
+    def restart(self) -> None:
+        self.group = self.restored()
+
+    # --- what holds ---------------------------------------------------------------------------
+
+    @invariant()
+    def nothing_is_held_twice(self) -> None:
+        members = self.group.members.values()
+        held = [place for one in members for place in one.holding.all_places]
+        assert len(held) == len(set(held))
+        owned = [
+            place
+            for client in self.clients
+            if client.name in self.group.members
+            for place in client.owned
+        ]
+        assert len(owned) == len(set(owned)), "two clients work on one partition"
+
+    @invariant()
+    def epochs_only_grow(self) -> None:
+        now = (self.group.epoch, self.group.target_epoch)
+        assert now >= self.epochs and self.group.target_epoch <= self.group.epoch
+        self.epochs = now
+
+    @invariant()
+    def a_restart_knows_the_same(self) -> None:
+        assert encoded(self.restored()) == encoded(self.group)
+
+    def teardown(self) -> None:
+        """In the end every partition that anybody reads has one who works on it."""
+        for _ in range(60):
+            for client in self.clients:
+                client.work()
+                self.beat(client)
+            self.pass_by(500)
+        wanted = {
+            (self.topics.ids[name], index)
+            for client in self.clients
+            for name in client.topic_names & self.topics.ids.keys()
+            for index in range(self.topics.counts[name])
+        }
+        owned = [place for client in self.clients for place in client.owned]
+        assert sorted(owned) == sorted(wanted)
+        for client in self.clients:
+            read = {self.topics.ids.get(name) for name in client.topic_names}
+            assert {place[0] for place in client.owned} <= read
+        assert self.group.state is (GroupState.STABLE if self.clients else GroupState.EMPTY)
+
+    # --- how ----------------------------------------------------------------------------------
+
+    def beat(self, client: Client, *, is_lost: bool = False) -> None:
+        beat = beat_of(
+            client.name,
+            client.epoch,
+            topic_names=client.topic_names,
+            assignor=client.assignor,
+            owned=client.owned,
+            rebalance_timeout_ms=5_000,
+        )
+        try:
+            answer = self.group.heartbeat(beat, self.now)
+        except HeartbeatRefused as refused:
+            assert refused.code in REJOIN
+            client.start_over()
+        else:
+            if not is_lost:
+                client.epoch = answer.epoch
+                assert answer.assigned is not None, "it has said all"
+                client.target = answer.assigned
+        self.store()
+
+    def pass_by(self, milliseconds: int) -> None:
+        self.now += milliseconds
+        due_ms = self.group.due_ms()
+        if due_ms is not None and due_ms <= self.now:
+            self.group.tick(self.now)
+            self.store()
+            for client in self.clients:
+                if client.name not in self.group.members:
+                    client.start_over()  # its own clock has told it
+
+    def store(self) -> None:
+        for row in self.group.take_unstored():
+            self.records.append((row_key("g", row), row_value(row, 1)))
+
+    def restored(self) -> ConsumerGroup:
+        kept = KeptGroup()
+        for key, value in self.records:
+            group_id, row = read_row(key, value)
+            assert group_id == "g"
+            kept.take(row)
+        group = ConsumerGroup("g", self.topics, TERMS)
+        group.restore(kept, self.now)
+        return group
+
+
+ConsumerGroupMachine.TestCase.settings = settings(
+    max_examples=60, stateful_step_count=30, deadline=None
+)
+TestConsumerGroup = ConsumerGroupMachine.TestCase

@@ -206,6 +206,12 @@ class KafkaSettings(KafkaLimits, frozen=True, kw_only=True):
     offsets_retention_minutes: Annotated[int, Meta(ge=1)] = 10_080
     """Time that an empty group's offsets are kept."""
 
+    transaction_timeout_max_ms: Annotated[int, Meta(ge=1)] = 900_000
+    """The longest time that a producer may ask to have for a transaction."""
+
+    transactional_id_expiration_hours: Annotated[int, Meta(ge=1)] = 168
+    """Time after which a transactional id that nobody uses is forgotten."""
+
     fetch_sessions_max: Annotated[int, Meta(ge=0)] = 1_000
     """Incremental fetch sessions kept at one time (KIP-227)."""
 

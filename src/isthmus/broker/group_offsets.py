@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from isthmus.broker.pending_offsets import UNSTABLE
 from isthmus.kafka.consumer_group import ConsumerGroup
 from isthmus.kafka.errors import ErrorCode
 from isthmus.kafka.group_records import CommittedOffset, OffsetKey, offset_key, offset_value
@@ -21,11 +22,13 @@ if TYPE_CHECKING:
 
     from isthmus.broker.groups import GroupTable, Place, StoredState
     from isthmus.broker.state_log import Rows
+    from isthmus.kafka.transaction import Producer
     from isthmus.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
 EXPIRY_CHECK_MS = 600_000
+ANYONE = ("", None, -1)  # a member that does not say who it is
 
 
 class GroupOffsets:
@@ -47,35 +50,43 @@ class GroupOffsets:
         reply: Callable[[ErrorCode], None],
         *,
         knows_epochs: bool = True,
+        producer: Producer | None = None,
     ) -> None:
         """OffsetCommit of the `member` (id, instance id, generation): all or nothing.
 
         Who commits to a group that is not there makes it, unless it claims to be a member.
         `knows_epochs`: the request is of a version that knows epochs of members [KIP-848].
+        With a `producer` this is TxnOffsetCommit: the offsets count when its transaction
+        commits, and old clients do not say there who they are.
         """
         error = self._groups.refusal()
         state = self._groups.states.get(group_id)
         if not error and state is None and member[2] >= 0:
             error = ErrorCode.GROUP_ID_NOT_FOUND
         if not error and state is not None:
+            in_transaction = producer is not None
             now_ms = self._runtime.monotonic_ms()
-            if isinstance(state.group, ConsumerGroup):
+            if in_transaction and member == ANYONE:
+                error = ErrorCode.NONE
+            elif isinstance(state.group, ConsumerGroup):
                 places = [(of.topic_id, place[1]) for place, of in offsets.items()]
                 error = state.group.check_commit(
                     *member, now_ms, places=places, knows_epochs=knows_epochs
                 )
             else:
-                error = state.group.check_commit(*member, now_ms)
+                error = state.group.check_commit(*member, now_ms, in_transaction=in_transaction)
         if error:
             reply(error)
             return
-        self.store(group_id, offsets, reply)
+        self.store(group_id, offsets, reply, producer=producer)
 
     def store(
         self,
         group_id: str,
         offsets: Mapping[Place, CommittedOffset],
         reply: Callable[[ErrorCode], None],
+        *,
+        producer: Producer | None = None,
     ) -> None:
         """Write offsets of whoever was found to be entitled; answered when durable."""
         state = self._groups.states.get(group_id)
@@ -83,10 +94,17 @@ class GroupOffsets:
         if error or not offsets:
             reply(error)
             return
-        committing = self._groups.open(group_id) if state is None else state
+        groups = self._groups
+        committing = groups.open(group_id) if state is None else state
+        number = groups.pending.number
+        held = None if producer is None else groups.hold(producer[0], committing, offsets)
 
         def stored(failure: ErrorCode) -> None:
-            if not failure:
+            if held is not None:
+                if failure:
+                    groups.release(held, commits=False)
+            elif not failure:
+                groups.pending.overtake(group_id, offsets, number)
                 for place, committed in offsets.items():
                     if not self._groups.is_of_another(place, committed):
                         committing.offsets[place] = committed
@@ -97,14 +115,20 @@ class GroupOffsets:
             (offset_key(OffsetKey(group_id, *place)), offset_value(committed))
             for place, committed in offsets.items()
         ]
-        self._groups.write(committing, rows, stored)
+        self._groups.write(committing, rows, stored, producer=producer)
 
     def committed(
-        self, group_id: str, member_id: str | None = None, epoch: int = -1
+        self,
+        group_id: str,
+        member_id: str | None = None,
+        epoch: int = -1,
+        *,
+        stable: bool = False,
     ) -> dict[Place, CommittedOffset] | ErrorCode:
         """OffsetFetch: return all that the group has committed, empty for an unknown group.
 
-        A member of the consumer protocol has to be at the epoch it shows.
+        A member of the consumer protocol has to be at the epoch it shows. `stable`: UNSTABLE in
+        place of what an open transaction may be about to change.
         """
         error = self._groups.refusal()
         state = self._groups.states.get(group_id)
@@ -112,7 +136,12 @@ class GroupOffsets:
             error = state.group.check_fetch(member_id, epoch)
         if error:
             return error
-        return {} if state is None else state.offsets
+        if state is None:
+            return {}
+        unstable = self._groups.pending.unstable(group_id) if stable else None
+        if not unstable:
+            return state.offsets
+        return {**state.offsets, **dict.fromkeys(unstable, UNSTABLE)}
 
     def delete(
         self,
@@ -158,9 +187,11 @@ class GroupOffsets:
         if not gone:
             reply(ErrorCode.NONE)
             return
+        number = self._groups.pending.number
 
         def stored(failure: ErrorCode) -> None:
             if not failure:
+                self._groups.pending.overtake(state.group_id, gone, number)
                 for place in gone:
                     state.offsets.pop(place, None)
             reply(failure)

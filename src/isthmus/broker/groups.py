@@ -14,6 +14,7 @@ import logging
 from typing import TYPE_CHECKING, TypeAlias
 
 from isthmus.broker.group_topics import GroupTopics
+from isthmus.broker.pending_offsets import PendingOffsets
 from isthmus.broker.state_log import StateLog
 from isthmus.errors import Malformed
 from isthmus.kafka.consumer_group import ConsumerGroup
@@ -36,13 +37,17 @@ from isthmus.kafka.group_records import (
 )
 from isthmus.kafka.group_states import State
 from isthmus.kafka.group_types import JoinAnswer, SyncAnswer
+from isthmus.kafka.transaction import NO_PRODUCER_ID
+from isthmus.record.markers import read_marker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from isthmus.broker.appends import Appends
+    from isthmus.broker.pending_offsets import Held
     from isthmus.broker.state_log import Rows
     from isthmus.kafka.group_types import Join
+    from isthmus.kafka.transaction import Producer
     from isthmus.record.batch import Record, RecordBatch
     from isthmus.runtime import Runtime
     from isthmus.storage.log import Log
@@ -114,6 +119,7 @@ class GroupTable:
         self._terms = terms
         self._topics = GroupTopics(runtime, log)
         self.states: dict[str, StoredState] = {}
+        self.pending = PendingOffsets()
         self._rows: dict[str, KeptGroup] = {}
         self._found: dict[str, StoredGroup] = {}
         self._is_loading = True
@@ -368,22 +374,70 @@ class GroupTable:
 
     # --- the log ------------------------------------------------------------------------------
 
-    def write(self, state: StoredState, rows: Rows, done: Callable[[ErrorCode], None]) -> None:
-        """Append records about a group; `done` when all are durable, or one failed."""
+    def write(
+        self,
+        state: StoredState,
+        rows: Rows,
+        done: Callable[[ErrorCode], None],
+        *,
+        producer: Producer | None = None,
+    ) -> None:
+        """Append records about a group; `done` when all are durable, or one failed.
+
+        `producer`: they belong to its transaction.
+        """
         state.writing += 1
 
         def written(code: ErrorCode) -> None:
             state.writing -= 1
             done(code)
 
-        self._kept.write(state.group_id, rows, written)
+        self._kept.write(state.group_id, rows, written, producer=producer)
 
-    def _replay(self, _index: int, batch: RecordBatch) -> None:
+    def log_place(self, group_id: str) -> Place:
+        """Return where records about a group are kept. Raises what `Log.create` raises."""
+        return GROUPS_LOG_TOPIC, self._kept.partition_for(group_id).index
+
+    # --- offsets in transactions --------------------------------------------------------------
+
+    def hold(
+        self, producer_id: int, state: StoredState, offsets: Mapping[Place, CommittedOffset]
+    ) -> Held:
+        """Keep offsets for as long as it is open whether their transaction commits."""
+        state.writing += 1
+        return self.pending.hold(producer_id, state.group_id, offsets)
+
+    def release(self, held: Held, *, commits: bool) -> None:
+        """Let offsets count, or not."""
+        self.pending.release(held)
+        state = self.states[held.group_id]
+        state.writing -= 1
+        for place, committed in held.offsets.items() if commits else ():
+            if place not in held.overtaken and not self.is_of_another(place, committed):
+                state.offsets[place] = committed
+        if not self._is_loading:
+            self.drop_if_blank(state)
+
+    def decide(self, index: int, producer_id: int, *, commits: bool) -> None:
+        """A marker stands in a partition of the log of groups, for all that it holds."""
+        for held in [*self.pending.held.get(producer_id, ())]:
+            if self.log_place(held.group_id)[1] == index:
+                self.release(held, commits=commits)
+
+    # --- the start ----------------------------------------------------------------------------
+
+    def _replay(self, index: int, batch: RecordBatch) -> None:
         """Take in one batch, newer than all before with the same keys."""
-        for record in () if batch.is_control else batch.records():
-            self._replay_record(record)
+        if batch.is_control:
+            marker = read_marker(batch)
+            if marker is not None:
+                self.decide(index, batch.producer_id, commits=marker.commits)
+            return
+        producer_id = batch.producer_id if batch.is_transactional else NO_PRODUCER_ID
+        for record in batch.records():
+            self._replay_record(record, producer_id)
 
-    def _replay_record(self, record: Record) -> None:
+    def _replay_record(self, record: Record, producer_id: int) -> None:
         try:
             key = record.key or b""
             if is_row(int.from_bytes(key[:2], "big")):
@@ -393,12 +447,18 @@ class GroupTable:
             about = read_key(key)
             if isinstance(about, OffsetKey):
                 place = (about.log_topic, about.partition)
+                if producer_id == NO_PRODUCER_ID:
+                    self.pending.overtake(about.group_id, [place], self.pending.number)
                 if record.value is None:
                     if about.group_id in self.states:
                         self.states[about.group_id].offsets.pop(place, None)
                     return
                 state = self.states.get(about.group_id) or self.open(about.group_id)
-                state.offsets[place] = read_offset(record.value)
+                committed = read_offset(record.value)
+                if producer_id == NO_PRODUCER_ID:
+                    state.offsets[place] = committed
+                else:
+                    self.hold(producer_id, state, {place: committed})
             elif about is not None:
                 if record.value is None:
                     self._found.pop(about, None)

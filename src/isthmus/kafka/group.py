@@ -148,23 +148,31 @@ class Group:
         return error
 
     def check_commit(
-        self, member_id: str, instance_id: str | None, generation: int, now_ms: int
+        self,
+        member_id: str,
+        instance_id: str | None,
+        generation: int,
+        now_ms: int,
+        *,
+        in_transaction: bool = False,
     ) -> ErrorCode:
         """Say whether this member may commit offsets now.
 
         Who is no member (generation -1, no ids) may while the group has no members: so do
-        clients that choose their partitions themselves, and the tools.
+        clients that choose their partitions themselves, and the tools. A commit in a
+        transaction is no sign of life, and may come in a rebalance.
         """
         if self.state is State.DEAD:
             return ErrorCode.COORDINATOR_NOT_AVAILABLE
         if generation < 0 and self.state is State.EMPTY:
             return ErrorCode.NONE
         error = self._member_error(member_id, instance_id, generation)
-        if not error and self.state is State.COMPLETING:
-            error = ErrorCode.REBALANCE_IN_PROGRESS
-        if not error:
-            self._alive(self.members[member_id], now_ms)
-        return error
+        if error or in_transaction:
+            return error
+        if self.state is State.COMPLETING:
+            return ErrorCode.REBALANCE_IN_PROGRESS
+        self._alive(self.members[member_id], now_ms)
+        return ErrorCode.NONE
 
     def subscribed(self) -> frozenset[str] | None:
         """Return the log topics that the members read; None where that cannot be known."""

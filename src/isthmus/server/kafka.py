@@ -28,6 +28,8 @@ from isthmus.broker.group_offsets import GroupOffsets
 from isthmus.broker.groups import GroupTable
 from isthmus.broker.identity import Identity
 from isthmus.broker.topic_ids import TopicIds
+from isthmus.broker.transaction_markers import MarkerWriter
+from isthmus.broker.transactions import TransactionTable
 from isthmus.errors import Malformed, ProtocolError, Refused, TooLarge
 from isthmus.kafka.api import ApiKey
 from isthmus.kafka.errors import RequestUnsupported
@@ -83,7 +85,7 @@ class KafkaShore:
         refuses: Callable[[str], IsthmusError | None] = lambda _: None,
         lines: Sparing | None = None,
     ) -> None:
-        """Read back the groups; `broker` takes the batches.
+        """Read back groups and transactions; `broker` takes the batches.
 
         `refuses` says why nobody may come from an address, if so; `lines` spares the log.
         """
@@ -105,6 +107,12 @@ class KafkaShore:
         self.consumer_groups = ConsumerGroups(runtime, self.groups)
         self.group_offsets = GroupOffsets(
             runtime, self.groups, retention_ms=settings.offsets_retention_minutes * 60_000
+        )
+        self.markers = MarkerWriter(runtime, log, broker, self.groups)
+        self.transactions = TransactionTable(
+            *(runtime, log, broker, self.markers),
+            timeout_max_ms=settings.transaction_timeout_max_ms,
+            expiration_ms=settings.transactional_id_expiration_hours * 3_600_000,
         )
         self.node_id = NODE_ID
         self.refuses = refuses

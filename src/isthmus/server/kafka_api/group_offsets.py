@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from isthmus.broker.pending_offsets import UNSTABLE
 from isthmus.kafka.errors import ErrorCode
 from isthmus.kafka.group_records import CommittedOffset
 
@@ -28,7 +29,7 @@ def offset_commit(call: Call) -> None:
     request = call.request
     offsets: Offsets = {}
     waiting: list[dict[str, Any]] = []  # rows whose code the group decides
-    topics = [_commit_topic(call, topic, offsets, waiting) for topic in request["topics"]]
+    topics = [commit_topic(call, topic, offsets, waiting) for topic in request["topics"]]
 
     def reply(code: ErrorCode) -> None:
         if code is ErrorCode.GROUP_ID_NOT_FOUND and call.version < KNOWS_EPOCHS:
@@ -51,7 +52,7 @@ def offset_commit(call: Call) -> None:
     )
 
 
-def _commit_topic(
+def commit_topic(
     call: Call, topic: dict[str, Any], offsets: Offsets, waiting: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """Gather the offsets of one log topic; return its part of the response."""
@@ -123,7 +124,8 @@ def _fetch_group(
 ) -> dict[str, Any]:
     """Return one group's part of the response; `topics` None means all."""
     named = {"group_id": group_id} if call.version >= MANY_GROUPS else {}
-    offsets = call.shore.group_offsets.committed(group_id, *member)
+    stable = call.request["require_stable"]
+    offsets = call.shore.group_offsets.committed(group_id, *member, stable=stable)
     if isinstance(offsets, ErrorCode):
         return {**named, "error_code": offsets, "topics": []}
     if topics is None:
@@ -160,8 +162,10 @@ def _all_topics(call: Call, offsets: Offsets) -> list[dict[str, Any]]:
 
 
 def _offset_row(index: int, committed: CommittedOffset | None) -> dict[str, Any]:
-    if committed is None:
-        return {"partition_index": index, "committed_offset": -1, "metadata": ""}
+    if committed is None or committed is UNSTABLE:
+        code = ErrorCode.NONE if committed is None else ErrorCode.UNSTABLE_OFFSET_COMMIT
+        nothing = {"committed_offset": -1, "metadata": ""}
+        return {"partition_index": index, **nothing, "error_code": code}
     return {
         "partition_index": index,
         "committed_offset": committed.offset,

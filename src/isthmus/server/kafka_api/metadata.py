@@ -109,23 +109,16 @@ def _row(call: Call, log_topic: LogTopic) -> dict[str, Any]:
 
 
 def find_coordinator(call: Call) -> None:
-    """Answer with this broker; there is no coordinator of transactions or share groups here.
-
-    A producer with a transactional id is told that it may not: of all codes this is the one
-    that clients do not answer by trying again for a minute.
-    """
+    """Answer with this broker; there is no coordinator of share groups here."""
     request = call.request
     host, port = call.connection.address
     kind = request["key_type"]
-    if kind == GROUP_KEY_TYPE:
+    if kind in (GROUP_KEY_TYPE, TRANSACTION_KEY_TYPE):
         found: dict[str, Any] = {"node_id": call.shore.node_id, "host": host, "port": port}
     else:
-        is_transaction = kind == TRANSACTION_KEY_TYPE
-        denied = ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
         found = {
-            "error_code": denied if is_transaction else ErrorCode.INVALID_REQUEST,
-            "error_message": "only groups have a coordinator here: transactions and share "
-            "groups are not served by this version",
+            "error_code": ErrorCode.INVALID_REQUEST,
+            "error_message": "share groups are not served by this version",
             "node_id": -1,
             "host": "",
             "port": -1,

@@ -5,7 +5,8 @@ request's memory. The answer goes out when every partition has one: with acks=1 
 batch is written, with acks=all when it is as durable as its log topic asks [DESIGN 3]. With
 acks=0 there is no answer at all, and the only way to tell of an error is to hang up.
 
-Most rules about a batch are the log's own (storage/validation.py). Also here: InitProducerId.
+Most rules about a batch are the log's own (storage/validation.py). Whether a transaction may be
+written to is found out in transactions.py.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from isthmus.kafka.frames import encode_produce_response
 from isthmus.kafka.produce import IDS_FIRST_VERSION, ProducedPartition
 from isthmus.record.batch import HEADER_BYTES, RecordBatch
 from isthmus.server.kafka_api.log_topics import RequestRefused, is_internal, refusal_of
+from isthmus.server.kafka_api.transactions import append_in_transaction
 
 if TYPE_CHECKING:
     from isthmus.kafka.produce import ProduceRequest
@@ -128,7 +130,10 @@ def produce(call: Call) -> None:
             under_way.left += 1
             ticket = BatchTicket(under_way, request.index, partition, batch)
             rows.append(ticket)
-            call.shore.broker.append(partition, batch, ticket)
+            if batch.is_transactional:
+                append_in_transaction(call, partition, batch, ticket)
+            else:
+                call.shore.broker.append(partition, batch, ticket)
     if under_way.acks == ACKS_NONE:
         call.answer_parts([])
     under_way.answered()
@@ -139,11 +144,6 @@ def _refusal(request: ProduceRequest) -> RequestRefused | None:
     if request.acks not in (ACKS_NONE, ACKS_WRITTEN, ACKS_ALL):
         return RequestRefused(
             ErrorCode.INVALID_REQUIRED_ACKS, f"acks={request.acks}: 0, 1 or all"
-        )
-    if request.transactional_id is not None:
-        return RequestRefused(
-            ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-            "transactions are not served by this version",
         )
     return None
 
@@ -158,7 +158,11 @@ def _taken(call: Call, name: str | None) -> tuple[Partition, RecordBatch]:
     partition = call.shore.log.partition(name, request.index)
     if partition is None:
         raise TopicUnknown(f"no partition {request.index} of a log topic {name}")
-    return partition, _batch_of(request.records(), call.version)
+    batch = _batch_of(request.records(), call.version)
+    if batch.is_transactional and request.transactional_id is None:
+        denied = ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+        raise RequestRefused(denied, "a transactional batch without a transactional id")
+    return partition, batch
 
 
 def _batch_of(records: memoryview | None, version: int) -> RecordBatch:
@@ -173,10 +177,6 @@ def _batch_of(records: memoryview | None, version: int) -> RecordBatch:
     if size != len(records):
         raise CorruptBatch(f"a batch says it has {size} bytes and has {len(records)}")
     batch = RecordBatch(records)
-    if batch.is_transactional:
-        raise RequestRefused(
-            ErrorCode.INVALID_TXN_STATE, "transactions are not served by this version"
-        )
     if batch.compression == ZSTD and version < ZSTD_FIRST_VERSION:
         raise RequestRefused(
             ErrorCode.UNSUPPORTED_COMPRESSION_TYPE, f"zstd in Produce version {version}"
@@ -192,19 +192,3 @@ def _refuse(under_way: Produce, row: ProducedPartition, error: IsthmusError) -> 
     row.base_offset = -1
     if under_way.acks == ACKS_NONE:
         under_way.call.connection.drop(f"produce with acks=0 failed: {error}")
-
-
-def init_producer_id(call: Call) -> None:
-    """Give an idempotent producer its id [KIP-98].
-
-    63 random bits, like a UUID: unique over restarts and servers with nothing to store. A
-    producer that has an id already and asks again (to begin a new epoch, KIP-360) gets another.
-    """
-    request = call.request
-    if request["transactional_id"] is not None:
-        # What clients take for final, unlike most codes; see also FindCoordinator.
-        denied = ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
-        call.answer({"error_code": denied, "producer_epoch": -1})
-        return
-    producer_id = int.from_bytes(call.shore.runtime.random_bytes(8), "big") >> 1
-    call.answer({"producer_id": producer_id, "producer_epoch": 0})

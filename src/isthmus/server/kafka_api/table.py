@@ -28,8 +28,15 @@ from isthmus.server.kafka_api.groups import heartbeat, join_group, leave_group, 
 from isthmus.server.kafka_api.list_offsets import list_offsets, offset_for_leader_epoch
 from isthmus.server.kafka_api.log_dirs import describe_log_dirs
 from isthmus.server.kafka_api.metadata import find_coordinator, metadata
-from isthmus.server.kafka_api.produce import init_producer_id, produce
+from isthmus.server.kafka_api.produce import produce
 from isthmus.server.kafka_api.topics import create_topics, delete_topics
+from isthmus.server.kafka_api.transactions import (
+    add_offsets_to_txn,
+    add_partitions_to_txn,
+    end_txn,
+    init_producer_id,
+    txn_offset_commit,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -102,6 +109,10 @@ HANDLERS: Final[Mapping[int, Callable[[Call], None]]] = {
     ApiKey.DELETE_RECORDS: delete_records,
     ApiKey.INIT_PRODUCER_ID: init_producer_id,
     ApiKey.OFFSET_FOR_LEADER_EPOCH: offset_for_leader_epoch,
+    ApiKey.ADD_PARTITIONS_TO_TXN: add_partitions_to_txn,
+    ApiKey.ADD_OFFSETS_TO_TXN: add_offsets_to_txn,
+    ApiKey.END_TXN: end_txn,
+    ApiKey.TXN_OFFSET_COMMIT: txn_offset_commit,
     ApiKey.DESCRIBE_CONFIGS: describe_configs,
     ApiKey.DESCRIBE_LOG_DIRS: describe_log_dirs,
     ApiKey.DELETE_GROUPS: delete_groups,

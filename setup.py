@@ -28,6 +28,7 @@ TYPED = [
     "isthmus.mqtt.delivery",
     "isthmus.mqtt.traffic",
     "isthmus.mqtt.incoming",
+    "isthmus.mqtt.outgoing",
     "isthmus.mqtt.session",
     "isthmus.kafka.codec",
     "isthmus.kafka.parts",

@@ -14,6 +14,7 @@ cdef class Incoming:
     cdef public list released
 
     cpdef end(self)
+    cpdef bint is_empty(self) noexcept
     cpdef begin(self, long quota, int aliases_max)
     cpdef resolve_alias(self, Publish publish)
     cpdef int take(self, int packet_id, int qos, long attachment) except -1

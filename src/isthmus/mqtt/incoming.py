@@ -65,11 +65,14 @@ class Incoming:
         self._ids = self._ids or None
         self.places = self.places or None
 
+    def is_empty(self) -> bool:
+        """Say whether nothing stays for the next connection."""
+        return self._ids is None and self.places is None
+
     def restore(self, places: dict[int, tuple[object, int]]) -> None:
         """Have these ids taken: their messages are in the log."""
-        if places:
-            self.places = places
-            self._ids = dict.fromkeys(places, 0)
+        self.places = places
+        self._ids = dict.fromkeys(places, 0)
 
     def resolve_alias(self, publish: Publish) -> None:
         """Give a PUBLISH the topic name that its alias stands for [MQTT-3.3.2-8]."""

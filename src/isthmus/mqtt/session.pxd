@@ -3,15 +3,17 @@ cimport cython
 
 from isthmus.mqtt.delivery cimport Delivery, DeliveryQueue, Dropped, Run, SessionLimits
 from isthmus.mqtt.incoming cimport Incoming
+from isthmus.mqtt.outgoing cimport Outgoing
 from isthmus.mqtt.packets cimport Ack, Publish
 from isthmus.mqtt.traffic cimport Traffic
-from isthmus.wire.buffer cimport WriteBuffer, uvarint_size
+from isthmus.wire.buffer cimport WriteBuffer
 
 
 @cython.final
 cdef class Session:
     cdef public object client_id
     cdef public object owner
+    cdef public object subscriptions
     cdef public int version
     cdef public bint connected
     cdef public bint paused
@@ -23,16 +25,14 @@ cdef class Session:
     cdef readonly DeliveryQueue queue
     cdef readonly Incoming incoming
     cdef Dropped _dropped
+    cdef Outgoing _outgoing
     cdef object _owed
     cdef object _recall
     cdef SessionLimits _limits
     cdef Traffic _traffic
     cdef Py_ssize_t _window
-    cdef Py_ssize_t _packet_size_max
     cdef int _maximum_qos
     cdef bint _retain_available
-    cdef bint _problem_info
-    cdef object _aliases
     cdef public bint recalling
     cdef public tuple refills
     cdef public bint persistent
@@ -46,7 +46,6 @@ cdef class Session:
     cpdef acknowledge(self, long attachment, int packet_id, int qos, int reason, str text=*)
     cdef _write_ack(self, int kind, int packet_id, int reason)
     cdef _answer_publish(self, int kind, int packet_id, int reason, str text)
-    cdef bint _takes(self, Py_ssize_t size) noexcept
     cpdef bint forget(self, int packet_id) except -1
     cdef void _stepped(self) noexcept
     cpdef stored(self, int packet_id, object partition, long long offset)
@@ -64,15 +63,9 @@ cdef class Session:
     cpdef drain(self)
     @cython.locals(packet_id=int)
     cdef bint _send_owed(self) except -1
-    @cython.locals(delivery=Delivery, publish=Publish)
+    @cython.locals(delivery=Delivery, publish=Publish, outgoing=Outgoing)
     cdef bint _send_again(self, int packet_id) except -1
-    @cython.locals(packet_id=int, delivery=Delivery)
+    @cython.locals(packet_id=int, delivery=Delivery, outgoing=Outgoing)
     cpdef bint send(self, Publish publish, int qos, bint retain, bytes identifiers,
                     object partition, long long offset, object share) except -1
     cdef int _take_packet_id(self)
-    @cython.locals(properties=bytes, topic=bytes, named=bytes, with_alias=bytes, alias=int,
-                   traffic=Traffic)
-    cdef bint _encode(self, Publish publish, int qos, bint retain, bint dup, int packet_id,
-                      bytes identifiers) except -1
-    @cython.locals(size=Py_ssize_t, body=Py_ssize_t)
-    cdef bint _fits(self, bytes topic, bytes payload, int qos, bytes properties) except -1

@@ -20,9 +20,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
-from isthmus.errors import QosNotSupported, RetainNotSupported, TooLarge, UnexpectedPacket
-from isthmus.mqtt.aliases import OutgoingAliases
-from isthmus.mqtt.codec import encode, encode_ack, encode_properties, encode_publish
+from isthmus.errors import QosNotSupported, RetainNotSupported, UnexpectedPacket
 from isthmus.mqtt.delivery import (
     AWAIT_PUBACK,
     AWAIT_PUBCOMP,
@@ -37,10 +35,11 @@ from isthmus.mqtt.delivery import (
     Dropped,
 )
 from isthmus.mqtt.incoming import ANSWERED, Incoming
+from isthmus.mqtt.outgoing import Outgoing
 from isthmus.mqtt.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Publish
-from isthmus.mqtt.properties import REASON_STRING, TOPIC_ALIAS
+from isthmus.mqtt.properties import TOPIC_ALIAS
 from isthmus.mqtt.reasons import ReasonCode
-from isthmus.wire.buffer import WriteBuffer, uvarint_size
+from isthmus.wire.buffer import WriteBuffer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,12 +49,15 @@ if TYPE_CHECKING:
     from isthmus.mqtt.traffic import Traffic
 
 REFUSED_FROM = 0x80  # reason codes from here on are failures [MQTT 5.0, 2.4]
-OVERHEAD_MAX = 13  # fixed header of 5, lengths of topic and properties 2 and 4, packet id 2
-ALIAS_BYTES = 3  # of a topic alias, as a property
 
 NOT_YET = Publish(b"", b"")  # what `recall` returns for a message that takes time to get
 EXPIRED = Publish(b"", b"")  # and for one that is there, and not to be sent any more
 DENIED = Publish(b"", b"")  # and for one that this client may not receive
+
+# What sessions have while they have no connection, and nothing under way. Nothing is put in.
+NO_OUTPUT = WriteBuffer()
+NO_INFLIGHT: dict[int, Delivery] = {}
+NO_INCOMING = Incoming()
 
 STEP_OUT = 1  # a delivery at QoS 2 went on
 STEP_IN = 2  # a packet id of the client was taken or released: must become durable
@@ -65,13 +67,11 @@ class Session:
     """The state that the client and the server share, as the server sees it."""
 
     __slots__ = (
-        "_aliases",
         "_dropped",
         "_limits",
         "_maximum_qos",
+        "_outgoing",
         "_owed",
-        "_packet_size_max",
-        "_problem_info",
         "_recall",
         "_retain_available",
         "_traffic",
@@ -91,6 +91,7 @@ class Session:
         "recalling",
         "refills",
         "step",
+        "subscriptions",
         "touched",
         "transmit",
         "version",
@@ -113,14 +114,16 @@ class Session:
         """
         self.client_id = client_id
         self.owner: object = None  # whatever the floor above keeps with the session
+        self.subscriptions: Any = ()  # likewise
         self.version = 4
         self.connected = False
         self.paused = False  # the connection takes no more just now
         self.touched = False  # in the owner's list of sessions with output
         self.attachment = 0  # number of the connection, from 1
         self.transmit: Callable[[bytes], None] | None = None
-        self.output = WriteBuffer()
-        self.inflight: dict[int, Delivery] = {}
+        self._outgoing: Outgoing | None = None  # None: no connection
+        self.output = NO_OUTPUT  # of that
+        self.inflight = NO_INFLIGHT
         self.queue = DeliveryQueue()
         self._dropped: Dropped | None = None  # None: none
         # in flight, to be sent again; None: nothing is
@@ -129,13 +132,10 @@ class Session:
         self._limits = limits
         self._traffic = traffic
         self._window = 65535
-        self._packet_size_max = 0
         self._maximum_qos = 2
         self._retain_available = True
-        self._problem_info = True
-        self._aliases: OutgoingAliases | None = None  # None: this client takes none
         self.next_packet_id = 1
-        self.incoming = Incoming()
+        self.incoming = NO_INCOMING
         self.recalling = False  # what goes next is on its way from the disk
         self.refills: tuple[Callable[[Session], None], ...] = ()  # see `drain` and `detach`
         self.persistent = False
@@ -151,28 +151,31 @@ class Session:
         self.attachment += 1
         self.connected = True
         self.paused = False
-        self.output.clear()
+        self._outgoing = Outgoing(terms, self._traffic)
+        self.output = self._outgoing.output
         self._window = terms.window
-        self._packet_size_max = terms.packet_size_max
         self._maximum_qos = terms.maximum_qos
         self._retain_available = terms.retain_available
-        self._problem_info = terms.problem_info
-        maximum = terms.topic_alias_out_max
-        self._aliases = OutgoingAliases(maximum) if maximum else None
+        if self.inflight is NO_INFLIGHT:
+            self.inflight = {}
+        if self.incoming is NO_INCOMING:
+            self.incoming = Incoming()
         self.incoming.begin(
             terms.receive_maximum if terms.version == 5 else 0, terms.topic_alias_max
         )
 
     def detach(self) -> None:
-        """The connection is gone; what needs no connection stays."""
+        """The connection is gone; what needs no connection stays, and takes little memory."""
         self.connected = False
         self.transmit = None
-        self._aliases = None
-        self.output = WriteBuffer()  # lets go of the memory of the one before
+        self._outgoing = None
+        self.output = NO_OUTPUT
         if not self.inflight:
-            self.inflight = {}  # likewise
+            self.inflight = NO_INFLIGHT
         self._owed = None
         self.incoming.end()
+        if self.incoming.is_empty():
+            self.incoming = NO_INCOMING
         forgotten = self.queue.drop_qos_0()
         if forgotten:
             self.drop(DROP_OFFLINE, forgotten)
@@ -201,8 +204,11 @@ class Session:
     ) -> None:
         """Become what the session was when it was written down, except for the queue."""
         self.next_packet_id = next_packet_id
-        self.inflight.update(inflight)
-        self.incoming.restore(places)
+        if inflight:
+            self.inflight = inflight
+        if places:
+            self.incoming = Incoming()
+            self.incoming.restore(places)
 
     # --- the client publishes -----------------------------------------------------------------
 
@@ -291,32 +297,13 @@ class Session:
                 self._write_ack(PUBCOMP, packet_id, 0)
 
     def _write_ack(self, kind: int, packet_id: int, reason: int) -> None:
-        encode_ack(self.output, self.version, kind, packet_id, reason)
-        self._traffic.packets_sent += 1
+        assert self._outgoing is not None, "there is a connection"
+        self._outgoing.ack(kind, packet_id, reason)
 
     def answer(self, packet: Any, text: str = "") -> None:
-        """Send what is no PUBLISH. Raises TooLarge where the client does not take it.
-
-        A client would wait for ever for an answer that is left out, so its connection ends
-        instead [MQTT-3.1.2-24]. `text` becomes the Reason String, unless the client wants none
-        [MQTT-3.1.2-29] or takes no packet so large [MQTT-3.9.2-1].
-        """
-        before = self.output.size
-        self._traffic.packets_sent += 1
-        if text and self._problem_info and self.version == 5:
-            packet.properties = {REASON_STRING: text}
-            encode(packet, 5, self.output)
-            if self._takes(self.output.size - before):
-                return
-            self.output.truncate(before)
-            packet.properties = None
-        encode(packet, self.version, self.output)
-        if not self._takes(self.output.size - before):
-            self.output.truncate(before)
-            raise TooLarge("the answer is larger than the client's maximum")
-
-    def _takes(self, size: int) -> bool:
-        return size <= self._packet_size_max or self._packet_size_max == 0
+        """Send what is no PUBLISH; see `Outgoing.answer`."""
+        assert self._outgoing is not None, "there is a connection"
+        self._outgoing.answer(packet, text)
 
     # --- acknowledgements of the client -------------------------------------------------------
 
@@ -490,6 +477,8 @@ class Session:
         now takes no packet so large), a QoS 2 id is released first: the client may hold it, and
         would take another message with this id for a repetition.
         """
+        outgoing = self._outgoing
+        assert outgoing is not None, "there is a connection"
         delivery = self.inflight[packet_id]
         publish = self._recall(self, delivery.partition, delivery.offset, begun=True)
         if publish is NOT_YET:
@@ -498,7 +487,7 @@ class Session:
             self.drop(DROP_GONE, 1)
         elif publish is DENIED:
             self.drop(DROP_DENIED, 1)
-        elif self._encode(
+        elif outgoing.publish(
             publish, delivery.qos, delivery.retain, True, packet_id, delivery.identifiers
         ):
             return True
@@ -523,10 +512,12 @@ class Session:
         share: object,
     ) -> bool:
         """Send a message now; False where the client takes none so large."""
+        outgoing = self._outgoing
+        assert outgoing is not None, "there is a connection"
         if qos == 0:
-            return self._encode(publish, 0, retain, False, 0, identifiers)
+            return outgoing.publish(publish, 0, retain, False, 0, identifiers)
         packet_id = self._take_packet_id()
-        if not self._encode(publish, qos, retain, False, packet_id, identifiers):
+        if not outgoing.publish(publish, qos, retain, False, packet_id, identifiers):
             return False
         delivery = Delivery(partition, offset, qos, retain, identifiers)
         delivery.share = share
@@ -543,57 +534,3 @@ class Session:
             packet_id = packet_id + 1 if packet_id < 65535 else 1
         self.next_packet_id = packet_id + 1 if packet_id < 65535 else 1
         return packet_id
-
-    def _encode(
-        self,
-        publish: Publish,
-        qos: int,
-        retain: bool,
-        dup: bool,
-        packet_id: int,
-        identifiers: bytes,
-    ) -> bool:
-        """Write one PUBLISH; False if the client does not take one so large [MQTT-3.1.2-24]."""
-        properties = b""
-        if self.version == 5:
-            if publish.properties:
-                properties = identifiers + encode_properties(publish.properties)
-            else:
-                properties = identifiers
-        topic = publish.topic
-        if self._aliases is not None and len(topic) > ALIAS_BYTES:
-            alias = self._aliases.find(topic)
-            named = topic if alias == 0 else b""
-            alias = alias or self._aliases.spare()
-            with_alias = properties + encode_properties({TOPIC_ALIAS: alias})
-            if self._fits(named, publish.payload, qos, with_alias):
-                self._aliases.used(topic, alias)
-                topic, properties = named, with_alias
-        if self._packet_size_max and not self._fits(topic, publish.payload, qos, properties):
-            return False
-        encode_publish(
-            self.output,
-            self.version,
-            topic,
-            publish.payload,
-            qos,
-            retain,
-            dup,
-            packet_id,
-            properties,
-        )
-        traffic = self._traffic
-        traffic.packets_sent += 1
-        traffic.publishes_sent += 1
-        traffic.publish_bytes_sent += len(publish.payload)
-        return True
-
-    def _fits(self, topic: bytes, payload: bytes, qos: int, properties: bytes) -> bool:
-        """Say whether a PUBLISH is within the client's limit."""
-        size = len(topic) + len(payload) + len(properties) + OVERHEAD_MAX
-        if size <= self._packet_size_max or self._packet_size_max == 0:
-            return True
-        body = 2 + len(topic) + len(payload) + (2 if qos else 0)
-        if self.version == 5:
-            body += uvarint_size(len(properties)) + len(properties)
-        return 1 + uvarint_size(body) + body <= self._packet_size_max

@@ -468,8 +468,10 @@ class Clients:
         permits = self._broker.permits
         if permits.is_on and not permits.may_subscribe(session, topic_filter):
             return ReasonCode.NOT_AUTHORIZED
-        own = self._broker.subscriptions.of(session)
-        if len(own) >= self._subscriptions_max and topic_filter not in own:
+        if (
+            len(session.subscriptions) >= self._subscriptions_max
+            and self._broker.subscriptions.find(session, topic_filter) is None
+        ):
             return ReasonCode.QUOTA_EXCEEDED
         return ReasonCode.SUCCESS
 

@@ -210,8 +210,8 @@ class Greetings:
 
     def _is_current(self, subscription: Subscription) -> bool:
         """Whether the client has not unsubscribed, or subscribed anew."""
-        own = self._broker.subscriptions.of(subscription.session)
-        return own.get(subscription.topic_filter) is subscription
+        session, topic_filter = subscription.session, subscription.topic_filter
+        return self._broker.subscriptions.find(session, topic_filter) is subscription
 
     def _push(self, session: Session, greeting: Greeting) -> None:
         """Let the next messages wait, with RETAIN set [MQTT-3.3.1-8]."""

@@ -7,6 +7,7 @@ every protocol: somebody was let in, under a name or without one. How names are 
 
 from __future__ import annotations
 
+from sys import intern
 from typing import Final
 
 from isthmus.topics.templates import filled
@@ -63,7 +64,7 @@ class Principal:
         self.user = user
         self.groups = groups
         self.client_id = client_id
-        self.address = identity.address
+        self.address = intern(identity.address)  # many sessions at rest are of one gateway
         self.listener = identity.listener
         self.way = way
         self.until_ms = until_ms

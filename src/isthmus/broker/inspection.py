@@ -249,7 +249,7 @@ class Inspection:
                 if detached_at_ms is None or never
                 else detached_at_ms + entry.expiry_s * 1000
             ),
-            "subscriptions": len(self._broker.subscriptions.of(session)),
+            "subscriptions": len(session.subscriptions),
             "queued": session.queue.length,
             "in_flight": len(session.inflight),
             "dropped": session.dropped.total,

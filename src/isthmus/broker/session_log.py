@@ -82,7 +82,7 @@ Row = tuple[bytes, bytes | None]
 
 
 class Logged:
-    """What the log holds of one session or group."""
+    """What the log holds of one session or group, beside its state."""
 
     __slots__ = ("parts", "pushed", "will")
 
@@ -90,6 +90,10 @@ class Logged:
         self.will: Will | None = None
         self.pushed = 0  # deliveries with a number below this one are written
         self.parts: tuple[tuple[int, int], ...] = ()  # first number, one past the last
+
+    def is_needed(self, owner: Session | ShareGroup) -> bool:
+        """Whether it says more than that there is nothing, now that the owner is written."""
+        return self.will is not None or bool(self.parts) or owner.queue.length > 0
 
 
 def key_of(owner: Session | ShareGroup) -> bytes:
@@ -104,7 +108,8 @@ class SessionLog:
 
     def __init__(self, broker: Broker, partition: Partition) -> None:
         self.partition = partition
-        self.logged: dict[Session | ShareGroup, Logged] = {}
+        # None: nothing but the state, as of most sessions at rest
+        self.logged: dict[Session | ShareGroup, Logged | None] = {}
         self.is_urgent = False  # something is due that must be written before output is sent
         self.errors = 0
         self._broker = broker
@@ -170,8 +175,8 @@ class SessionLog:
     def end_group(self, group: ShareGroup) -> None:
         """A group has no members any more."""
         self._due.pop(group, None)
-        logged = self.logged.pop(group, None)
-        if logged is not None:
+        if group in self.logged:
+            logged = self.logged.pop(group) or Logged()
             key = key_of(group)
             self._rows += [(queue_key(key, number), None) for number, _ in logged.parts]
             self._rows.append((key, None))
@@ -180,9 +185,9 @@ class SessionLog:
     def end(self, session: Session) -> None:
         """A session is over, or will be when its connection is; it still has subscriptions."""
         self._due.pop(session, None)
-        logged = self.logged.pop(session, None)
-        if logged is None and not session.persistent:
+        if session not in self.logged and not session.persistent:
             return
+        logged = self.logged.pop(session, None)
         session.persistent = False
         client = session.client_id.encode()
         for topic_filter in self._broker.subscriptions.of(session):
@@ -377,6 +382,8 @@ class SessionLog:
         rows += gone
         session.changed = False
         session.step = 0
+        if not logged.is_needed(session):
+            self.logged[session] = None
 
     def _add_group(self, group: ShareGroup, rows: list[Row]) -> None:
         queue = group.queue

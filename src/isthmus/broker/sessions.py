@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
-from isthmus.broker.identity import NOBODY, Identity, Principal
+from isthmus.broker.session_ends import SessionEnds
 from isthmus.errors import NotAuthorized, SessionTakenOver
 from isthmus.mqtt.properties import WILL_DELAY
 from isthmus.mqtt.session import Session
@@ -19,7 +19,9 @@ from isthmus.mqtt.session import Session
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from isthmus.broker.identity import Identity, Principal
     from isthmus.broker.permits import Remembered
+    from isthmus.broker.session_ends import Shelf
     from isthmus.broker.timers import Deadline, Deadlines
     from isthmus.errors import IsthmusError
     from isthmus.mqtt.delivery import SessionLimits
@@ -84,9 +86,9 @@ class SessionEntry:
         "will_due",
     )
 
-    def __init__(self, session: Session, number: int) -> None:
+    def __init__(self, session: Session, number: int, principal: Principal) -> None:
         self.session = session
-        self.principal = Principal("", session.client_id, NOBODY)  # who connected last
+        self.principal = principal  # who connected last
         self.principal_due: Deadline | None = None  # when that does not hold any more
         self.number = number  # grows in the order in which sessions begin
         self.permitted: Remembered | None = None  # what permits.py remembers
@@ -96,7 +98,7 @@ class SessionEntry:
         self.detached_at_ms = 0  # 0: connected
         self.will: Will | None = None
         self.will_due: Deadline | None = None  # a will that waits for its delay
-        self.end_due: Deadline | None = None
+        self.end_due: Deadline | Shelf | None = None  # see session_ends.py
 
 
 class SessionTable:
@@ -136,6 +138,7 @@ class SessionTable:
         self._will_grace_ms = will_grace_s * 1000
         self.entries: dict[str, SessionEntry] = {}  # in the order of their numbers
         self._begun = 0
+        self._ends = SessionEnds(runtime, deadlines, self._expire)
 
     def connect(
         self, terms: Terms, connection: Connection, principal: Principal
@@ -155,7 +158,7 @@ class SessionTable:
             entry = None
         present = entry is not None
         if entry is None:
-            entry = self._add(terms.client_id)
+            entry = self._add(terms.client_id, principal)
         self._cancel_deadlines(entry)  # a will that waits is not sent [MQTT-3.1.3-9]
         entry.connection = connection
         self.connected += 1
@@ -189,9 +192,11 @@ class SessionTable:
         entry = self.entries.get(client_id)
         return entry.principal.user if entry is not None else ""
 
-    def restore(self, client_id: str, expiry_s: int, detached_at_ms: int) -> SessionEntry:
+    def restore(
+        self, client_id: str, expiry_s: int, detached_at_ms: int, principal: Principal
+    ) -> SessionEntry:
         """Add a session of an earlier run of the server; see `end_if_expired`."""
-        entry = self._add(client_id)
+        entry = self._add(client_id, principal)
         entry.expiry_s = expiry_s
         entry.detached_at_ms = detached_at_ms
         entry.session.persistent = True
@@ -206,9 +211,9 @@ class SessionTable:
         self._wait(entry, passed_ms, self._will_grace_ms)
         return False
 
-    def _add(self, client_id: str) -> SessionEntry:
+    def _add(self, client_id: str, principal: Principal) -> SessionEntry:
         session = Session(client_id, self._recall, self.limits, self._traffic)
-        entry = self.entries[client_id] = SessionEntry(session, self._begun)
+        entry = self.entries[client_id] = SessionEntry(session, self._begun, principal)
         self._begun += 1
         session.owner = entry
         return entry
@@ -227,6 +232,7 @@ class SessionTable:
         self.connected -= 1
         self.limits.share_out(self.connected)
         self._cancel_deadlines(entry)
+        entry.permitted = None  # somebody else may come back
         if entry.session.output.size:
             connection.transmit(entry.session.output.take())
         entry.session.detach()
@@ -245,8 +251,7 @@ class SessionTable:
         `passed_ms`: since it lost its connection; `grace_ms`: what a will waits at least.
         """
         if entry.expiry_s != EXPIRY_NEVER:
-            left_ms = entry.expiry_s * 1000 - passed_ms
-            entry.end_due = self._deadlines.after(left_ms, self._expire, entry)
+            self._ends.begin(entry, entry.expiry_s * 1000 - passed_ms)
         if entry.will is not None:
             left_ms = max(_delay_s(entry.will) * 1000 - passed_ms, grace_ms)
             if left_ms == 0:
@@ -279,10 +284,11 @@ class SessionTable:
             self._changed(entry)
 
     def _cancel_deadlines(self, entry: SessionEntry) -> None:
-        for deadline in (entry.will_due, entry.end_due, entry.principal_due):
+        self._ends.cancel(entry)
+        for deadline in (entry.will_due, entry.principal_due):
             if deadline is not None:
                 self._deadlines.cancel(deadline)
-        entry.will_due = entry.end_due = entry.principal_due = None
+        entry.will_due = entry.principal_due = None
 
 
 def _send_away(entry: SessionEntry) -> None:

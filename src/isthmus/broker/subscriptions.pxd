@@ -5,6 +5,14 @@ from isthmus.mqtt.session cimport Session
 
 
 @cython.final
+cdef class Subscription:
+    cdef readonly Session session
+    cdef public str topic_filter
+    cdef readonly int options
+    cdef readonly int identifier
+
+
+@cython.final
 cdef class Receiver:
     cdef readonly Session session
     cdef readonly int qos

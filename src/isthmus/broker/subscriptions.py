@@ -5,6 +5,9 @@ name need to know of one session. A session with several matching filters gets o
 highest QoS that it was granted, with all its subscription identifiers [MQTT-3.3.4-2,
 MQTT-3.3.4-3]. Of a shared subscription the tree has the group (shared.py), once for all its
 members; what they get by it is apart from all else.
+
+A hundred thousand sessions at rest have little but their subscriptions. So these hang on the
+session, a few as a tuple; and subscriptions with one filter have one string for it.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from isthmus.mqtt.session import Session
 
 
+FEW_MAX: Final = 8  # subscriptions of a session that are a tuple
 AUTOMATIC: Final = 0x40  # an option of ours: the configuration asked for it, not the client
 
 
@@ -98,20 +102,50 @@ class Subscriptions:
         self.tree = TopicTree()
         self.groups: dict[str, ShareGroup] = {}  # by shared topic filter
         self._make_group = make_group
-        self._by_session: dict[Session, dict[str, Subscription]] = {}
 
     def add(self, subscription: Subscription) -> bool:
         """Add a subscription; False if it takes the place of one [MQTT-3.8.4-3]."""
-        own = self._by_session.setdefault(subscription.session, {})
-        before = own.get(subscription.topic_filter)
-        own[subscription.topic_filter] = subscription
+        before = self.find(subscription.session, subscription.topic_filter)
         if subscription.is_shared:
+            self._hang(subscription, before)
             self._join(subscription)
             return before is None
         if before is not None:
             self.tree.remove(before.topic_filter, before)
+        other = self.tree.value_of(subscription.topic_filter)
+        if isinstance(other, Subscription):
+            subscription.topic_filter = other.topic_filter  # the same one, not another like it
+        self._hang(subscription, before)
         self.tree.add(subscription.topic_filter, subscription)
         return before is None
+
+    def restore(self, session: Session, own: list[Subscription]) -> None:
+        """Give a session that has none its subscriptions of an earlier run, in their order.
+
+        What was checked then is not checked again.
+        """
+        few = len(own) <= FEW_MAX
+        session.subscriptions = tuple(own) if few else {one.topic_filter: one for one in own}
+        for subscription in own:
+            if subscription.is_shared:
+                self._join(subscription)
+            else:
+                self.tree.put(subscription.topic_filter, subscription)
+
+    def _hang(self, subscription: Subscription, before: Subscription | None) -> None:
+        """Have a session own a subscription, in the place of one or behind the others."""
+        session = subscription.session
+        own = session.subscriptions
+        if isinstance(own, dict):
+            own[subscription.topic_filter] = subscription
+        elif before is not None:
+            session.subscriptions = tuple(
+                [subscription if one is before else one for one in own]
+            )
+        elif len(own) < FEW_MAX:
+            session.subscriptions = (*own, subscription)
+        else:
+            session.subscriptions = {one.topic_filter: one for one in (*own, subscription)}
 
     def _join(self, subscription: Subscription) -> None:
         topic_filter = subscription.topic_filter
@@ -124,15 +158,22 @@ class Subscriptions:
 
     def remove(self, session: Session, topic_filter: str) -> bool:
         """Remove one subscription; False if there is none."""
-        subscription = self._by_session.get(session, {}).pop(topic_filter, None)
+        subscription = self.find(session, topic_filter)
         if subscription is None:
             return False
+        own = session.subscriptions
+        if isinstance(own, dict):
+            del own[topic_filter]
+        else:
+            session.subscriptions = tuple([one for one in own if one is not subscription])
         self._remove(subscription)
         return True
 
     def remove_all(self, session: Session) -> None:
         """Remove all subscriptions of a session that ends."""
-        for subscription in self._by_session.pop(session, {}).values():
+        own = self.of(session)
+        session.subscriptions = ()
+        for subscription in own.values():
             self._remove(subscription)
 
     def _remove(self, subscription: Subscription) -> None:
@@ -148,8 +189,20 @@ class Subscriptions:
             group.end()
 
     def of(self, session: Session) -> dict[str, Subscription]:
-        """Return a session's subscriptions by topic filter."""
-        return self._by_session.get(session, {})
+        """Return a session's subscriptions by topic filter, in the order they came in."""
+        own = session.subscriptions
+        return own if isinstance(own, dict) else {one.topic_filter: one for one in own}
+
+    def find(self, session: Session, topic_filter: str) -> Subscription | None:
+        """Return a session's subscription with this filter; None: it has none."""
+        own = session.subscriptions
+        if isinstance(own, dict):
+            found: Subscription | None = own.get(topic_filter)
+            return found
+        for one in own:
+            if one.topic_filter == topic_filter:
+                return cast("Subscription", one)
+        return None
 
     def has_no_local(self, session: Session) -> bool:
         """Whether some of what a session publishes itself may not come back to it."""

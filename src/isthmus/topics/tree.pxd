@@ -3,14 +3,12 @@ cimport cython
 
 @cython.final
 cdef class TopicNode:
+    cdef public str level
     cdef public int depth
-    cdef public dict children
+    cdef public object children
     cdef public TopicNode plus
     cdef public object values
     cdef public object rest
-
-    cdef TopicNode child(self, str level)
-    cdef bint is_empty(self) except -1
 
 
 @cython.final
@@ -21,9 +19,13 @@ cdef class TopicTree:
     cdef dict _exact
     cdef TopicNode _root
 
-    @cython.locals(node=TopicNode, is_rest=bint)
     cpdef bint add(self, str topic_filter, object value) except -1
+    @cython.locals(node=TopicNode, is_rest=bint)
+    cpdef bint put(self, str topic_filter, object value) except -1
     cpdef bint remove(self, str topic_filter, object value) except -1
+
+    @cython.locals(node=TopicNode)
+    cpdef object value_of(self, str topic_filter)
 
     cpdef outdate(self)
 
@@ -36,12 +38,21 @@ cdef class TopicTree:
     @cython.locals(node=TopicNode, child=TopicNode)
     cdef TopicNode _grow(self, str topic_filter)
 
+    @cython.locals(node=TopicNode)
+    cdef TopicNode _end_of(self, str topic_filter)
+
     @cython.locals(path=list, levels=list, node=TopicNode)
     cdef bint _prune(self, str topic_filter, object value) except -1
 
     cdef int _cut(self, TopicNode node, list path, list levels) except -1
 
 
+@cython.locals(only=TopicNode)
+cdef TopicNode _child(TopicNode node, str level)
+cdef int _add_child(TopicNode node, TopicNode child) except -1
+cdef bint _is_empty(TopicNode node) except -1
+cdef int _gather(object values, list found) except -1
+cdef bint _has(object values, object value) except -1
 cdef object _with(object values, object value)
 cdef object _without(object values, object value)
 cdef bint _has_wildcard(str topic_filter) except -1

@@ -1,10 +1,12 @@
 """Which subscriptions want this topic name: filters in, their values out.
 
 Filters without a wildcard are one dictionary; only those with a wildcard form a tree of levels,
-so the usual case costs one lookup. Values are opaque to the tree, hashable, and kept once per
-filter: a few as a tuple, which is a quarter of the smallest dictionary, since most filters are
-one client's own. The same value under two filters that both match is found twice: overlapping
-subscriptions are for the caller to merge [MQTT-3.3.4-2].
+so the usual case costs one lookup. Values are opaque to the tree, hashable, neither tuples nor
+dictionaries, and kept once per filter. Most filters are one client's own, and most levels of
+its branch lead to one more: so a single value and a single child stand for themselves, a few
+values are a tuple, and only many of either are a dictionary. The same value under two filters
+that both match is found twice: overlapping subscriptions are for the caller to merge
+[MQTT-3.3.4-2].
 
 `generation` grows with every change, so that whoever caches a result knows when it is stale.
 The walk keeps its own stack and goes at most TOPIC_LEVELS_MAX levels deep, whatever the name;
@@ -13,35 +15,26 @@ it agrees with `filter.filter_matches`. Compiled with the types in `tree.pxd`.
 
 from __future__ import annotations
 
-from typing import Any
-
 from isthmus.errors import TopicInvalid
 from isthmus.topics.filter import SHARED_PREFIX, TOPIC_LEVELS_MAX, check_topic_filter
 
 FEW_MAX = 4  # values of a filter that are a tuple
 
-Values = tuple[object, ...] | dict[Any, None]
+Values = object  # one value, or a tuple of a few, or the keys of a dictionary
 
 
 class TopicNode:
     """One level of the filters with a wildcard; what is empty is None, a memory read saved."""
 
-    __slots__ = ("children", "depth", "plus", "rest", "values")
+    __slots__ = ("children", "depth", "level", "plus", "rest", "values")
 
-    def __init__(self, depth: int) -> None:
+    def __init__(self, level: str, depth: int) -> None:
+        self.level = level
         self.depth = depth
-        self.children: dict[str, TopicNode] | None = None
+        self.children: TopicNode | dict[str, TopicNode] | None = None  # one, or many by level
         self.plus: TopicNode | None = None
         self.values: Values | None = None  # of the filter that ends here
         self.rest: Values | None = None  # of the filter that goes on with "#"
-
-    def child(self, level: str) -> TopicNode | None:
-        """Return the node below for a level's name, which is not a wildcard."""
-        return None if self.children is None else self.children.get(level)
-
-    def is_empty(self) -> bool:
-        """Tell whether no filter needs this node any more."""
-        return not (self.values or self.rest or self.children or self.plus)
 
 
 class TopicTree:
@@ -54,7 +47,7 @@ class TopicTree:
         self._count = 0
         self._wild = 0
         self._exact: dict[str, Values] = {}
-        self._root = TopicNode(0)
+        self._root = TopicNode("", 0)
 
     def __len__(self) -> int:
         return self._count
@@ -67,16 +60,20 @@ class TopicTree:
         check_topic_filter(topic_filter)
         if topic_filter.startswith(SHARED_PREFIX):
             raise TopicInvalid(f"{topic_filter[:100]!a} still has its shared prefix")
+        return self.put(topic_filter, value)
+
+    def put(self, topic_filter: str, value: object) -> bool:
+        """Add a pair whose filter was checked before; return False if it is there already."""
         if not _has_wildcard(topic_filter):
             values = self._exact.get(topic_filter)
-            if values is not None and value in values:
+            if _has(values, value):
                 return False
             self._exact[topic_filter] = _with(values, value)
         else:
             node = self._grow(topic_filter)
             is_rest = topic_filter.endswith("#")
             values = node.rest if is_rest else node.values
-            if values is not None and value in values:
+            if _has(values, value):
                 return False
             if is_rest:
                 node.rest = _with(values, value)
@@ -94,8 +91,8 @@ class TopicTree:
             self._wild -= removed
         else:
             values = self._exact.get(topic_filter)
-            removed = values is not None and value in values
-            if values is not None and removed:
+            removed = _has(values, value)
+            if removed:
                 left = _without(values, value)
                 if left is None:
                     del self._exact[topic_filter]
@@ -106,6 +103,17 @@ class TopicTree:
             self.generation += 1
         return removed
 
+    def value_of(self, topic_filter: str) -> object | None:
+        """Return one of the values that a filter has; None: it has none."""
+        if not _has_wildcard(topic_filter):
+            values = self._exact.get(topic_filter)
+        else:
+            node = self._end_of(topic_filter)
+            if node is None:
+                return None
+            values = node.rest if topic_filter.endswith("#") else node.values
+        return next(iter(values)) if isinstance(values, (tuple, dict)) else values
+
     def outdate(self) -> None:
         """Have whoever caches a result take it for stale, for another reason than the tree."""
         self.generation += 1
@@ -115,12 +123,12 @@ class TopicTree:
         found: list[object] = []
         values = self._exact.get(topic_name)
         if values is not None:
-            found.extend(values)
+            _gather(values, found)
         if self._wild != 0:
             # No filter is deeper than the limit, so what lies below it need not be told apart.
             levels = topic_name.split("/", TOPIC_LEVELS_MAX)
             if topic_name.startswith("$"):  # no wildcard stands for such a level [MQTT-4.7.2-1]
-                self._walk(self._root.child(levels[0]), levels, found)
+                self._walk(_child(self._root, levels[0]), levels, found)
             else:
                 self._walk(self._root, levels, found)
         return found
@@ -135,17 +143,17 @@ class TopicTree:
         count = len(levels)
         while node is not None:
             if node.rest is not None:  # "#" matches the parent as well [MQTT 5.0, 4.7.1.2]
-                found.extend(node.rest)
+                _gather(node.rest, found)
             following = None
             if node.depth < count:
                 if node.children is not None:
-                    following = node.children.get(levels[node.depth])
+                    following = _child(node, levels[node.depth])
                 if following is None:
                     following = node.plus
                 elif node.plus is not None:
                     pending.append(node.plus)
             elif node.values is not None:
-                found.extend(node.values)
+                _gather(node.values, found)
             if following is None and pending:
                 following = pending.pop()
             node = following
@@ -156,17 +164,23 @@ class TopicTree:
         for level in topic_filter.split("/"):
             if level == "#":
                 break
-            if level == "+":
-                if node.plus is None:
-                    node.plus = TopicNode(node.depth + 1)
-                node = node.plus
-            else:
-                if node.children is None:
-                    node.children = {}
-                child = node.children.get(level)
-                if child is None:
-                    child = node.children[level] = TopicNode(node.depth + 1)
-                node = child
+            child = node.plus if level == "+" else _child(node, level)
+            if child is None:
+                child = TopicNode(level, node.depth + 1)
+                if level == "+":
+                    node.plus = child
+                else:
+                    _add_child(node, child)
+            node = child
+        return node
+
+    def _end_of(self, topic_filter: str) -> TopicNode | None:
+        """Return the end of a filter's branch, but for a "#"; None: there is none."""
+        node: TopicNode | None = self._root
+        for level in topic_filter.split("/"):
+            if level == "#" or node is None:
+                break
+            node = node.plus if level == "+" else _child(node, level)
         return node
 
     def _prune(self, topic_filter: str, value: object) -> bool:
@@ -180,11 +194,11 @@ class TopicTree:
             path.append(node)
             if level == "#":
                 break
-            node = node.plus if level == "+" else node.child(level)
+            node = node.plus if level == "+" else _child(node, level)
         if node is None:
             return False
         values = node.rest if levels[-1] == "#" else node.values
-        if values is None or value not in values:
+        if not _has(values, value):
             return False
         left = _without(values, value)
         if levels[-1] == "#":
@@ -200,28 +214,74 @@ class TopicTree:
         if levels[-1] == "#":
             path.pop()
             levels.pop()
-        while path and node.is_empty():
+        while path and _is_empty(node):
             node = path.pop()
             level = levels.pop()
             if level == "+":
                 node.plus = None
-                continue
-            assert node.children is not None, "the branch came through here"
-            del node.children[level]
-            if not node.children:
+            elif isinstance(node.children, TopicNode):
                 node.children = None
+            else:
+                assert node.children is not None, "the branch came through here"
+                del node.children[level]
+                if not node.children:
+                    node.children = None
+
+
+def _child(node: TopicNode, level: str) -> TopicNode | None:
+    """Return the node below for a level's name, which is not a wildcard."""
+    children = node.children
+    if isinstance(children, TopicNode):
+        only = children
+        return only if only.level == level else None
+    return None if children is None else children.get(level)
+
+
+def _add_child(node: TopicNode, child: TopicNode) -> None:
+    """Put a new node below another."""
+    children = node.children
+    if children is None:
+        node.children = child
+    elif isinstance(children, TopicNode):
+        node.children = {children.level: children, child.level: child}
+    else:
+        children[child.level] = child
+
+
+def _is_empty(node: TopicNode) -> bool:
+    """Tell whether no filter needs a node any more."""
+    return node.values is node.rest is node.children is node.plus is None
+
+
+def _gather(values: Values, found: list[object]) -> None:
+    """Add values to those that were found."""
+    if isinstance(values, (tuple, dict)):
+        found.extend(values)
+    else:
+        found.append(values)
+
+
+def _has(values: Values | None, value: object) -> bool:
+    """Tell whether a value is among others."""
+    if values is None:
+        return False
+    if isinstance(values, (tuple, dict)):
+        return value in values
+    return values == value
 
 
 def _with(values: Values | None, value: object) -> Values:
     """Return values with one more, which may be the same object."""
     if values is None:
-        return (value,)
-    if isinstance(values, tuple):
-        if len(values) < FEW_MAX:
-            return (*values, value)
-        values = dict.fromkeys(values)
-    values[value] = None
-    return values
+        return value
+    if isinstance(values, dict):
+        values[value] = None
+        return values
+    if not isinstance(values, tuple):
+        return (values, value)
+    if len(values) < FEW_MAX:
+        return (*values, value)
+    return dict.fromkeys((*values, value))
 
 
 def _without(values: Values, value: object) -> Values | None:
@@ -229,7 +289,10 @@ def _without(values: Values, value: object) -> Values | None:
     if isinstance(values, dict):
         del values[value]
         return values or None
-    return tuple([one for one in values if one != value]) or None
+    if not isinstance(values, tuple):
+        return None
+    left = tuple([one for one in values if one != value])
+    return left if len(left) > 1 else left[0]
 
 
 def _has_wildcard(topic_filter: str) -> bool:

@@ -13,7 +13,7 @@ from isthmus.mqtt.packets import PUBACK, Ack, Connect, Publish, Subscribe
 from isthmus.mqtt.properties import SESSION_EXPIRY
 
 SESSIONS = 100
-BYTES_MAX = 4_000  # with three subscriptions, and all that finds it again
+BYTES_MAX = 2_500  # with three subscriptions, and all that finds it again
 OUR_FILES = ("*/isthmus/mqtt/*", "*/isthmus/broker/*", "*/isthmus/topics/*")
 
 compiled = pytest.mark.skipif(

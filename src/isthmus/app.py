@@ -73,9 +73,16 @@ def run(settings: Settings, read: Callable[[], Settings]) -> int:
     # What the message path makes is dropped again at once and forms no cycles, so the collector
     # has little to find; by its default it would look after every 700 messages.
     gc.set_threshold(50_000, 20, 20)
+    gc.disable()  # until all is there; a million objects come at a start, and all of them stay
     raise_file_limit()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(serve(settings, read))
+
+
+def watch_what_comes() -> None:
+    """Have the collector look at what comes from here on; what is there now stays."""
+    gc.freeze()
+    gc.enable()
 
 
 def raise_file_limit() -> None:
@@ -138,7 +145,7 @@ async def serve(settings: Settings, read: Callable[[], Settings]) -> int:
         group.create_task(reloads.run(stop))
         logger.info("ready")
         print(entrances.ready_line(), flush=True)  # noqa: T201  # stdout is for this line
-        gc.freeze()  # what is there now stays
+        watch_what_comes()
         await stop.wait()
         logger.info("stopping")
         mqtt.clients.traces.close()

@@ -57,12 +57,14 @@ if TYPE_CHECKING:
     from isthmus.broker.shared import ShareGroup
     from isthmus.mqtt.delivery import Delivery
     from isthmus.mqtt.packets import Publish
-    from isthmus.record.batch import Record, RecordBatch
+    from isthmus.record.batch import RecordBatch
     from isthmus.storage.log import Partition
 
 logger = logging.getLogger(__name__)
 
 PACKET_IDS_SKIPPED: Final = 0x4000
+NO_GROUPS: Final[frozenset[str]] = frozenset()  # one for all: each has 216 bytes
+NAMES_MAX: Final = 10_000  # topic filters that are looked for among those read before
 FAR: Final = 2**62  # an offset after all others
 
 NEW: Final = (0, 0, 0, 0)  # the marks of a partition that is younger than the marks
@@ -82,8 +84,26 @@ class Written:
         self.marks = b""  # that were in force when the state was written
         self.generation = -1  # of their key
         self.filters: dict[bytes, bytes] = {}
-        self.parts: dict[int, bytes] = {}
+        self.parts: dict[int, bytes] | None = None  # None: none
         self.will: bytes | None = None
+
+    def take(self, rest: bytes, value: bytes | None) -> None:
+        """Take note of a record that is not the state; `rest` says what it is about."""
+        kind, name = rest[:1], rest[1:]
+        if kind == KIND_FILTER:
+            if value is None:
+                self.filters.pop(name, None)
+            else:
+                self.filters[name] = value
+        elif kind == KIND_QUEUE and name.isdigit():
+            if self.parts is None:
+                self.parts = {}
+            if value is None:
+                self.parts.pop(int(name), None)
+            else:
+                self.parts[int(name)] = value
+        elif kind == KIND_WILL:
+            self.will = value
 
 
 def recover(broker: Broker, table: SessionTable) -> list[Subscription]:
@@ -120,8 +140,9 @@ class Recovery:
         self._marks_by_value: dict[bytes, PartitionMarks] = {}
         self.marks: dict[Session | ShareGroup, PartitionMarks] = {}
         self.ungreeted: list[Subscription] = []
-        # of subscriptions, by how they are stored: most are alike
+        # by how they are stored, the terms of subscriptions and topic filters: many are alike
         self._terms: dict[bytes, SubscriptionTerms | None] = {}
+        self._names: dict[bytes, str | None] = {}
 
     # --- what was written ---------------------------------------------------------------------
 
@@ -132,40 +153,26 @@ class Recovery:
         for batch in partition.batches(partition.start_offset):
             for record in readable_records(batch):
                 key = record.key or b""
-                if key.startswith(MARKS_KEY):
-                    marks, generation = record.value or b"", marks_generation(key)
-                elif key == CHECKPOINT_KEY:
-                    self._checkpoint_value = record.value or b""
+                owner, _, rest = key.partition(b"\0")
+                if not owner:  # it is no session's
+                    if key.startswith(MARKS_KEY):
+                        marks, generation = record.value or b"", marks_generation(key)
+                        continue
+                    if key == CHECKPOINT_KEY:
+                        self._checkpoint_value = record.value or b""
+                        continue
+                    owner, rest = split_key(key)
+                written = self._written.get(owner)
+                if written is None:
+                    written = self._written[owner] = Written()
+                if rest:
+                    written.take(rest, record.value)
+                elif record.value is None:
+                    del self._written[owner]
                 else:
-                    written = self._read(record, *split_key(key))
-                    if written is not None:
-                        written.marks, written.generation = marks, generation
+                    written.state, written.offset = record.value, record.offset
+                    written.marks, written.generation = marks, generation
         self._checkpoint = decode(self._checkpoint_value, Marks)
-
-    def _read(self, record: Record, owner: bytes, rest: bytes) -> Written | None:
-        """Take note of a record; return what is known of its owner if it is its state."""
-        written = self._written.get(owner)
-        if written is None:
-            written = self._written[owner] = Written()
-        value, kind, name = record.value, rest[:1], rest[1:]
-        if not rest and value is None:
-            del self._written[owner]
-        elif not rest:
-            written.state, written.offset = value, record.offset
-            return written
-        elif kind == KIND_FILTER:
-            if value is None:
-                written.filters.pop(name, None)
-            else:
-                written.filters[name] = value
-        elif kind == KIND_QUEUE and name.isdigit():
-            if value is None:
-                written.parts.pop(int(name), None)
-            else:
-                written.parts[int(name)] = value
-        elif kind == KIND_WILL:
-            written.will = value
-        return None
 
     # --- sessions as they were ----------------------------------------------------------------
 
@@ -175,10 +182,11 @@ class Recovery:
         generations: set[int] = set()
         rows: list[Row] = []
         shares: list[tuple[bytes, Written]] = []
-        for client, written in self._written.items():
+        for client in [*self._written]:
+            written = self._written.pop(client)  # its memory serves for what is made of it
             if written.state is None:  # it was never completely written, and never shall be
                 rows += [(filter_key(client, name), None) for name in written.filters]
-                rows += [(queue_key(client, number), None) for number in written.parts]
+                rows += [(queue_key(client, number), None) for number in written.parts or ()]
                 rows += [(will_key(client), None)] if written.will is not None else []
                 continue
             if not self._is_covered(written):
@@ -192,22 +200,21 @@ class Recovery:
                 logger.warning("session not readable client=%r", client)
                 continue
             # The connections of the run before ended with it, now at the latest.
-            entry = self._table.restore(
-                client_id, state.expiry_s, state.detached_at_ms or now_ms
-            )
-            groups = frozenset(state.groups)
-            entry.principal = Principal(state.user, client_id, NOBODY, groups=groups)
+            groups = frozenset(state.groups) if state.groups else NO_GROUPS
+            principal = Principal(state.user, client_id, NOBODY, groups=groups)
+            detached_at_ms = state.detached_at_ms or now_ms
+            entry = self._table.restore(client_id, state.expiry_s, detached_at_ms, principal)
             session = entry.session
             session.changed = state.detached_at_ms == 0
-            logged = self._log.logged[session] = Logged()
+            logged = Logged()
             self._restore_will(entry, logged, written)
             self._restore_deliveries(session, state)
             self._restore_queue(session, logged, state, written)
+            self._log.logged[session] = logged if logged.is_needed(session) else None
             self._restore_subscriptions(session, written)
             self.marks[session] = self._marks_of(written)
         for key, written in shares:  # now they have their members
             self._restore_group(key, written, rows)
-        self._written.clear()
         self._log.resume(generations, rows)
         for session in [each for each in self.marks if isinstance(each, Session)]:
             if self._table.end_if_expired(cast("SessionEntry", session.owner)):
@@ -228,7 +235,7 @@ class Recovery:
         if group is None or state is None:
             if group is not None:
                 logger.warning("group not readable topic_filter=%r", shared)
-            rows += [(queue_key(key, number), None) for number in written.parts]
+            rows += [(queue_key(key, number), None) for number in written.parts or ()]
             rows.append((key, None))
             return
         logged = self._log.logged[group] = Logged()
@@ -243,6 +250,11 @@ class Recovery:
         self.marks[group] = self._marks_of(written)
 
     def _restore_deliveries(self, session: Session, state: SessionState) -> None:
+        # A power cut may have taken QoS 2 deliveries whose ids the client holds: keep away.
+        packet_id = (state.packet_id - 1 + PACKET_IDS_SKIPPED) % 65535 + 1
+        if not state.partitions and not state.inflight and not state.unreleased:
+            session.restore(packet_id, {}, {})
+            return
         partitions = self._partitions.find(state.partitions)
         inflight: dict[int, Delivery] = {}
         for packet_id, number, offset, terms, identifiers in state.inflight:
@@ -264,8 +276,6 @@ class Recovery:
                 places[packet_id] = (partition, offset)
             else:
                 session.changed = True
-        # A power cut may have taken QoS 2 deliveries whose ids the client holds: keep away.
-        packet_id = (state.packet_id - 1 + PACKET_IDS_SKIPPED) % 65535 + 1
         session.restore(packet_id, inflight, places)
 
     def _restore_queue(
@@ -277,7 +287,7 @@ class Recovery:
     ) -> None:
         queue = owner.queue
         for partition, first, last, terms, identifiers in self._runs(
-            owner, logged, state, written
+            owner, logged, state, written.parts or {}
         ):
             qos, retain = terms & 0x03, bool(terms & 0x04)
             kept = range(0)
@@ -300,11 +310,11 @@ class Recovery:
         owner: Session | ShareGroup,
         logged: Logged,
         state: SessionState | GroupState,
-        written: Written,
+        parts: dict[int, bytes],
     ) -> Iterator[tuple[Partition | None, int, int, int, bytes]]:
         """Return what waited: (partition, first and last offset, terms, identifiers)."""
-        for start in sorted(written.parts):
-            part = decode(written.parts[start], QueuePart)
+        for start in sorted(parts):
+            part = decode(parts[start], QueuePart)
             if part is None:
                 logger.warning("queue not readable owner=%r number=%d", key_of(owner), start)
                 continue
@@ -321,18 +331,24 @@ class Recovery:
             logged.parts += ((start, number),)
 
     def _restore_subscriptions(self, session: Session, written: Written) -> None:
+        own: list[Subscription] = []
         for name, value in written.filters.items():
             terms = self._terms.get(value)
             if terms is None:
                 terms = self._terms[value] = decode(value, SubscriptionTerms)
-            topic_filter = _text(name)
+            topic_filter = self._names.get(name)
+            if topic_filter is None:
+                if len(self._names) >= NAMES_MAX:
+                    self._names.clear()
+                topic_filter = self._names[name] = _text(name)
             if terms is None or topic_filter is None:
                 logger.warning("subscription not readable client=%s", session.client_id)
                 continue
             subscription = Subscription(session, topic_filter, terms.options, terms.identifier)
-            self._broker.subscriptions.add(subscription)
+            own.append(subscription)
             if terms.ungreeted:
                 self.ungreeted.append(subscription)
+        self._broker.subscriptions.restore(session, own)
 
     def _marks_of(self, written: Written) -> PartitionMarks:
         """Return how far the log was matched for a session, at most to where it ends now.

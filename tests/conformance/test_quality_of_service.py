@@ -95,6 +95,19 @@ def test_a_qos_2_exchange_goes_on_over_connections(
     assert watcher.payloads() == [b"x"]
 
 
+def test_who_resumes_a_session_for_the_last_time_completes_what_was_under_way(
+    join: Join, unique: str
+) -> None:
+    """Session Expiry Interval 0: it ends with this connection [MQTT-4.4.0-1, MQTT-4.3.3-12]"""
+    client = join(unique, properties=KEPT)
+    client.send(publish(unique, b"x", 2, 9))
+    client.expect(PUBREC)
+    client.cut()
+    client = join(unique, clean=False)
+    client.send(ack(PUBREL, 9))
+    assert client.expect(PUBCOMP).packet_id == 9
+
+
 def test_a_qos_2_publish_cut_before_its_pubrec_is_taken_once(join: Join, unique: str) -> None:
     """[MQTT-4.3.3-10, MQTT-4.4.0-1]"""
     watcher = join()

@@ -274,7 +274,7 @@ class Session:
         Either the client released the id, or the message could not be stored. True if that
         must become durable.
         """
-        placed = self.incoming.forget(packet_id)
+        placed = self.incoming.forget(packet_id) and self.persistent
         if placed:
             self.step |= STEP_IN
         return placed

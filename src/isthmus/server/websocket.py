@@ -2,8 +2,9 @@
 
 Frames and the HTTP request before them are the business of `websockets`, whose protocol object
 knows no socket. `WebSocketConnection` is the socket's protocol, and the transport of an
-MqttConnection that does not notice: what it writes goes out as one binary frame, what comes in
-is handed on frame by frame, since MQTT packets begin and end where they like [MQTT-6.0.0-2].
+MqttConnection that does not notice. What comes in is handed on frame by frame, since MQTT
+packets begin and end where they like [MQTT-6.0.0-2]; what goes out has a frame for each packet,
+because some clients look at no more than the first of a frame until the next one comes.
 Time-outs and limits are the MQTT connection's own, from the first byte of the request on. There
 is no compression: it would make a small packet of a client a large one in our memory.
 """
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from isthmus.server.mqtt import MqttConnection
 
 SUBPROTOCOLS: Final = [Subprotocol("mqtt"), Subprotocol("mqttv3.1")]  # [MQTT-6.0.0-3], and 3.1
+BINARY: Final = 0x82  # the first byte of a frame that is alone [RFC 6455, 5.2]
 FRAME_BYTES_MIN: Final = 65_536  # of the largest frame, where packets may only be smaller
 
 quiet = logging.getLogger(f"{__name__}.frames")
@@ -114,8 +116,8 @@ class WebSocketConnection(asyncio.BufferedProtocol, asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if self._websocket.state is State.OPEN:
-            self._websocket.send_binary(data)  # [MQTT-6.0.0-1]
             self._flush()
+            self._socket.write(frames_of(data))
 
     def close(self) -> None:
         if self._websocket.state is State.OPEN:
@@ -191,3 +193,28 @@ class WebSocketConnection(asyncio.BufferedProtocol, asyncio.Transport):
                 self._socket.write(data)
             else:
                 self._socket.close()
+
+
+def frames_of(packets: bytes | bytearray | memoryview) -> bytearray:
+    """Return whole MQTT packets, each in a binary frame of its own [MQTT-6.0.0-1]."""
+    frames = bytearray()
+    start = 0
+    while start < len(packets):
+        place, shift, size = start + 1, 0, 0  # a packet's length is behind its first byte
+        while packets[place] & 0x80:
+            size |= (packets[place] & 0x7F) << shift
+            shift += 7
+            place += 1
+        size |= packets[place] << shift
+        end = place + 1 + size
+        size = end - start
+        frames.append(BINARY)
+        if size < 126:
+            frames.append(size)
+        elif size < 65_536:
+            frames += b"\x7e" + size.to_bytes(2, "big")
+        else:
+            frames += b"\x7f" + size.to_bytes(8, "big")
+        frames += packets[start:end]
+        start = end
+    return frames

@@ -106,6 +106,17 @@ def test_mqtt_is_spoken_inside() -> None:
     assert connack == Connack(False, 0, connack.properties) and publish.payload == payload
 
 
+def test_each_packet_to_a_client_has_a_frame_of_its_own() -> None:
+    """However many go out at once; some clients stop at the end of a frame's first packet."""
+    browser = Browser()
+    browser.exchange()
+    payloads = [b"x" * size for size in (0, 119, 120, 65_527, 65_528)]
+    publishes = [encoded(Publish(b"a", payload)) for payload in payloads]
+    browser.send(CONNECT + encoded(Subscribe(1, [("a", 0)], None)) + b"".join(publishes))
+    assert [frame.data for frame in browser.frames[2:]] == publishes
+    assert {125, 126, 65_535, 65_536} <= {len(each) for each in publishes}
+
+
 @given(st.lists(st.integers(1, 40), min_size=1), st.lists(st.integers(1, 30), min_size=1))
 def test_packets_frames_and_reads_end_where_they_like(
     frames: list[int], reads: list[int]

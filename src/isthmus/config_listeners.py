@@ -186,6 +186,9 @@ class TlsOptions(Struct, frozen=True, kw_only=True):
     certificates: tuple[ServerCertificate, ...] = ()
     """More certificates, chosen by the name that a client asks for."""
 
+    chain: str = ""
+    """File with the certificates between, where they are not with the server's; in PEM."""
+
     client_ca: str = ""
     """File with the CAs whose client certificates are believed, in PEM."""
 
@@ -396,6 +399,8 @@ def check_tls(address: Address, tls: TlsOptions) -> None:
         raise ConfigError(f"{address} needs tls.certificate, for itself or in [tls]")
     if asks and not tls.client_ca:
         raise ConfigError("tls.client_certificates needs tls.client_ca")
+    if asks and tls.chain:
+        raise ConfigError("tls.chain would be believed of clients: join it to tls.certificate")
     for key in ("client_ca", "crl", "user_from"):
         if not asks and getattr(tls, key) not in {"", "none"}:
             raise ConfigError(f'tls.{key} has no effect while client_certificates = "none"')

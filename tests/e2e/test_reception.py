@@ -60,7 +60,11 @@ class House:
     def __init__(self, directory: Path, **settings: Any) -> None:
         self.authority = Authority(directory)
         self.file = self.authority.issue("server", "localhost")
-        options = TlsOptions(certificate=str(self.file))
+        options = TlsOptions(
+            certificate=str(self.file),
+            client_ca=str(self.authority.certificate),
+            client_certificates=settings.pop("client_certificates", "none"),
+        )
         self.certificates = Certificates(options, "door") if settings.pop("tls", True) else None
         self.bound = open_socket(Address("tcp", "127.0.0.1", 0), "mqtt")
         self.origins: list[tuple[str, int]] = []
@@ -235,6 +239,31 @@ def test_what_is_not_tls_is_closed_with_one_line(
     run(scene())
     (line,) = [record.getMessage() for record in caplog.records]
     assert "listener=door reason=TLS: " in line
+
+
+@pytest.mark.parametrize(
+    "version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"]
+)
+def test_who_is_refused_by_tls_is_told_why(
+    tmp_path: Path, run: Any, version: ssl.TLSVersion
+) -> None:
+    """[RFC 8446, 6.2]"""
+
+    def join(house: House) -> None:
+        context = ssl.create_default_context(cafile=house.authority.certificate)
+        context.minimum_version = context.maximum_version = version
+        with (
+            socket.create_connection(house.bound.getsockname()) as client,
+            context.wrap_socket(client, server_hostname="localhost") as encrypted,
+        ):
+            encrypted.recv(1)
+
+    async def scene() -> None:
+        async with House(tmp_path, client_certificates="required").open() as house:
+            with pytest.raises(ssl.SSLError, match="alert"):
+                await asyncio.to_thread(join, house)
+
+    run(scene())
 
 
 def test_who_comes_while_too_many_open_waits_for_a_turn(tmp_path: Path, run: Any) -> None:

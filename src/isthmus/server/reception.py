@@ -14,6 +14,7 @@ import asyncio
 import errno
 import logging
 import ssl
+from contextlib import suppress
 from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
@@ -169,14 +170,20 @@ class Reception:
         protocol = partial(self._protocol, arrival)
         if self._certificates is None:
             await loop.connect_accepted_socket(protocol, accepted)
-        else:
-            await loop.connect_accepted_socket(
-                protocol,
-                accepted,
-                ssl=self._certificates.context,
-                ssl_handshake_timeout=self._timeout_s,
-                ssl_shutdown_timeout=SHUTDOWN_S,
-            )
+            return
+        with accepted.dup() as spare:  # the loop closes its own when the handshake fails
+            try:
+                await loop.connect_accepted_socket(
+                    protocol,
+                    accepted,
+                    ssl=self._certificates.context,
+                    ssl_handshake_timeout=self._timeout_s,
+                    ssl_shutdown_timeout=SHUTDOWN_S,
+                )
+            except ssl.SSLError as error:
+                with suppress(OSError):  # the client is gone, or does not read
+                    spare.send(getattr(error, "alert", b""))
+                raise
 
 
 def told(error: Exception) -> str:

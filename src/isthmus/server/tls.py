@@ -17,7 +17,7 @@ import logging
 import ssl
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from isthmus.errors import ConfigError
 
@@ -50,7 +50,42 @@ class AskedKey:
         return self._keys.get(self.identity, b"")
 
 
-class KeyedContext(ssl.SSLContext):
+class TellingObject(ssl.SSLObject):
+    """TLS of one connection; what fails its handshake carries the alert that says so.
+
+    Event loops close the socket without sending it, and the client would see an end without
+    a reason [RFC 8446, 6.2].
+    """
+
+    outgoing: ssl.MemoryBIO
+
+    def do_handshake(self) -> None:
+        """Go on with the handshake. Raises SSLError, with `alert`: bytes for the client."""
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as error:
+            error.alert = self.outgoing.read()  # type: ignore[attr-defined]
+            raise
+
+
+class ServingContext(ssl.SSLContext):
+    """A context whose connections are told why they are refused."""
+
+    sslobject_class: type[ssl.SSLObject] = TellingObject
+
+    def wrap_bio(
+        self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *rest: Any, **options: Any
+    ) -> ssl.SSLObject:
+        """Begin TLS over two buffers, as event loops have it."""
+        connection = super().wrap_bio(incoming, outgoing, *rest, **options)
+        assert isinstance(connection, TellingObject), "the class above"
+        connection.outgoing = outgoing
+        return connection
+
+
+class KeyedContext(ServingContext):
     """The context of one connection whose client has a key."""
 
     asked: AskedKey
@@ -91,7 +126,7 @@ class Certificates:
         pairs = [(options.certificate, options.key)]
         pairs += [(each.certificate, each.key) for each in options.certificates]
         files = {file for pair in pairs for file in pair}
-        files |= {options.client_ca, options.crl, options.psk_file}
+        files |= {options.chain, options.client_ca, options.crl, options.psk_file}
         return {file: stamp_of(file) for file in files if file}
 
     def _load(self) -> ssl.SSLContext:
@@ -121,7 +156,7 @@ class Certificates:
 
     def _context(self, certificate: str, key: str) -> ssl.SSLContext:
         options = self._options
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context = ServingContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = VERSIONS[options.tls_min]
         context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
         if options.ciphers:
@@ -129,6 +164,8 @@ class Certificates:
         self._load_pair(context, certificate, key)
         if options.client_certificates != "none":
             self._load_authorities(context)
+        elif options.chain:  # OpenSSL sends those of its store that lead to a CA
+            self._load_trusted(context, "chain", options.chain)
         context.verify_mode = VERIFY_MODES[options.client_certificates]
         return context
 

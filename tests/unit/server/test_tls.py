@@ -9,6 +9,7 @@ import ssl
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trustme
 from tests.certificates import Authority
 
 from isthmus.config_listeners import ServerCertificate, TlsOptions
@@ -84,6 +85,27 @@ def test_a_certificate_is_chosen_by_the_name_asked_for(ca: Authority) -> None:
     assert names_shown(certificates, ca, "y.x.b.example") == ["localhost"]
     assert names_shown(certificates, ca, "other") == ["localhost"]
     assert names_shown(certificates, ca, None) == ["localhost"]
+
+
+def test_the_certificates_between_may_be_in_a_file_of_their_own(tmp_path: Path) -> None:
+    root = trustme.CA()
+    between = root.create_child_ca()
+    server = between.issue_cert("localhost")
+    files = {
+        "server.pem": server.private_key_pem.bytes() + server.cert_chain_pems[0].bytes(),
+        "chain.pem": between.cert_pem.bytes(),
+        "root.pem": root.cert_pem.bytes(),
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    alone, whole = (
+        Certificates(options(tmp_path / "server.pem", chain=chain), "door").context
+        for chain in ("", str(tmp_path / "chain.pem"))
+    )
+    client = ssl.create_default_context(cafile=tmp_path / "root.pem")
+    handshake(whole, client)
+    with pytest.raises(ssl.SSLError, match="verify failed"):
+        handshake(alone, client)
 
 
 def test_files_are_read_again_when_they_change(ca: Authority) -> None:

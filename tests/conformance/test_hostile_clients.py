@@ -216,9 +216,9 @@ def test_more_user_properties_than_anyone_needs(join: Join, unique: str) -> None
     """[MQTT 5.0, 2.2.2.2]"""
     client = join()
     client.subscribe(unique)
-    client.publish(unique, b"", properties=prop(USER_PROPERTY, ("a", "b")) * 1000)
-    assert len(client.message().properties[USER_PROPERTY]) == 1000
-    client.send(publish(unique, b"", properties=prop(USER_PROPERTY, ("a", "b")) * 1001))
+    client.publish(unique, b"", properties=prop(USER_PROPERTY, ("a", "b")) * 10_000)
+    assert len(client.message().properties[USER_PROPERTY]) == 10_000
+    client.send(publish(unique, b"", properties=prop(USER_PROPERTY, ("a", "b")) * 10_001))
     assert client.ended() == 0x95
 
 

@@ -71,7 +71,7 @@ WILL: Final = (
 VARINT_MAX: Final = 268_435_455  # four bytes of seven bits [MQTT-1.5.5]
 FIELD_BYTES_MAX: Final = 65_535  # of a text or of binary data
 USER_PROPERTIES_MAX: Final = (
-    1_000  # ours, per packet: small pairs cost far more memory than bytes
+    10_000  # ours, per packet: small pairs cost far more memory than bytes
 )
 
 

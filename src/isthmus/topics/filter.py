@@ -19,7 +19,7 @@ from typing import Final
 from isthmus.errors import TopicInvalid
 
 TOPIC_BYTES_MAX: Final = 65_535  # the length prefix of a UTF-8 string is 16 bit [MQTT-4.7.3-3]
-TOPIC_LEVELS_MAX: Final = 128  # ours: bounds the depth of the tree and the work per name
+TOPIC_LEVELS_MAX: Final = 256  # ours: bounds the depth of the tree and the work per name
 SHARED_PREFIX: Final = "$share/"
 
 

@@ -41,6 +41,12 @@ TYPED = [
     "isthmus.broker.catching_up",
     "isthmus.broker.shared",
     "isthmus.broker.broker",
+    "isthmus.load.latencies",
+    "isthmus.load.tally",
+    "isthmus.load.totals",
+    "isthmus.load.frames",
+    "isthmus.load.publisher",
+    "isthmus.load.subscriber",
 ]
 DIRECTIVES = {"language_level": 3, "annotation_typing": False}
 FLAGS = [] if sys.platform == "win32" else ["-O2", "-Wno-unused-function"]

@@ -33,6 +33,7 @@ COMMANDS: Final = {  # name -> module that holds a click command of that name
     "log": "isthmus.cli.log",
     "acls": "isthmus.cli.acls",
     "config": "isthmus.cli.settings",
+    "bench": "isthmus.cli.bench",
     "version": "isthmus.cli.settings",
 }
 INTERRUPTED: Final = 130  # 128 + SIGINT, as shells count

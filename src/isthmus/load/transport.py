@@ -1,0 +1,291 @@
+"""Sockets that never wait: plain, with TLS, and WebSocket inside either.
+
+What would have to wait says so: `handshake` returns False, `send` 0, `receive_into` None. An
+OSError (ssl.SSLError is one) is the end of the connection, as is a `receive_into` of 0 bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import ssl
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from websockets.client import ClientProtocol
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State
+from websockets.typing import Subprotocol
+from websockets.uri import parse_uri
+
+from isthmus.config_listeners import TLS_SCHEMES, WEB_SCHEMES
+from isthmus.load.errors import LoadError
+
+if TYPE_CHECKING:
+    from isthmus.config_listeners import Address
+
+WEB_RECEIVE_BYTES: Final = 65_536
+quiet = logging.getLogger(f"{__name__}.frames")
+quiet.setLevel(logging.CRITICAL + 1)  # what goes wrong is told by the exception
+
+
+class Transport(Protocol):
+    """A connection of bytes that never waits."""
+
+    @property
+    def wants_write(self) -> bool:
+        """Whether something waits here until the socket can take it."""
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there is more to receive that the socket does not announce."""
+
+    def fileno(self) -> int:
+        """Return the socket's number."""
+
+    def handshake(self) -> bool:
+        """Go on opening the connection; return whether it is open."""
+
+    def send(self, data: memoryview) -> int:
+        """Send some of `data`; return how much was taken."""
+
+    def receive_into(self, room: memoryview) -> int | None:
+        """Put what has come into `room`; return how much, 0 at the end, None for not now."""
+
+    def flush(self) -> None:
+        """Send what was taken and is still here."""
+
+    def close(self) -> None:
+        """Close the socket."""
+
+
+class Opener:
+    """The way to one server, looked up once."""
+
+    def __init__(
+        self, address: Address, tls: ssl.SSLContext | None = None, server_name: str = ""
+    ) -> None:
+        """LoadError for a host that has no address."""
+        self._address = address
+        self._tls = tls
+        self._server_name = server_name or address.host
+        self._place: Any
+        if address.scheme == "unix":
+            self._family, self._place = socket.AF_UNIX, address.path
+            return
+        try:
+            found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise LoadError(f"no address of {address.host}: {error.strerror}") from None
+        self._family, self._place = found[0][0], found[0][4]
+
+    def open(self) -> Transport:
+        """Begin to connect. OSError where that is refused at once."""
+        plain = socket.socket(self._family, socket.SOCK_STREAM)
+        plain.setblocking(False)
+        if self._family != socket.AF_UNIX:
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        status = plain.connect_ex(self._place)
+        if status not in (0, errno.EINPROGRESS):
+            plain.close()
+            raise OSError(status, os.strerror(status))
+        transport: Transport = TcpTransport(plain)
+        if self._address.scheme in TLS_SCHEMES:
+            assert self._tls is not None
+            transport = TlsTransport(plain, self._tls, self._server_name)
+        if self._address.scheme in WEB_SCHEMES:
+            transport = WebSocketTransport(transport, str(self._address))
+        return transport
+
+
+class TcpTransport:
+    """A plain TCP or Unix socket."""
+
+    wants_write = False
+    has_more = False
+
+    def __init__(self, plain: socket.socket) -> None:
+        self._socket = plain
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def handshake(self) -> bool:
+        return is_connected(self._socket)
+
+    def send(self, data: memoryview) -> int:
+        try:
+            return self._socket.send(data)
+        except BlockingIOError:
+            return 0
+
+    def receive_into(self, room: memoryview) -> int | None:
+        try:
+            return self._socket.recv_into(room)
+        except BlockingIOError:
+            return None
+
+    def flush(self) -> None:
+        """Nothing is ever kept here."""
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class TlsTransport:
+    """TLS inside a socket; a record that has come is read whole, the rest of it waits here."""
+
+    def __init__(self, plain: socket.socket, tls: ssl.SSLContext, server_name: str) -> None:
+        self._plain = plain
+        self._tls = tls
+        self._server_name = server_name
+        self._socket: ssl.SSLSocket | None = None
+        self.wants_write = False
+
+    @property
+    def has_more(self) -> bool:
+        return self._socket is not None and self._socket.pending() > 0
+
+    def fileno(self) -> int:
+        return (self._socket or self._plain).fileno()
+
+    def handshake(self) -> bool:
+        if self._socket is None:
+            if not is_connected(self._plain):
+                return False
+            self._socket = self._tls.wrap_socket(
+                self._plain, server_hostname=self._server_name, do_handshake_on_connect=False
+            )
+        self.wants_write = False
+        try:
+            self._socket.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        except ssl.SSLWantWriteError:
+            self.wants_write = True
+            return False
+        return True
+
+    def send(self, data: memoryview) -> int:
+        assert self._socket is not None
+        try:
+            return self._socket.send(data)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return 0
+
+    def receive_into(self, room: memoryview) -> int | None:
+        assert self._socket is not None
+        try:
+            return self._socket.recv_into(room)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return None
+        except ssl.SSLEOFError:
+            return 0  # without a close_notify, as servers do that are in a hurry
+
+    def flush(self) -> None:
+        """What was taken has been sent."""
+
+    def close(self) -> None:
+        (self._socket or self._plain).close()
+
+
+class WebSocketTransport:
+    """WebSocket inside another transport; MQTT in binary frames [MQTT-6.0.0-1]."""
+
+    def __init__(self, inner: Transport, address: str) -> None:
+        self._inner = inner
+        self._websocket = ClientProtocol(
+            parse_uri(address), subprotocols=[Subprotocol("mqtt")], max_size=None, logger=quiet
+        )
+        self._is_asked = False
+        self._scrap = bytearray(WEB_RECEIVE_BYTES)
+        self._unread = memoryview(b"")
+        self._unsent = memoryview(b"")
+
+    @property
+    def wants_write(self) -> bool:
+        return bool(self._unsent) or self._inner.wants_write
+
+    @property
+    def has_more(self) -> bool:
+        return bool(self._unread) or self._inner.has_more
+
+    def fileno(self) -> int:
+        return self._inner.fileno()
+
+    def handshake(self) -> bool:
+        if not self._is_asked:
+            if not self._inner.handshake():
+                return False
+            self._websocket.send_request(self._websocket.connect())
+            self._is_asked = True
+        self.flush()
+        if self._take_in() == 0:
+            raise ConnectionResetError(errno.ECONNRESET, "closed, no WebSocket")
+        if self._websocket.handshake_exc is not None:
+            raise ConnectionRefusedError(
+                errno.ECONNREFUSED, f"no WebSocket: {self._websocket.handshake_exc}"
+            )
+        return self._websocket.state is State.OPEN
+
+    def send(self, data: memoryview) -> int:
+        self.flush()
+        if self._unsent:
+            return 0
+        if self._websocket.state is not State.OPEN:
+            raise ConnectionResetError(errno.ECONNRESET, "the WebSocket is closed")
+        self._websocket.send_binary(data)
+        self.flush()
+        return len(data)
+
+    def receive_into(self, room: memoryview) -> int | None:
+        if not self._unread:
+            size = self._take_in()
+            if not size:
+                return size
+            if not self._unread:
+                return 0 if self._websocket.state is not State.OPEN else None
+        size = min(len(room), len(self._unread))
+        room[:size] = self._unread[:size]
+        self._unread = self._unread[size:]
+        return size
+
+    def flush(self) -> None:
+        self._unsent = memoryview(
+            bytes(self._unsent) + b"".join(self._websocket.data_to_send())
+        )
+        while self._unsent:
+            taken = self._inner.send(self._unsent)
+            if not taken:
+                break
+            self._unsent = self._unsent[taken:]
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def _take_in(self) -> int | None:
+        """Read the socket once; what the frames hold is then in `_unread`."""
+        size = self._inner.receive_into(memoryview(self._scrap))
+        if size is None or size == 0:
+            return size
+        self._websocket.receive_data(bytes(memoryview(self._scrap)[:size]))
+        frames = [each for each in self._websocket.events_received() if isinstance(each, Frame)]
+        said = [each.data for each in frames if each.opcode in (Opcode.BINARY, Opcode.CONT)]
+        self._unread = memoryview(b"".join([bytes(self._unread), *said]))
+        self.flush()
+        return size
+
+
+def is_connected(plain: socket.socket) -> bool:
+    """Say whether a socket that connects is there; OSError where it was refused."""
+    status = plain.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if status:
+        raise OSError(status, os.strerror(status))
+    try:
+        plain.getpeername()
+    except OSError as error:
+        if error.errno == errno.ENOTCONN:
+            return False
+        raise
+    return True

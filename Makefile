@@ -46,7 +46,7 @@ pure: copied $(STAMPS)/tools
 	ISTHMUS_COMPILED=0 PYTHONPATH=build/pure $(BIN)/python -m pytest -q -m "not slow" \
 		--ignore tests/property/test_wire_twins.py --ignore tests/unit/broker/test_session_memory.py \
 		tests/test_tidy.py $(wildcard tests/wire tests/property tests/fuzz tests/unit/wire tests/unit/record \
-		tests/unit/topics tests/unit/mqtt tests/unit/kafka tests/unit/broker)
+		tests/unit/topics tests/unit/mqtt tests/unit/kafka tests/unit/broker tests/unit/load)
 
 e2e: build $(STAMPS)/tools
 	$(BIN)/python -m pytest -q -m e2e -n 2 --dist loadfile tests/e2e

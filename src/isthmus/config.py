@@ -179,8 +179,8 @@ class KafkaSettings(KafkaLimits, frozen=True, kw_only=True):
     request_size_max: Annotated[int, Meta(ge=4096, le=0x7FFF_FFFF)] = 104_857_600
     """Bytes of the largest request taken."""
 
-    replication_factor_policy: Literal["accept", "refuse"] = "accept"
-    """A log topic wanted with more replicas than one: `accept` creates it with one."""
+    replication_factor_policy: Literal["clamp", "strict"] = "clamp"
+    """A log topic wanted with more replicas than one: `clamp` creates it with one."""
 
     group_initial_rebalance_delay_ms: Annotated[int, Meta(ge=0, le=300_000)] = 500
     """Time that an empty group waits for more members."""

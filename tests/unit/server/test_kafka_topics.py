@@ -174,7 +174,7 @@ def test_a_bad_log_topic_is_refused(peer: Peer, more: dict[str, Any], error: Err
 
 
 def test_replicas_can_be_refused() -> None:
-    peer = ShoreRoom(replication_factor_policy="refuse").peer()
+    peer = ShoreRoom(replication_factor_policy="strict").peer()
     refused = create(peer, replication_factor=3)
     assert refused["error_code"] == ErrorCode.INVALID_REPLICATION_FACTOR
 

@@ -1,4 +1,4 @@
-"""What Metadata, CreateTopics and DeleteTopics share: which log topics may be made, and how.
+"""What the requests about log topics share: which may be made, and how.
 
 Kafka's rules about names, replication and collisions, and ours about the log topics that the
 server keeps its own state in.
@@ -6,7 +6,7 @@ server keeps its own state in.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from isthmus.broker.kept_rules import ACCESS_LOG_TOPIC
 from isthmus.broker.users import USERS_LOG_TOPIC
@@ -28,6 +28,8 @@ INTERNAL: Final = frozenset(
     }
 )
 INTERNAL_PREFIXES: Final = ("__mqtt_", "__isthmus_")
+
+PARTITIONS_MAX: Final = 10_000  # of one log topic
 
 # Kafka's numbers of operations, as bits of `authorized_operations` [KIP-430].
 READ, WRITE, CREATE, DELETE, ALTER, DESCRIBE = 3, 4, 5, 6, 7, 8
@@ -97,3 +99,21 @@ def create(
     log_topic = shore.log.create(name, partitions, configs)
     shore.broker.forget_log_topic()
     return log_topic
+
+
+def accepts_replicas(shore: KafkaShore) -> bool:
+    """Whether more than one replica may be asked for; it is one copy all the same."""
+    return shore.settings.replication_factor_policy == "clamp"
+
+
+def check_assignments(shore: KafkaShore, assignments: list[dict[str, Any]]) -> None:
+    """Raise RequestRefused where a partition shall be on brokers that are not there."""
+    for one in assignments:
+        brokers = one["broker_ids"]
+        if brokers != [shore.node_id] and not (
+            accepts_replicas(shore) and shore.node_id in brokers
+        ):
+            raise RequestRefused(
+                ErrorCode.INVALID_REPLICA_ASSIGNMENT,
+                f"brokers {brokers}, and there is only {shore.node_id}",
+            )

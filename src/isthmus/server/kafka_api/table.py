@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from isthmus.kafka.api import ApiKey, advertised
 from isthmus.kafka.errors import ErrorCode
+from isthmus.server.kafka_api.alter_configs import alter_configs, incremental_alter_configs
+from isthmus.server.kafka_api.cluster import describe_cluster, list_config_resources
 from isthmus.server.kafka_api.configs import describe_configs
 from isthmus.server.kafka_api.consumer_groups import (
     consumer_group_describe,
@@ -28,7 +30,14 @@ from isthmus.server.kafka_api.groups import heartbeat, join_group, leave_group, 
 from isthmus.server.kafka_api.list_offsets import list_offsets, offset_for_leader_epoch
 from isthmus.server.kafka_api.log_dirs import describe_log_dirs
 from isthmus.server.kafka_api.metadata import find_coordinator, metadata
+from isthmus.server.kafka_api.partitions import create_partitions, describe_topic_partitions
 from isthmus.server.kafka_api.produce import produce
+from isthmus.server.kafka_api.replicas import (
+    alter_partition_reassignments,
+    alter_replica_log_dirs,
+    elect_leaders,
+    list_partition_reassignments,
+)
 from isthmus.server.kafka_api.topics import create_topics, delete_topics
 from isthmus.server.kafka_api.transactions import (
     add_offsets_to_txn,
@@ -114,9 +123,19 @@ HANDLERS: Final[Mapping[int, Callable[[Call], None]]] = {
     ApiKey.END_TXN: end_txn,
     ApiKey.TXN_OFFSET_COMMIT: txn_offset_commit,
     ApiKey.DESCRIBE_CONFIGS: describe_configs,
+    ApiKey.ALTER_CONFIGS: alter_configs,
+    ApiKey.ALTER_REPLICA_LOG_DIRS: alter_replica_log_dirs,
     ApiKey.DESCRIBE_LOG_DIRS: describe_log_dirs,
+    ApiKey.CREATE_PARTITIONS: create_partitions,
     ApiKey.DELETE_GROUPS: delete_groups,
+    ApiKey.ELECT_LEADERS: elect_leaders,
+    ApiKey.INCREMENTAL_ALTER_CONFIGS: incremental_alter_configs,
+    ApiKey.ALTER_PARTITION_REASSIGNMENTS: alter_partition_reassignments,
+    ApiKey.LIST_PARTITION_REASSIGNMENTS: list_partition_reassignments,
     ApiKey.OFFSET_DELETE: offset_delete,
     ApiKey.CONSUMER_GROUP_HEARTBEAT: consumer_group_heartbeat,
     ApiKey.CONSUMER_GROUP_DESCRIBE: consumer_group_describe,
+    ApiKey.DESCRIBE_CLUSTER: describe_cluster,
+    ApiKey.LIST_CONFIG_RESOURCES: list_config_resources,
+    ApiKey.DESCRIBE_TOPIC_PARTITIONS: describe_topic_partitions,
 }

@@ -14,7 +14,10 @@ from isthmus.errors import IsthmusError, TopicExists, TopicInvalid, TopicUnknown
 from isthmus.kafka.errors import ErrorCode
 from isthmus.server.kafka_api.configs import effective
 from isthmus.server.kafka_api.log_topics import (
+    PARTITIONS_MAX,
     RequestRefused,
+    accepts_replicas,
+    check_assignments,
     check_new_name,
     create,
     is_internal,
@@ -27,7 +30,6 @@ if TYPE_CHECKING:
     from isthmus.server.kafka_api.call import Call
 
 BY_ID_FIRST_VERSION = 6
-PARTITIONS_MAX = 10_000
 BY_SERVER = -1  # partitions or replicas: as the server sees fit [KIP-464]
 
 
@@ -88,19 +90,18 @@ def _create(shore: KafkaShore, wanted: dict[str, Any], *, is_dry: bool) -> dict[
 def _partitions_of(shore: KafkaShore, wanted: dict[str, Any]) -> int:
     """Return how many partitions are wanted; check what is said about replicas."""
     partitions, replicas = wanted["num_partitions"], wanted["replication_factor"]
-    clamps = shore.settings.replication_factor_policy == "accept"
     if wanted["assignments"]:
         if (partitions, replicas) != (BY_SERVER, BY_SERVER):
             raise RequestRefused(
                 ErrorCode.INVALID_REQUEST,
                 "an assignment goes without number of partitions and replication factor",
             )
-        return _assigned_partitions(shore, wanted["assignments"], clamps=clamps)
+        return _assigned_partitions(shore, wanted["assignments"])
     if replicas != BY_SERVER and replicas < 1:
         raise RequestRefused(
             ErrorCode.INVALID_REPLICATION_FACTOR, f"replication factor {replicas}"
         )
-    if replicas > 1 and not clamps:
+    if replicas > 1 and not accepts_replicas(shore):
         raise RequestRefused(
             ErrorCode.INVALID_REPLICATION_FACTOR,
             f"replication factor {replicas}, and there is 1 broker",
@@ -115,21 +116,13 @@ def _partitions_of(shore: KafkaShore, wanted: dict[str, Any]) -> int:
     return int(partitions)
 
 
-def _assigned_partitions(
-    shore: KafkaShore, assignments: list[dict[str, Any]], *, clamps: bool
-) -> int:
+def _assigned_partitions(shore: KafkaShore, assignments: list[dict[str, Any]]) -> int:
     indexes = sorted(one["partition_index"] for one in assignments)
     if indexes != list(range(len(indexes))):
         raise RequestRefused(
             ErrorCode.INVALID_REPLICA_ASSIGNMENT, "partitions are numbered from 0 on"
         )
-    for one in assignments:
-        brokers = one["broker_ids"]
-        if brokers != [shore.node_id] and not (clamps and shore.node_id in brokers):
-            raise RequestRefused(
-                ErrorCode.INVALID_REPLICA_ASSIGNMENT,
-                f"brokers {brokers}, and there is only {shore.node_id}",
-            )
+    check_assignments(shore, assignments)
     return len(indexes)
 
 

@@ -1,0 +1,166 @@
+"""IncrementalAlterConfigs and AlterConfigs: settings of log topics change in use.
+
+Each resource of a request succeeds or fails alone, and a resource as a whole: of its settings
+either all are in force afterwards or none. What the server itself is configured with stands in
+its configuration file, so a broker's settings are refused as those that Apache Kafka cannot
+change while it runs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from isthmus.errors import ConfigInvalid, IsthmusError, TopicInvalid, TopicUnknown
+from isthmus.kafka.errors import ErrorCode
+from isthmus.server.kafka_api.configs import BROKER_RESOURCE, TOPIC_RESOURCE
+from isthmus.server.kafka_api.log_topics import RequestRefused, is_internal, refusal_of
+from isthmus.storage.names import check_log_topic
+from isthmus.storage.topic_configs import SETTINGS, check_configs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from isthmus.server.kafka import KafkaShore
+    from isthmus.server.kafka_api.call import Call
+
+    Change: TypeAlias = Callable[
+        [KafkaShore, Mapping[str, str], list[dict[str, Any]]], dict[str, str]
+    ]
+
+
+class Operation(IntEnum):
+    """What IncrementalAlterConfigs does with a setting [KIP-339]."""
+
+    SET = 0
+    DELETE = 1
+    APPEND = 2
+    SUBTRACT = 3
+
+
+def incremental_alter_configs(call: Call) -> None:
+    """Change the settings that are named and leave the others [KIP-339]."""
+    _alter(call, _incremented)
+
+
+def alter_configs(call: Call) -> None:
+    """Replace all settings: what is not named has its default again [KIP-133]."""
+    _alter(call, _replaced)
+
+
+def _alter(call: Call, change: Change) -> None:
+    request = call.request
+    times = Counter(
+        (one["resource_type"], one["resource_name"]) for one in request["resources"]
+    )
+    rows = []
+    for resource in request["resources"]:
+        kind, name = resource["resource_type"], resource["resource_name"]
+        row: dict[str, Any] = {
+            "resource_type": kind,
+            "resource_name": name,
+            "error_message": None,
+        }
+        try:
+            if times[kind, name] > 1:
+                raise RequestRefused(ErrorCode.INVALID_REQUEST, f"{name} is named twice")
+            _check_once(resource["configs"])
+            if kind == TOPIC_RESOURCE:
+                _alter_log_topic(call, name, resource["configs"], change)
+            else:
+                _check_others(call.shore, kind, name, resource["configs"])
+        except IsthmusError as error:
+            row["error_code"] = refusal_of(error)
+            row["error_message"] = str(error)
+        rows.append(row)
+    call.answer({"responses": rows})
+
+
+def _check_once(configs: list[dict[str, Any]]) -> None:
+    times = Counter(config["name"] for config in configs)
+    twice = [name for name, count in times.items() if count > 1]
+    if twice:
+        raise RequestRefused(ErrorCode.INVALID_REQUEST, f"named twice: {', '.join(twice)}")
+    for config in configs:
+        if config["value"] is None and config.get("config_operation") != Operation.DELETE:
+            raise RequestRefused(ErrorCode.INVALID_REQUEST, f"{config['name']} has no value")
+
+
+def _alter_log_topic(
+    call: Call, name: str, configs: list[dict[str, Any]], change: Change
+) -> None:
+    shore = call.shore
+    if not name:
+        raise RequestRefused(ErrorCode.INVALID_REQUEST, "log topics have no common settings")
+    check_log_topic(name)
+    log_topic = shore.log.topics.get(name)
+    if log_topic is None:
+        raise TopicUnknown(f"no log topic {name}")
+    if is_internal(name):
+        raise TopicInvalid(f"{name} is kept by the server itself")
+    wanted = change(shore, log_topic.configs, configs)
+    check_configs(wanted)
+    if not call.request["validate_only"] and wanted != dict(log_topic.configs):
+        shore.log.configure(name, wanted)
+
+
+def _replaced(
+    _shore: KafkaShore, _before: Mapping[str, str], configs: list[dict[str, Any]]
+) -> dict[str, str]:
+    return {config["name"]: config["value"] for config in configs}
+
+
+def _incremented(
+    shore: KafkaShore, before: Mapping[str, str], configs: list[dict[str, Any]]
+) -> dict[str, str]:
+    wanted = dict(before)
+    for config in configs:
+        name, value = config["name"], config["value"]
+        operation = config["config_operation"]
+        if operation == Operation.SET:
+            wanted[name] = value
+        elif operation == Operation.DELETE:
+            wanted.pop(name, None)
+        elif operation in (Operation.APPEND, Operation.SUBTRACT):
+            items = _items(shore, wanted, name)
+            named = [item.strip() for item in value.split(",")]
+            if operation == Operation.APPEND:
+                items += [item for item in named if item not in items]
+            else:
+                items = [item for item in items if item not in named]
+            wanted[name] = ",".join(items)
+        else:
+            raise RequestRefused(
+                ErrorCode.INVALID_REQUEST, f"{name}: operation {operation} is none"
+            )
+    return wanted
+
+
+def _items(shore: KafkaShore, configs: Mapping[str, str], name: str) -> list[str]:
+    """Return the items of a list that hold now; raise ConfigInvalid where it is no list."""
+    setting = SETTINGS.get(name)
+    if setting is None or setting.kind != "list":
+        raise ConfigInvalid(f"{name} is no list: nothing can be appended or subtracted")
+    default = shore.log.topic_defaults.get(name, setting.default)
+    return [item.strip() for item in configs.get(name, default).split(",") if item.strip()]
+
+
+def _check_others(
+    shore: KafkaShore, kind: int, name: str, configs: list[dict[str, Any]]
+) -> None:
+    """Raise RequestRefused where something else than a log topic would have to change.
+
+    Of a broker nothing is set beside its configuration file, so nothing has to be taken back:
+    kafka-reassign-partitions does that with its throttles.
+    """
+    names = [one["name"] for one in configs if one.get("config_operation") != Operation.DELETE]
+    if kind != BROKER_RESOURCE:
+        text = f"resources of type {kind} have no settings"
+    elif name not in ("", str(shore.node_id)):
+        text = f"broker {name!r}, and there is {shore.node_id}"
+    elif names:
+        text = f"{', '.join(names)}: set in the configuration file, read at the start"
+    else:
+        return
+    raise RequestRefused(ErrorCode.INVALID_REQUEST, text)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # What a client may send to a broker (docs/reference: Kafka APIs); what brokers and controllers
 # say among themselves stays out.
-API_KEYS = [*range(4), *range(8, 27), *range(28, 52), 55, 57, 60, 61, 65, 66, 68, 69, 71, 72]
+API_KEYS = [*range(4), *range(8, 52), 55, 57, 60, 61, 65, 66, 68, 69, 71, 72]
 API_KEYS += [*range(74, 80), *range(88, 93)]
 OTHERS = [
     *("RequestHeader", "ResponseHeader"),

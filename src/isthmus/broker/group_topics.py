@@ -1,15 +1,14 @@
 """What consumer groups know of the log topics: ids, sizes, and which a pattern matches.
 
-Regular expressions come from clients, so they are those of RE2: matching takes time in
-proportion to the name, whatever the expression, and its memory is bounded. Apache Kafka has the
-same dialect (ADR 29). What a pattern has matched is remembered until log topics come or go;
-that is looked at once a second, while anybody asks.
+What a pattern has matched is remembered until log topics come or go; that is looked at once a
+second, while anybody asks. The expressions themselves are expressions.py's.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from isthmus.broker.expressions import ExpressionInvalid, compiled
 from isthmus.kafka.consumer_types import HeartbeatRefused
 from isthmus.kafka.errors import ErrorCode
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 LOOK_MS: Final = 1_000
 PATTERNS_MAX: Final = 10_000
-COMPILED_BYTES_MAX: Final = 1 << 20  # of one regular expression
 
 
 class GroupTopics:
@@ -45,7 +43,11 @@ class GroupTopics:
         self._look()
         found = self._matched.get(pattern)
         if found is None:
-            matches = _compiled(pattern).fullmatch
+            try:
+                matches = compiled(pattern).fullmatch
+            except ExpressionInvalid as error:
+                code = ErrorCode.INVALID_REGULAR_EXPRESSION
+                raise HeartbeatRefused(code, str(error)) from None
             found = frozenset(name for name in self._names if matches(name))
             if len(self._matched) >= PATTERNS_MAX:
                 self._matched.clear()
@@ -61,19 +63,3 @@ class GroupTopics:
         if names != self._names:
             self._names = names
             self._matched.clear()
-
-
-def _compiled(pattern: str) -> Any:
-    import re2  # most servers never see a pattern
-
-    options = re2.Options()
-    options.log_errors = False
-    options.max_mem = COMPILED_BYTES_MAX
-    try:
-        return re2.compile(pattern, options)
-    except re2.error as error:
-        text = error.args[0].decode(errors="replace") if error.args else ""
-        raise HeartbeatRefused(
-            ErrorCode.INVALID_REGULAR_EXPRESSION,
-            f"{pattern!r} is no regular expression: {text}",
-        ) from None

@@ -221,24 +221,23 @@ class Transactional:
     ) -> Transaction | ErrorCode:
         """EndTxn: NONE where this has happened before.
 
-        In the newer form a client may abort what never began: it gets a new epoch by that.
+        In the newer form a client may abort what never began: it gets a new epoch by that. It
+        is told to come again where the end before is not complete (Kafka takes it for fenced).
         """
         at = self.at
-        bumped = (
-            bumps and at.client_version == BUMPING
-        )  # by the newest end: more than Kafka asks
+        bumped = bumps and at.client_version == BUMPING  # else no retry of this form
         overflowed = bumped and self._has_overflowed(producer)
         retried = overflowed or (bumped and at.epoch == producer[1] + 1)
+        if producer == (at.next_producer_id, 0):
+            return ErrorCode.CONCURRENT_TRANSACTIONS
         if producer[0] != at.producer_id and not overflowed:
             return ErrorCode.INVALID_PRODUCER_ID_MAPPING
         current = producer[1] == at.epoch
-        if bumps and at.state in PREPARED:
-            current = retried
-        elif bumps and at.state in COMPLETED.values():
-            current = current or retried
-        if not current:
+        if at.state is State.ONGOING or at.state is State.EMPTY:
+            retried = False
+        if not current and not retried:
             return ErrorCode.PRODUCER_FENCED
-        if self.ahead is not None:
+        if self.ahead is not None or (bumps and at.state in PREPARED and not retried):
             return ErrorCode.CONCURRENT_TRANSACTIONS
         asked = State.PREPARE_COMMIT if commits else State.PREPARE_ABORT
         begun = at.state is State.ONGOING

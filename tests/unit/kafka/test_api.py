@@ -14,7 +14,8 @@ KAFKA_4_3 = """
 13 LeaveGroup 0-5; 14 SyncGroup 0-5; 15 DescribeGroups 0-6; 16 ListGroups 0-5
 17 SaslHandshake 0-1; 18 ApiVersions 0-4; 19 CreateTopics 2-7; 20 DeleteTopics 1-6
 21 DeleteRecords 0-2; 22 InitProducerId 0-5; 23 OffsetForLeaderEpoch 2-4
-24 AddPartitionsToTxn 0-5; 25 AddOffsetsToTxn 0-4; 26 EndTxn 0-5; 28 TxnOffsetCommit 0-5
+24 AddPartitionsToTxn 0-5; 25 AddOffsetsToTxn 0-4; 26 EndTxn 0-5
+27 WriteTxnMarkers 1-2; 28 TxnOffsetCommit 0-5
 29 DescribeAcls 1-3; 30 CreateAcls 1-3; 31 DeleteAcls 1-3; 32 DescribeConfigs 1-4
 33 AlterConfigs 0-2; 34 AlterReplicaLogDirs 1-2; 35 DescribeLogDirs 1-5
 36 SaslAuthenticate 0-2; 37 CreatePartitions 0-3; 38 CreateDelegationToken 1-3

@@ -57,8 +57,8 @@ def test_what_a_classic_client_may_end(state: State, abort: object, commit: obje
     [
         (State.EMPTY, FENCED, State.PREPARE_ABORT, FENCED, INVALID),
         (State.ONGOING, FENCED, State.PREPARE_ABORT, FENCED, State.PREPARE_COMMIT),
-        (State.PREPARE_COMMIT, INVALID, FENCED, AGAIN, FENCED),
-        (State.PREPARE_ABORT, AGAIN, FENCED, INVALID, FENCED),
+        (State.PREPARE_COMMIT, INVALID, AGAIN, AGAIN, AGAIN),
+        (State.PREPARE_ABORT, AGAIN, AGAIN, INVALID, AGAIN),
         (State.COMPLETE_COMMIT, INVALID, State.PREPARE_ABORT, OK, INVALID),
         (State.COMPLETE_ABORT, OK, State.PREPARE_ABORT, INVALID, INVALID),
     ],
@@ -104,6 +104,8 @@ def test_an_end_with_the_last_epoch_replaces_the_producer_id() -> None:
     assert (prepared.producer_id, prepared.epoch) == (ID, EPOCH_MAX), "of the markers"
     assert prepared.next_producer_id == FRESH
     assert at.add((FRESH, 0), PLACES, 2, NOW) is AGAIN, "its client knows already"
+    again = at.end((FRESH, 0), commits=False, bumps=True, fresh_id=9, now_ms=NOW)
+    assert again is AGAIN
     at.complete(NOW + 2)
     complete = at.settle(stored=True)
     assert (complete.producer_id, complete.epoch) == (FRESH, 0)

@@ -39,6 +39,12 @@ from isthmus.server.kafka_api.replicas import (
     list_partition_reassignments,
 )
 from isthmus.server.kafka_api.topics import create_topics, delete_topics
+from isthmus.server.kafka_api.transaction_admin import (
+    describe_producers,
+    describe_transactions,
+    list_transactions,
+    write_txn_markers,
+)
 from isthmus.server.kafka_api.transactions import (
     add_offsets_to_txn,
     add_partitions_to_txn,
@@ -60,6 +66,7 @@ FEATURES_FROM_ZERO: Final = 4  # before, a feature's range cannot begin there (K
 # Features by name, each with the level that holds here, the highest there is [KIP-584].
 FEATURES: Final = {
     "group.version": 1,  # the consumer protocol [KIP-848]
+    "transaction.version": 2,  # each end raises the epoch [KIP-890]
 }
 FEATURES_EPOCH: Final = 0  # the levels never change while the server runs
 
@@ -121,6 +128,7 @@ HANDLERS: Final[Mapping[int, Callable[[Call], None]]] = {
     ApiKey.ADD_PARTITIONS_TO_TXN: add_partitions_to_txn,
     ApiKey.ADD_OFFSETS_TO_TXN: add_offsets_to_txn,
     ApiKey.END_TXN: end_txn,
+    ApiKey.WRITE_TXN_MARKERS: write_txn_markers,
     ApiKey.TXN_OFFSET_COMMIT: txn_offset_commit,
     ApiKey.DESCRIBE_CONFIGS: describe_configs,
     ApiKey.ALTER_CONFIGS: alter_configs,
@@ -138,4 +146,7 @@ HANDLERS: Final[Mapping[int, Callable[[Call], None]]] = {
     ApiKey.DESCRIBE_CLUSTER: describe_cluster,
     ApiKey.LIST_CONFIG_RESOURCES: list_config_resources,
     ApiKey.DESCRIBE_TOPIC_PARTITIONS: describe_topic_partitions,
+    ApiKey.DESCRIBE_PRODUCERS: describe_producers,
+    ApiKey.DESCRIBE_TRANSACTIONS: describe_transactions,
+    ApiKey.LIST_TRANSACTIONS: list_transactions,
 }

@@ -200,6 +200,11 @@ class KafkaSettings(KafkaLimits, frozen=True, kw_only=True):
     group_consumer_assignment_interval_ms: Annotated[int, Meta(ge=0, le=15_000)] = 0
     """Shortest time between two assignments of a group of the consumer protocol."""
 
+    group_consumer_migration_policy: Literal[
+        "bidirectional", "upgrade", "downgrade", "disabled"
+    ] = "bidirectional"
+    """Which way a group with members may go between the classic and the consumer protocol."""
+
     group_members_max: Annotated[int, Meta(ge=1)] = 10_000
     """Members of one group."""
 

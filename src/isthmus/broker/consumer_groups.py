@@ -2,8 +2,9 @@
 
 A heartbeat is answered when all is durable that it, or one before it, has changed: no member
 knows an epoch that a restart would not. The first heartbeat makes the group; one that has no
-members and was of the classic protocol changes over, and keeps its offsets. Not here: the rules
-(kafka/consumer_group.py), writing and timers (groups.py).
+members and was of the classic protocol changes over, and keeps its offsets; so does one whose
+members are consumers, with all of them. Not here: the rules (kafka/consumer_group.py), writing
+and timers (groups.py).
 """
 
 from __future__ import annotations
@@ -57,10 +58,14 @@ class ConsumerGroups:
             error = ErrorCode.GROUP_ID_NOT_FOUND if beat.epoch else groups.crowding()
         if error:
             raise HeartbeatRefused(error, f"no group {group_id}")
-        if state is not None and isinstance(state.group, ConsumerGroup):
-            return state.group
-        if beat.epoch or not (state is None or state.group.is_empty):
+        group = None if state is None else state.group
+        if isinstance(group, ConsumerGroup):
+            return group
+        if group is None or (group.is_empty and not beat.epoch):
+            return groups.new_consumer_group(group_id)
+        upgraded = None if beat.epoch else groups.upgraded(group_id, group)
+        if upgraded is None:
             raise HeartbeatRefused(
                 ErrorCode.GROUP_ID_NOT_FOUND, f"{group_id} is of the classic protocol"
             )
-        return groups.new_consumer_group(group_id)
+        return upgraded

@@ -17,6 +17,7 @@ from isthmus.broker.group_topics import GroupTopics
 from isthmus.broker.pending_offsets import PendingOffsets
 from isthmus.broker.state_log import StateLog
 from isthmus.errors import Malformed
+from isthmus.kafka import classic_members
 from isthmus.kafka.consumer_group import ConsumerGroup
 from isthmus.kafka.consumer_records import is_row, read_row, row_key, row_value
 from isthmus.kafka.consumer_types import KeptGroup, Terms
@@ -64,6 +65,7 @@ class StoredState:
     __slots__ = (
         "after",
         "cancel_timer",
+        "gone",
         "group",
         "group_id",
         "offsets",
@@ -80,6 +82,7 @@ class StoredState:
         self.timer_due_ms: int | None = None
         self.cancel_timer: Callable[[], None] | None = None
         self.writing = 0  # records on their way to the disk
+        self.gone: Rows = []  # of the group that was here, due with the first of the new one
         # Who is answered when the newest rows of a ConsumerGroup are durable; None: they are.
         self.after: list[Callable[[ErrorCode], None]] | None = None
 
@@ -89,7 +92,7 @@ class StoredState:
         return (
             isinstance(self.group, Group)
             and self.group.state is State.EMPTY
-            and not (self.group.protocol_type or self.offsets or self.writing)
+            and not (self.group.protocol_type or self.offsets or self.writing or self.gone)
             and self.group.due_ms() is None
         )
 
@@ -108,6 +111,7 @@ class GroupTable:
         groups_max: int = 100_000,
         partitions: int = 1,
         terms: Callable[[str], Terms] = lambda _: Terms(),
+        migration: str = "bidirectional",
     ) -> None:
         """Read back the groups; `terms` are those of a group of the consumer protocol."""
         self._runtime = runtime
@@ -117,6 +121,8 @@ class GroupTable:
         self._members_max = members_max
         self._groups_max = groups_max
         self._terms = terms
+        self._upgrades = migration in ("bidirectional", "upgrade")
+        self._downgrades = migration in ("bidirectional", "downgrade")
         self._topics = GroupTopics(runtime, log)
         self.states: dict[str, StoredState] = {}
         self.pending = PendingOffsets()
@@ -142,13 +148,20 @@ class GroupTable:
         if state is None:
             state = self.open(group_id)
         group = state.group
-        if isinstance(group, ConsumerGroup):
-            if not group.is_empty:
-                reply(JoinAnswer(ErrorCode.INCONSISTENT_GROUP_PROTOCOL, join.member_id))
-                return
-            group = self._begin_classic(state)
         fresh = self._runtime.random_bytes(16).hex()
-        group.join(join, fresh, self._runtime.monotonic_ms(), reply)
+        now_ms = self._runtime.monotonic_ms()
+        if isinstance(group, ConsumerGroup) and group.is_empty:
+            group = self._begin_classic(state)
+        if isinstance(group, ConsumerGroup):
+            joined = classic_members.join(group, join, fresh, now_ms)
+            self.settle(
+                state,
+                lambda failure: reply(
+                    JoinAnswer(failure, join.member_id) if failure else joined
+                ),
+            )
+            return
+        group.join(join, fresh, now_ms, reply)
         self.settle(state)
 
     def sync(
@@ -162,10 +175,16 @@ class GroupTable:
         """SyncGroup, of the `member` (id, instance id, generation)."""
         error = self._member_refusal(group_id)
         state = self.states.get(group_id)
-        if error or state is None or isinstance(state.group, ConsumerGroup):
+        if error or state is None:
             reply(SyncAnswer(error or ErrorCode.UNKNOWN_MEMBER_ID))
             return
         now_ms = self._runtime.monotonic_ms()
+        if isinstance(state.group, ConsumerGroup):
+            synced = classic_members.sync(state.group, member, protocol, now_ms)
+            self.settle(
+                state, lambda failure: reply(SyncAnswer(failure) if failure else synced)
+            )
+            return
         state.group.sync(*member, protocol, assignments, now_ms, reply)
         self.settle(state)
 
@@ -173,9 +192,12 @@ class GroupTable:
         """Heartbeat, of the `member` (id, instance id, generation)."""
         error = self._member_refusal(group_id)
         state = self.states.get(group_id)
-        if error or state is None or isinstance(state.group, ConsumerGroup):
+        if error or state is None:
             return error or ErrorCode.UNKNOWN_MEMBER_ID
-        return state.group.heartbeat(*member, self._runtime.monotonic_ms())
+        now_ms = self._runtime.monotonic_ms()
+        if isinstance(state.group, ConsumerGroup):
+            return classic_members.heartbeat(state.group, member, now_ms)
+        return state.group.heartbeat(*member, now_ms)
 
     def leave(
         self, group_id: str, members: Iterable[tuple[str, str | None]]
@@ -185,10 +207,13 @@ class GroupTable:
         if error:
             return error
         state = self.states.get(group_id)
-        if state is None or isinstance(state.group, ConsumerGroup):
+        if state is None:
             return [ErrorCode.UNKNOWN_MEMBER_ID for _ in members]
-        now_ms = self._runtime.monotonic_ms()
-        codes = [state.group.leave(name, instance, now_ms) for name, instance in members]
+        now_ms, group = self._runtime.monotonic_ms(), state.group
+        if isinstance(group, ConsumerGroup):
+            codes = [classic_members.leave(group, *identity) for identity in members]
+        else:
+            codes = [group.leave(name, instance, now_ms) for name, instance in members]
         self.settle(state)
         return codes
 
@@ -258,20 +283,26 @@ class GroupTable:
     ) -> None:
         """After each call of a group: store what it wants stored, and set its timer.
 
-        `reply` is called once all is durable that the call, or one before it, has changed in a
-        group of the consumer protocol.
+        `reply` is called once all is durable that the call has changed, and in a group of the
+        consumer protocol what one before it has.
         """
         group = state.group
+        if isinstance(group, ConsumerGroup) and group.is_only_classic and self._downgrades:
+            group = self._begin_classic(state)
         if isinstance(group, ConsumerGroup):
             self._store_rows(state, group, reply)
         else:
-            self._store_snapshot(state, group)
+            self._store_snapshot(state, group, reply)
         self._set_timer(state)
         self.drop_if_blank(state)
 
-    def _store_snapshot(self, state: StoredState, group: Group) -> None:
+    def _store_snapshot(
+        self, state: StoredState, group: Group, reply: Callable[[ErrorCode], None] | None
+    ) -> None:
         waiting = group.take_unstored()
         if waiting is None:
+            if reply is not None:
+                reply(ErrorCode.NONE)
             return
         state.since_ms = self._runtime.now_ms()
         value = group_value(StoredGroup(group.snapshot(), state.since_ms))
@@ -280,6 +311,8 @@ class GroupTable:
             now_ms = self._runtime.monotonic_ms()
             for call in waiting:
                 call(now_ms, not failure)
+            if reply is not None:
+                reply(failure)
             self.settle(state)
 
         self.write(state, [(group_key(state.group_id), value)], stored)
@@ -360,16 +393,30 @@ class GroupTable:
             self._replace(state, group)
         return state
 
+    def upgraded(self, group_id: str, group: Group) -> ConsumerGroup | None:
+        """Return a group of the consumer protocol with the members of a classic one.
+
+        None where that is not allowed, or the members are of another kind.
+        """
+        into = self.new_consumer_group(group_id)
+        now_ms = self._runtime.monotonic_ms()
+        is_done = self._upgrades and classic_members.to_consumer(group, into, now_ms)
+        return into if is_done else None
+
     def _begin_classic(self, state: StoredState) -> Group:
-        """Give a group without members the classic protocol."""
-        group = self._new_group()
+        """Give a group of the consumer protocol the classic one, with members that know it."""
+        group, was = self._new_group(), state.group
+        if isinstance(was, ConsumerGroup) and not was.is_empty:
+            classic_members.to_classic(was, group, self._runtime.monotonic_ms())
         self._replace(state, group)
         return group
 
     def _replace(self, state: StoredState, group: AnyGroup) -> None:
         was = state.group
         if isinstance(was, ConsumerGroup) or was.protocol_type:  # else it was never stored
-            self.write(state, self._tombstones(state), lambda _: None)
+            state.gone = self._tombstones(state)
+        if isinstance(was, Group):
+            was.dissolve()
         state.group = group
 
     # --- the log ------------------------------------------------------------------------------
@@ -387,12 +434,17 @@ class GroupTable:
         `producer`: they belong to its transaction.
         """
         state.writing += 1
+        gone: Rows = []
+        if producer is None:
+            gone, state.gone = state.gone, gone
 
         def written(code: ErrorCode) -> None:
             state.writing -= 1
+            if code and not state.gone:
+                state.gone = gone
             done(code)
 
-        self._kept.write(state.group_id, rows, written, producer=producer)
+        self._kept.write(state.group_id, gone + rows, written, producer=producer)
 
     def log_place(self, group_id: str) -> Place:
         """Return where records about a group are kept. Raises what `Log.create` raises."""

@@ -44,7 +44,7 @@ from isthmus.kafka.errors import ErrorCode
 from isthmus.kafka.reconciling import next_holding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from isthmus.kafka.assignors import TopicPlace
     from isthmus.kafka.consumer_types import Heartbeat, KeptGroup, Topics
@@ -98,6 +98,17 @@ class ConsumerGroup:
         return not self.members
 
     @property
+    def is_full(self) -> bool:
+        """Whether nobody new may come."""
+        return len(self.members) >= self._members_max
+
+    @property
+    def is_only_classic(self) -> bool:
+        """Whether it has members, and none of them speaks the consumer protocol."""
+        speakers = (one for one in self._all() if one.subscription.classic is None)
+        return bool(self.members) and next(speakers, None) is None
+
+    @property
     def assignor(self) -> str:
         """The assignor that most members ask for."""
         wishes = [one.subscription.assignor for one in self._all()]
@@ -112,30 +123,56 @@ class ConsumerGroup:
             self._leave(beat)
             return HeartbeatAnswer(beat.member_id, beat.epoch)
         known = self._find(beat)
-        if known is None and len(self.members) >= self._members_max:
+        if known is None and self.is_full:
             raise HeartbeatRefused(
                 ErrorCode.GROUP_MAX_SIZE_REACHED,
                 f"{self._group_id} has all members it may have",
             )
         if beat.pattern:
             self._topics.matching(beat.pattern)
-        member = self._admit(beat.member_id, known)
-        reads_other = self._update(member, beat)
-        if self._look_at_topics() or reads_other or known is None:
-            self._bump()
-        if self.epoch > self.target_epoch:
-            self._assign(now_ms)
-        before = member.holding.assigned
-        self._reconcile(member, beat.owned, now_ms)
-        member.due_ms = now_ms + self.terms.session_timeout_ms
+        was = NEW_SUBSCRIPTION if known is None else known.subscription
+        member, has_changed = self.enter(
+            beat.member_id, known, _said(was, beat), beat.owned, now_ms
+        )
         holding = member.holding
-        tells = beat.is_full or holding.assigned.keys() != before.keys()
         return HeartbeatAnswer(
             member.member_id,
             holding.epoch,
             self.terms.heartbeat_interval_ms,
-            frozenset(holding.assigned) if tells else None,
+            frozenset(holding.assigned) if beat.is_full or has_changed else None,
         )
+
+    def enter(
+        self,
+        member_id: str,
+        known: ConsumerMember | None,
+        said: Subscription,
+        owned: frozenset[TopicPlace] | None,
+        now_ms: int,
+    ) -> tuple[ConsumerMember, bool]:
+        """Take in a sign of life, in either protocol; say whether its share has changed.
+
+        `known` is the member as it was, None where it is new; under another id it is a static
+        one that gives its place.
+        """
+        member = self._admit(member_id, known)
+        reads_other = self._update(member, said)
+        if self._look_at_topics() or reads_other or known is None:
+            self._bump()
+        if self.epoch > self.target_epoch:
+            self._assign(now_ms)
+        before = member.holding.assigned.keys()
+        self._reconcile(member, owned, now_ms)
+        self.is_alive(member, now_ms)
+        return member, member.holding.assigned.keys() != before
+
+    def is_alive(self, member: ConsumerMember, now_ms: int) -> None:
+        """Note that a member lives."""
+        classic = member.subscription.classic
+        timeout_ms = (
+            self.terms.session_timeout_ms if classic is None else classic.session_timeout_ms
+        )
+        member.due_ms = now_ms + timeout_ms
 
     def check_commit(
         self,
@@ -157,9 +194,12 @@ class ConsumerGroup:
         member = self.members.get(member_id)
         if member is None:
             return ErrorCode.UNKNOWN_MEMBER_ID
+        holding = member.holding
+        if member.subscription.classic is not None:
+            is_current = epoch == holding.epoch
+            return ErrorCode.NONE if is_current else ErrorCode.ILLEGAL_GENERATION
         if not knows_epochs:
             return ErrorCode.UNSUPPORTED_VERSION
-        holding = member.holding
         if epoch == holding.epoch:
             return ErrorCode.NONE
         since = holding.assigned | holding.revoking
@@ -174,8 +214,10 @@ class ConsumerGroup:
         member = self.members.get(member_id or "")
         if member is None:
             return ErrorCode.UNKNOWN_MEMBER_ID
-        is_current = epoch == member.holding.epoch
-        return ErrorCode.NONE if is_current else ErrorCode.STALE_MEMBER_EPOCH
+        if epoch == member.holding.epoch:
+            return ErrorCode.NONE
+        is_classic = member.subscription.classic is not None
+        return ErrorCode.ILLEGAL_GENERATION if is_classic else ErrorCode.STALE_MEMBER_EPOCH
 
     def subscribed(self) -> frozenset[str]:
         """Return the log topics that the members read."""
@@ -199,9 +241,7 @@ class ConsumerGroup:
     def due_ms(self) -> int | None:
         """Return when `tick` must be called next, or None while nothing can lapse."""
         dues = [member.due_ms for member in self._all()]
-        dues += [
-            member.revoke_due_ms for member in self._all() if member.revoke_due_ms is not None
-        ]
+        dues += [member.act_due_ms for member in self._all() if member.act_due_ms is not None]
         return min(dues, default=None)
 
     def tick(self, now_ms: int) -> None:
@@ -210,10 +250,10 @@ class ConsumerGroup:
             member
             for member in self._all()
             if member.due_ms <= now_ms
-            or (member.revoke_due_ms is not None and member.revoke_due_ms <= now_ms)
+            or (member.act_due_ms is not None and member.act_due_ms <= now_ms)
         ]
         if late:
-            self._remove(late)
+            self.remove(late)
 
     # --- storing ------------------------------------------------------------------------------
 
@@ -252,7 +292,7 @@ class ConsumerGroup:
             if subscription.instance_id is not None:
                 self._static[subscription.instance_id] = member_id
             self._hold(member, kept.holdings.get(member_id, NEW_HOLDING), now_ms)
-            member.due_ms = now_ms + self.terms.session_timeout_ms
+            self.is_alive(member, now_ms)
             if member_id in kept.targets:
                 self.targets[member_id] = kept.targets[member_id]
         self._unstored.clear()
@@ -280,6 +320,34 @@ class ConsumerGroup:
     def _all(self) -> Iterable[ConsumerMember]:
         return self.members.values()
 
+    def static_member(self, instance_id: str) -> ConsumerMember | None:
+        """Return the member that has this instance id."""
+        return self.members.get(self._static.get(instance_id, ""))
+
+    def waits_for_others(self, member: ConsumerMember) -> bool:
+        """Whether others hold all that a member is to have and has not."""
+        target = self.targets.get(member.member_id, frozenset())
+        return self._held.issuperset(target - member.holding.assigned.keys())
+
+    def topic_names(self, places: Iterable[TopicPlace]) -> dict[str, list[int]]:
+        """Return partitions by the names of their log topics, of those that are read."""
+        names = {topic_id: name for name, (topic_id, _) in self._found.items()}
+        found: dict[str, list[int]] = {}
+        for topic_id, index in sorted(places):
+            if topic_id in names:
+                found.setdefault(names[topic_id], []).append(index)
+        return found
+
+    def topic_places(self, names: Mapping[str, Iterable[int]]) -> frozenset[TopicPlace]:
+        """Return the partitions of log topics that are there."""
+        found = {name: self._topics.find(name) for name in names}
+        return frozenset(
+            (place[0], index)
+            for name, place in found.items()
+            if place is not None
+            for index in names[name]
+        )
+
     def _find(self, beat: Heartbeat) -> ConsumerMember | None:
         """Return the member that this is, None for a new one. Raises HeartbeatRefused."""
         member = self.members.get(beat.member_id)
@@ -300,7 +368,8 @@ class ConsumerGroup:
             if holder is None:
                 return self.members.get(beat.member_id)
             member = self.members[holder]
-            if member.holding.epoch != LEAVE_FOR_A_WHILE:
+            is_classic = member.subscription.classic is not None
+            if member.holding.epoch != LEAVE_FOR_A_WHILE and not is_classic:
                 raise HeartbeatRefused(
                     ErrorCode.UNRELEASED_INSTANCE_ID,
                     f"instance {instance_id} is {holder}, and has not left",
@@ -331,29 +400,22 @@ class ConsumerGroup:
             for kind in (SubscriptionRow, TargetRow, HoldingRow):
                 self._changed(kind, was)
             self._changed(TargetRow, member_id)
+            if member.subscription.instance_id is not None:
+                self._static[member.subscription.instance_id] = member_id
         for kind in (SubscriptionRow, HoldingRow):
             self._changed(kind, member_id)
         return member
 
-    def _update(self, member: ConsumerMember, beat: Heartbeat) -> bool:
+    def _update(self, member: ConsumerMember, said: Subscription) -> bool:
         """Take over what the member says; return whether it reads other things now."""
         was = member.subscription
-        timeout_ms = beat.rebalance_timeout_ms
-        now = member.subscription = Subscription(
-            was.instance_id if beat.instance_id is None else beat.instance_id,
-            was.rack_id if beat.rack_id is None else beat.rack_id,
-            beat.client_id,
-            beat.client_host,
-            was.rebalance_timeout_ms if timeout_ms < 0 else timeout_ms,
-            was.topic_names if beat.topic_names is None else beat.topic_names,
-            was.pattern if beat.pattern is None else beat.pattern,
-            was.assignor if beat.assignor is None else beat.assignor,
-        )
-        if now.instance_id is not None:
-            self._static[now.instance_id] = member.member_id
-        if now != was:
-            self._changed(SubscriptionRow, member.member_id)
-        if (now.topic_names, now.pattern) == (was.topic_names, was.pattern):
+        if said == was:
+            return False
+        member.subscription = said
+        self._changed(SubscriptionRow, member.member_id)
+        if said.instance_id is not None:
+            self._static[said.instance_id] = member.member_id
+        if (said.topic_names, said.pattern) == (was.topic_names, was.pattern):
             return False
         self._names = None
         return True
@@ -366,9 +428,10 @@ class ConsumerGroup:
             gone = Holding(LEAVE_FOR_A_WHILE, 0, MemberState.STABLE, held, {})
             self._hold(member, gone, 0)
         else:
-            self._remove([member])
+            self.remove([member])
 
-    def _remove(self, gone: Iterable[ConsumerMember]) -> None:
+    def remove(self, gone: Iterable[ConsumerMember]) -> None:
+        """Put out members: their partitions are free."""
         for member in gone:
             name, instance_id = member.member_id, member.subscription.instance_id
             del self.members[name]
@@ -461,10 +524,26 @@ class ConsumerGroup:
         self._held -= member.holding.all_places
         self._held |= holding.all_places
         member.holding = holding
-        member.revoke_due_ms = None
-        if holding.state is MemberState.UNREVOKED:
-            member.revoke_due_ms = now_ms + member.subscription.rebalance_timeout_ms
+        member.act_due_ms = None
+        is_classic = member.subscription.classic is not None
+        if holding.state is MemberState.UNREVOKED and not is_classic:
+            member.act_due_ms = now_ms + member.subscription.rebalance_timeout_ms
         self._changed(HoldingRow, member.member_id)
+
+
+def _said(was: Subscription, beat: Heartbeat) -> Subscription:
+    """Return what a member has said by now: what a heartbeat leaves out is as it was."""
+    timeout_ms = beat.rebalance_timeout_ms
+    return Subscription(
+        was.instance_id if beat.instance_id is None else beat.instance_id,
+        was.rack_id if beat.rack_id is None else beat.rack_id,
+        beat.client_id,
+        beat.client_host,
+        was.rebalance_timeout_ms if timeout_ms < 0 else timeout_ms,
+        was.topic_names if beat.topic_names is None else beat.topic_names,
+        was.pattern if beat.pattern is None else beat.pattern,
+        was.assignor if beat.assignor is None else beat.assignor,
+    )
 
 
 def _check_epoch(holding: Holding, beat: Heartbeat) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from isthmus.kafka.consumer_types import (
+    ClassicTerms,
     GroupRow,
     Holding,
     HoldingRow,
@@ -105,7 +106,16 @@ def _body(row: Row, now_ms: int) -> dict[str, Any]:
 
 
 def _subscription_body(said: Subscription) -> dict[str, Any]:
+    classic = said.classic
     return {
+        "classic_member_metadata": None
+        if classic is None
+        else {
+            "session_timeout_ms": classic.session_timeout_ms,
+            "supported_protocols": [
+                {"name": name, "metadata": metadata} for name, metadata in classic.protocols
+            ],
+        },
         "instance_id": said.instance_id,
         "rack_id": said.rack_id,
         "client_id": said.client_id,
@@ -150,6 +160,11 @@ def _holding(body: dict[str, Any]) -> Holding:
 
 
 def _subscription(body: dict[str, Any]) -> Subscription:
+    classic = body["classic_member_metadata"]
+    terms = None
+    if classic is not None:
+        protocols = [(one["name"], one["metadata"]) for one in classic["supported_protocols"]]
+        terms = ClassicTerms(classic["session_timeout_ms"], tuple(protocols))
     return Subscription(
         body["instance_id"],
         body["rack_id"],
@@ -159,6 +174,7 @@ def _subscription(body: dict[str, Any]) -> Subscription:
         frozenset(body["subscribed_topic_names"]),
         body["subscribed_topic_regex"] or "",
         body["server_assignor"],
+        terms,
     )
 
 

@@ -102,6 +102,13 @@ class HeartbeatAnswer(NamedTuple):
     assigned: frozenset[TopicPlace] | None = None
 
 
+class ClassicTerms(NamedTuple):
+    """What a member of the classic protocol said that others need not say."""
+
+    session_timeout_ms: int
+    protocols: tuple[tuple[str, bytes], ...]  # in the order of its preference
+
+
 class Subscription(NamedTuple):
     """What a member said of itself."""
 
@@ -113,6 +120,7 @@ class Subscription(NamedTuple):
     topic_names: frozenset[str]
     pattern: str
     assignor: str | None
+    classic: ClassicTerms | None = None  # None: it speaks the consumer protocol
 
 
 class Holding(NamedTuple):
@@ -136,14 +144,14 @@ NEW_HOLDING = Holding(0, 0, MemberState.STABLE, {}, {})
 class ConsumerMember:
     """One member of a group."""
 
-    __slots__ = ("due_ms", "holding", "member_id", "revoke_due_ms", "subscription")
+    __slots__ = ("act_due_ms", "due_ms", "holding", "member_id", "subscription")
 
     def __init__(self, member_id: str, subscription: Subscription) -> None:
         self.member_id = member_id
         self.subscription = subscription
         self.holding = NEW_HOLDING
         self.due_ms = 0  # monotonic; without a heartbeat until then it is removed
-        self.revoke_due_ms: int | None = None  # until then it has to give up partitions
+        self.act_due_ms: int | None = None  # until then it has to do what it was asked to
 
 
 # --- what is kept: a row whose value is None says that it is gone -----------------------------

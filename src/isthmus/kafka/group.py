@@ -273,6 +273,29 @@ class Group:
                 self._static[member.instance_id] = member.member_id
         self.state = State.STABLE if self.members else State.EMPTY
 
+    def take_over(
+        self,
+        snapshot: GroupSnapshot,
+        protocols: Mapping[str, tuple[tuple[str, bytes], ...]],
+        now_ms: int,
+    ) -> None:
+        """Go on with the members of another group; they are to join again.
+
+        `protocols` are all that each of them knows, by member id.
+        """
+        self.restore(snapshot, now_ms)
+        for member in self.members.values():
+            member.protocols = protocols[member.member_id]
+        self._store()
+        self._rebalance(now_ms)
+
+    def dissolve(self) -> None:
+        """Another group goes on with the members: who waits here is to join there."""
+        for member in self.members.values():
+            member.answer_join(JoinAnswer(ErrorCode.REBALANCE_IN_PROGRESS, member.member_id))
+            member.answer_sync(SyncAnswer(ErrorCode.REBALANCE_IN_PROGRESS))
+        self.state = State.DEAD
+
     def _store(self, when_stored: Callable[[int, bool], None] | None = None) -> None:
         self._unstored = True
         if when_stored is not None:

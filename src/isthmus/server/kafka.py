@@ -103,6 +103,7 @@ class KafkaShore:
             initial_delay_ms=settings.group_initial_rebalance_delay_ms,
             members_max=settings.group_members_max,
             terms=lambda _: consumer_terms(settings),
+            migration=settings.group_consumer_migration_policy,
         )
         self.consumer_groups = ConsumerGroups(runtime, self.groups)
         self.group_offsets = GroupOffsets(

@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tests.unit.broker.kafka_room import KafkaRoom
+from tests.unit.kafka.consumer_room import beat_of
 
+from isthmus.broker.consumer_groups import ConsumerGroups
 from isthmus.broker.group_offsets import GroupOffsets
 from isthmus.broker.groups import GroupTable
+from isthmus.kafka.consumer_group import ConsumerGroup
+from isthmus.kafka.frames import encode_prefixed
 from isthmus.kafka.group_records import GROUPS_LOG_TOPIC, CommittedOffset, read_key
 from isthmus.kafka.group_types import Join, JoinAnswer, SyncAnswer
 from isthmus.record.batch import split_batches
@@ -53,10 +57,13 @@ class GroupRoom(KafkaRoom):
         (answer,) = answers
         return answer
 
+    def joining(self, member_id: str = "", **changes: Any) -> Join:
+        protocols = (("range", b"m"),)
+        join = Join(member_id, None, "c", "/h", 10_000, 60_000, "consumer", protocols)
+        return join._replace(**changes)
+
     def join(self, group_id: str = "g", member_id: str = "", **changes: Any) -> JoinAnswer:
-        join = Join(
-            member_id, None, "c", "/h", 10_000, 60_000, "consumer", (("range", b"m"),)
-        )._replace(**changes)
+        join = self.joining(member_id, **changes)
         answers: list[JoinAnswer] = []
         self.table.join(group_id, join, answers.append)
         self.runtime.settle()
@@ -91,3 +98,38 @@ class GroupRoom(KafkaRoom):
             for batch in batches
             for record in batch.records()
         ]
+
+
+class ConsumerRoom(GroupRoom):
+    """A table of groups, and the way in for members of the consumer protocol."""
+
+    def begin(self) -> None:
+        super().begin()
+        self.groups = ConsumerGroups(self.runtime, self.table)
+
+    def send(self, member_id: str, epoch: int, **changes: Any) -> list[Any]:
+        """Send a heartbeat, and return where its answer will be."""
+        answers: list[Any] = []
+        self.groups.heartbeat("g", beat_of(member_id, epoch, **changes), answers.append)
+        return answers
+
+    def beat(self, member_id: str, epoch: int, **changes: Any) -> Any:
+        answers = self.send(member_id, epoch, **changes)
+        self.runtime.settle()
+        (answer,) = answers
+        return answer
+
+    def enter(self, member_id: str = "m1", **changes: Any) -> Any:
+        names = frozenset({"t"})
+        said = {"topic_names": names, "rebalance_timeout_ms": 60_000, "owned": frozenset()}
+        return self.beat(member_id, 0, **{**said, **changes})
+
+    def group(self) -> ConsumerGroup:
+        group = self.table.described("g")
+        assert isinstance(group, ConsumerGroup)
+        return group
+
+
+def reading(*log_topics: str) -> bytes:
+    """Return what a member says that reads these."""
+    return encode_prefixed("ConsumerProtocolSubscription", 0, {"topics": [*log_topics]})

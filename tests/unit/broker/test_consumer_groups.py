@@ -2,49 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-from tests.unit.broker.group_room import ANYONE, GroupRoom
-from tests.unit.kafka.consumer_room import beat_of
+from tests.unit.broker.group_room import ANYONE, ConsumerRoom
 
-from isthmus.broker.consumer_groups import ConsumerGroups
 from isthmus.broker.group_topics import LOOK_MS, PATTERNS_MAX, GroupTopics
 from isthmus.errors import NoSpace
 from isthmus.kafka.consumer_group import ConsumerGroup
 from isthmus.kafka.consumer_types import HeartbeatAnswer, HeartbeatRefused
 from isthmus.kafka.errors import ErrorCode
 from isthmus.kafka.group import Group
-
-
-class ConsumerRoom(GroupRoom):
-    """A table of groups, and the way in for members of the consumer protocol."""
-
-    def begin(self) -> None:
-        super().begin()
-        self.groups = ConsumerGroups(self.runtime, self.table)
-
-    def send(self, member_id: str, epoch: int, **changes: Any) -> list[Any]:
-        """Send a heartbeat, and return where its answer will be."""
-        answers: list[Any] = []
-        self.groups.heartbeat("g", beat_of(member_id, epoch, **changes), answers.append)
-        return answers
-
-    def beat(self, member_id: str, epoch: int, **changes: Any) -> Any:
-        answers = self.send(member_id, epoch, **changes)
-        self.runtime.settle()
-        (answer,) = answers
-        return answer
-
-    def enter(self, member_id: str = "m1", **changes: Any) -> Any:
-        names = frozenset({"t"})
-        said = {"topic_names": names, "rebalance_timeout_ms": 60_000, "owned": frozenset()}
-        return self.beat(member_id, 0, **{**said, **changes})
-
-    def group(self) -> ConsumerGroup:
-        group = self.table.described("g")
-        assert isinstance(group, ConsumerGroup)
-        return group
 
 
 def test_a_heartbeat_is_answered_when_its_rows_are_durable() -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.unit.broker.group_room import ANYONE, GroupRoom
+from tests.unit.broker.group_room import ANYONE, GroupRoom, reading
 
 from isthmus.broker.group_offsets import EXPIRY_CHECK_MS
 from isthmus.errors import NoSpace
 from isthmus.kafka.errors import ErrorCode
-from isthmus.kafka.frames import encode_prefixed
 
 if TYPE_CHECKING:
     from isthmus.kafka.group_types import JoinAnswer
@@ -112,11 +111,6 @@ def test_offsets_without_members_expire_one_by_one() -> None:
     assert list(room.offsets.committed("g")) == [("t", 1)]
     room.runtime.advance(2 * HOUR_MS)
     assert room.table.listed() == {}
-
-
-def reading(*log_topics: str) -> bytes:
-    """Return what a member says that reads these."""
-    return encode_prefixed("ConsumerProtocolSubscription", 0, {"topics": [*log_topics]})
 
 
 def live_member(

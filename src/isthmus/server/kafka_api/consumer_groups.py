@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from isthmus.server.kafka_api.call import Call
 
 IDS_FROM_CLIENTS: Final = 1  # ConsumerGroupHeartbeat [KIP-1082]
+MEMBER_TYPE_CLASSIC: Final = 0
 MEMBER_TYPE_CONSUMER: Final = 1
 
 
@@ -159,7 +160,7 @@ def _member(call: Call, group: ConsumerGroup, member: ConsumerMember) -> dict[st
         "subscribed_topic_regex": said.pattern,
         "assignment": {"topic_partitions": _named(call, member.holding.assigned)},
         "target_assignment": {"topic_partitions": _named(call, target)},
-        "member_type": MEMBER_TYPE_CONSUMER,
+        "member_type": MEMBER_TYPE_CONSUMER if said.classic is None else MEMBER_TYPE_CLASSIC,
     }
 
 

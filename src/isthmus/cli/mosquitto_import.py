@@ -24,6 +24,8 @@ from isthmus.cli.mosquitto_options import (
     fate_of,
     whole,
 )
+from isthmus.cli.mosquitto_plugins import without_plugins
+from isthmus.config_listeners import WEB_SCHEMES
 from isthmus.config_sources import Sources, shown
 from isthmus.errors import ConfigError
 
@@ -68,7 +70,7 @@ class Importer:
         server, default = Section(), Section()
         listener = default
         per_listener = False
-        for line in lines:
+        for line in without_plugins(lines):
             scope, fate = fate_of(line.option)
             if line.option == "per_listener_settings":
                 per_listener = flag(line.value)
@@ -83,6 +85,13 @@ class Importer:
                 self._has_plugin |= fate is PLUGIN
             elif isinstance(fate, Taken) and scope is Scope.SERVER:
                 self._take(line, fate, self._mqtt)
+            elif line.option == "listener_allow_anonymous":
+                listener.lines["allow_anonymous"] = line
+            elif line.option == "websockets_origin" and line.option in listener.lines:
+                before = listener.lines[line.option]
+                listener.lines[line.option] = before._replace(
+                    value=f"{before.value} {line.value}"
+                )
             elif scope is Scope.LISTENER or (scope is Scope.SECURITY and per_listener):
                 listener.lines[line.option] = line
             else:
@@ -90,7 +99,7 @@ class Importer:
             self._is_anybodys &= line.option not in ("listener", "port", "bind_address")
         # Of itself Mosquitto listens to this machine only; an option of a listener opens it.
         begun = {one for one in default.lines if fate_of(one)[0] is Scope.LISTENER}
-        begun -= {"max_topic_alias"}
+        begun -= {"max_topic_alias", "max_topic_alias_broker"}
         self._is_local = not begun and not self._listeners
         if begun or self._is_local:
             self._listeners.insert(0, default)
@@ -163,6 +172,8 @@ class Importer:
         if tls and version not in ("", *TLS_MIN):
             self._lose(listener.lines["tls_version"], "the oldest version spoken is 1.2")
         scheme = scheme_of(listener, is_encrypted=bool(tls))
+        if scheme not in WEB_SCHEMES:
+            table.pop("origins", None)
         extra = {"tls": tls} if tls else {}
         return [
             {"address": address, **table, **extra}
@@ -175,14 +186,17 @@ class Importer:
             listener.value("port", PORT) if first is None else first.value
         ).partition(" ")
         host = host.strip() or listener.value("bind_address")
-        if port == "0" and host.startswith("/"):
+        if port == "0" and host:
             return [f"unix://{host}"]
         if not 0 < whole(port) < 65_536:
             raise ValueError(f"{port} is no port")
         if self._is_local:
             hosts: tuple[str, ...] = ("127.0.0.1", "::1")
         else:
-            hosts = (host,) if host else ANY_ADDRESS[listener.value("socket_domain")]
+            domain = listener.value("socket_domain")
+            if domain not in ANY_ADDRESS:
+                raise ValueError(f"socket_domain {domain} is neither ipv4 nor ipv6")
+            hosts = (host,) if host else ANY_ADDRESS[domain]
         if len(hosts) > 1 and not self._has_ipv6:
             hosts = hosts[:1]
         written = [f"[{each}]" if ":" in each else each for each in hosts]
@@ -308,6 +322,8 @@ def tls_of(listener: Section) -> dict[str, Any]:
         if asks:
             tls |= {"client_ca": listener.value("cafile"), "client_certificates": "required"}
             tls |= {"crl": listener.value("crlfile")} if "crlfile" in listener.lines else {}
+        else:  # what leads to the CA may stand there, and is sent
+            tls |= {"chain": listener.value("cafile")} if "cafile" in listener.lines else {}
         if listener.is_true("use_identity_as_username"):
             tls["user_from"] = "cn"
         elif listener.is_true("use_subject_as_username"):

@@ -79,6 +79,13 @@ def or_else(
     return read
 
 
+def proxy_version(value: str) -> bool:
+    """Read the version of the PROXY protocol; both are understood. Raises ValueError."""
+    if whole(value) not in (1, 2):
+        raise ValueError(f"{value} is neither 1 nor 2")
+    return True
+
+
 def lifetime_s(value: str) -> int:
     """Read `14d`, as persistent_client_expiration has it."""
     found = re.fullmatch(r"([0-9]+)([hdwmy])", value)
@@ -106,7 +113,10 @@ OPTIONS: Final[dict[str, tuple[Scope, Fate]]] = {
     "per_listener_settings": (Scope.SERVER, Joined()),
     "auth_plugin": (Scope.SECURITY, PLUGIN),
     "plugin": (Scope.SECURITY, PLUGIN),
+    "plugin_load": (Scope.SERVER, PLUGIN),
+    "plugin_use": (Scope.LISTENER, PLUGIN),
     "global_plugin": (Scope.SERVER, PLUGIN),
+    "listener_allow_anonymous": (Scope.LISTENER, Joined()),
     "auth_plugin_deny_special_chars": (
         Scope.SECURITY,
         Usual(why="a name with + or # in it is never part of a rule"),
@@ -120,7 +130,10 @@ OPTIONS: Final[dict[str, tuple[Scope, Fate]]] = {
         Scope.SECURITY,
         Usual("true", "clients may always leave their id to the server"),
     ),
-    "auto_id_prefix": (Scope.SECURITY, Usual("auto-", "such ids begin with auto-")),
+    **dict.fromkeys(
+        ("auto_id_prefix", "listener_auto_id_prefix"),
+        (Scope.SECURITY, Usual("auto-", "such ids begin with auto-")),
+    ),
     "check_retain_source": (
         Scope.SERVER,
         Usual("false", "a retained message stays when its publisher loses the right to it"),
@@ -137,9 +150,22 @@ OPTIONS: Final[dict[str, tuple[Scope, Fate]]] = {
     ),
     "mount_point": (Scope.LISTENER, Lost("all clients see the same topic names", opens=True)),
     "http_dir": (Scope.LISTENER, Lost("no files are served")),
+    "accept_protocol_versions": (Scope.LISTENER, Lost("all versions of MQTT are spoken")),
+    "enable_proxy_protocol": (Scope.LISTENER, Taken(("proxy_protocol",), proxy_version)),
+    "proxy_protocol_v2_require_tls": (
+        Scope.LISTENER,
+        Usual("false", "whether a client of the proxy has TLS is not asked", opens=True),
+    ),
+    "websockets_origin": (Scope.LISTENER, Taken(("origins",), str.split)),
+    "global_max_connections": (Scope.SERVER, Taken(("connections_max",), or_else(NO_LIMIT))),
+    "global_max_clients": (Scope.SERVER, Taken(("sessions_max",), or_else(NO_LIMIT))),
     "max_connections": (Scope.LISTENER, Taken(("connections_max",), or_else(NO_LIMIT))),
-    "max_qos": (Scope.LISTENER, Taken(("maximum_qos",), whole)),
+    **dict.fromkeys(
+        ("max_qos", "maximum_qos"), (Scope.LISTENER, Taken(("maximum_qos",), whole))
+    ),
     "max_topic_alias": (Scope.LISTENER, Taken(("topic_alias_max",), whole)),
+    "max_topic_alias_broker": (Scope.LISTENER, Taken(("topic_alias_out_max",), whole)),
+    "packet_buffer_size": (Scope.SERVER, Usual()),
     "websockets_headers_size": (Scope.SERVER, _WEB),
     "websockets_log_level": (Scope.SERVER, _WEB),
     # TLS
@@ -154,6 +180,10 @@ OPTIONS: Final[dict[str, tuple[Scope, Fate]]] = {
     "tls_version": (Scope.LISTENER, Joined()),
     "ciphers": (Scope.LISTENER, Joined()),
     "psk_hint": (Scope.LISTENER, Joined()),
+    "disable_client_cert_date_checks": (
+        Scope.LISTENER,
+        Usual("false", "certificates of clients that have run out are refused"),
+    ),
     "ciphers_tls1.3": (Scope.LISTENER, Lost("those of TLS 1.3 are all safe, and not chosen")),
     "dhparamfile": (Scope.LISTENER, Usual()),
     "tls_engine": (Scope.LISTENER, _ENGINE),
@@ -209,7 +239,12 @@ OPTIONS: Final[dict[str, tuple[Scope, Fate]]] = {
     "allow_duplicate_messages": (Scope.SERVER, Usual()),
     "set_tcp_nodelay": (Scope.SERVER, Usual()),
     "sys_interval": (Scope.SERVER, Taken(("sys_interval_s",), whole)),
+    "retain_expiry_interval": (Scope.SERVER, Usual()),  # what has expired is always removed
+    "retry_interval": (Scope.SERVER, Usual()),  # of old; Mosquitto reads over it, too
+    "enable_control_api": (Scope.SERVER, Usual("false", "there is no $CONTROL/broker")),
+    "mosquitto_sparkplug_aware": (Scope.SERVER, Taken(("sparkplug",), bool)),
     # what is kept
+    "mosquitto_persist_sqlite": (Scope.SERVER, Usual()),
     "persistence": (Scope.SERVER, Usual("true", "what is published is always kept")),
     "persistence_file": (Scope.SERVER, _DATA),
     "persistence_location": (Scope.SERVER, _DATA),
@@ -238,6 +273,9 @@ OPTIONS: Final[dict[str, tuple[Scope, Fate]]] = {
             *("bridge_insecure", "bridge_require_ocsp", "bridge_tls_version"),
             *("bridge_attempt_unsubscribe", "bridge_bind_address", "bridge_max_packet_size"),
             *("bridge_outgoing_retain", "bridge_protocol_version", "bridge_max_topic_alias"),
+            *("bridge_ciphers", "bridge_ciphers_tls1.3", "bridge_receive_maximum"),
+            *("bridge_reload_type", "bridge_session_expiry_interval", "bridge_tcp_keepalive"),
+            *("bridge_tcp_user_timeout", "bridge_tls_use_os_certs"),
         ),
         (Scope.BRIDGE, Lost("belongs to that bridge")),
     ),

@@ -84,6 +84,30 @@ class TestListeners:
         settings, _ = imported("max_topic_alias 5\nlistener 1884 ::1\nallow_anonymous true\n")
         assert addresses(settings) == ["tcp://[::1]:1884"]
 
+    def test_what_listeners_have_since_mosquitto_2_1(self) -> None:
+        settings, notes = imported(
+            "listener 1883\nlistener_allow_anonymous true\nenable_proxy_protocol 1\n"
+            "maximum_qos 1\nmax_topic_alias_broker 3\nwebsockets_origin https://a.example\n"
+            "listener 9001\nprotocol websockets\nlistener_allow_anonymous true\n"
+            "websockets_origin https://a.example\nwebsockets_origin https://b.example\n"
+            "accept_protocol_versions 5\n"
+        )
+        plain, web = settings["mqtt"]["listeners"]
+        del plain["address"], web["address"]
+        assert plain == {
+            "allow_anonymous": True,
+            "authentication": [],
+            "proxy_protocol": True,
+            "maximum_qos": 1,
+            "topic_alias_out_max": 3,
+        }
+        assert web["origins"] == ["https://a.example", "https://b.example"]
+        assert notes == ["m.conf:12: accept_protocol_versions 5"]
+
+    def test_a_socket_may_be_named_as_it_is_found_from_here(self) -> None:
+        settings, _ = imported("listener 0 m.sock\nallow_anonymous true\n")
+        assert addresses(settings) == ["unix://m.sock"]
+
     def test_nobody_comes_in_where_nobody_could(self) -> None:
         settings, notes = imported("listener 1883\n")
         assert settings["mqtt"]["listeners"][0]["allow_anonymous"] is False
@@ -110,7 +134,12 @@ class TestListeners:
             "tls_min": "1.3",
         }
         assert second["authentication"] == ["users"]
-        assert second["tls"] == {"certificate": "s.pem", "key": "s.key", "ciphers": "HIGH"}
+        assert second["tls"] == {
+            "certificate": "s.pem",
+            "key": "s.key",
+            "chain": "ca.pem",
+            "ciphers": "HIGH",
+        }
         assert notes == []
 
     def test_keys_of_clients(self) -> None:
@@ -131,6 +160,9 @@ class TestListeners:
             "require_certificate true",
             "psk_hint h",
             "protocol http_api",
+            "socket_domain unix",
+            "enable_proxy_protocol 2\nproxy_protocol_v2_require_tls true",
+            "enable_proxy_protocol 2\nuse_identity_as_username true",
         ],
     )
     def test_what_cannot_be_closed_as_it_was_is_not_opened(self, lines: str) -> None:
@@ -268,6 +300,56 @@ class TestWhoMayDoWhat:
             ("passwords:3", "bob", False)
         ]
         assert "secret" not in str(notes[0])
+
+
+@pytest.mark.usefixtures("here")
+class TestPlugins:
+    """Those of Mosquitto's own that are options of Isthmus."""
+
+    def test_files_of_users_and_rules(self) -> None:
+        settings, notes = imported(
+            "plugin /usr/lib/mosquitto_password_file.so\nplugin_opt_password_file passwords\n"
+            "plugin /usr/lib/mosquitto_acl_file.so\nplugin_opt_acl_file acl\n"
+            "listener 1883 127.0.0.1\n"
+        )
+        assert settings["mqtt"]["listeners"][0]["authentication"] == ["users"]
+        assert settings["authentication"]["users_file"] == "/out/users"
+        assert settings["access"]["rules_file"] == "/out/rules"
+        assert notes == []
+
+    def test_one_that_is_loaded_counts_where_it_is_used(self) -> None:
+        settings, notes = imported(
+            "per_listener_settings true\n"
+            "plugin_load files mosquitto_password_file.so\nplugin_opt_password_file passwords\n"
+            "listener 1883\nallow_anonymous true\nlistener 1884\nplugin_use files\n"
+        )
+        ways = [each["authentication"] for each in settings["mqtt"]["listeners"]]
+        assert ways == [[], ["users"]]
+        assert notes == []
+
+    def test_what_is_kept_and_sparkplug(self) -> None:
+        settings, notes = imported(
+            "plugin mosquitto_persist_sqlite.so\nplugin_opt_db_file m.db\n"
+            "global_plugin mosquitto_sparkplug_aware.so\n"
+        )
+        assert settings["mqtt"]["sparkplug"] is True
+        assert "access" not in settings
+        assert notes == []
+
+    def test_all_others_are_lost(self) -> None:
+        settings, notes = imported(
+            "plugin mosquitto_persist_sqlite.so\nplugin mosquitto_dynamic_security.so\n"
+            "plugin_opt_config_file d.json\nlistener 1883\n"
+            "plugin_load x other.so\nplugin_use x\n"
+        )
+        assert notes == [
+            "!m.conf:2: plugin mosquitto_dynamic_security.so",
+            "!m.conf:3: plugin_opt_config_file d.json",
+            "!m.conf:5: plugin_load x other.so",
+            "!m.conf:6: plugin_use x",
+            "!m.conf:4: listener 1883",
+        ]
+        assert settings["access"]["default"] == "deny"
 
 
 def test_an_acl_file_as_rules() -> None:

@@ -13,12 +13,20 @@ class ScramClient:
     """One client that shows a password, and is shown that the server knows it, too."""
 
     def __init__(
-        self, mechanism: str, user: str, password: str, nonce: str = "fyko", header: str = "n,,"
+        self,
+        mechanism: str,
+        user: str,
+        password: str,
+        nonce: str = "fyko",
+        header: str = "n,,",
+        repeated: str = "",
     ) -> None:
+        """`repeated` is put in front of the nonce that the last message repeats."""
         self._hash = HASHES[mechanism]
         self._password = password.encode()
         escaped = user.replace("=", "=3D").replace(",", "=2C")
         self._header = header
+        self._repeated = repeated
         self._bare = f"n={escaped},r={nonce}"
         self._signature = b""
         self.challenge: dict[str, str] = {}
@@ -35,7 +43,7 @@ class ScramClient:
         client_key = hmac.digest(salted, b"Client Key", self._hash)
         stored_key = hashlib.new(self._hash, client_key).digest()
         binding = base64.b64encode(self._header.encode()).decode()
-        unproven = f"c={binding},r={said['r']}"
+        unproven = f"c={binding},r={self._repeated}{said['r']}"
         message = ",".join((self._bare, challenge.decode(), unproven)).encode()
         signature = hmac.digest(stored_key, message, self._hash)
         proof = bytes(a ^ b for a, b in zip(client_key, signature, strict=True))

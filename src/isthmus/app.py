@@ -124,7 +124,7 @@ async def serve(settings: Settings, read: Callable[[], Settings]) -> int:
     entrances = Entrances(settings)
     rules = ConfiguredRules(settings.access)
     reloads.add("access", rules.prepare)
-    ways = Ways(settings.authentication, settings.mqtt.listeners, settings.http.authentication)
+    ways = Ways(settings)
     entrances.open_sockets()
     runtime = LoopRuntime(loop)
     log = open_log(settings, runtime)
@@ -133,7 +133,7 @@ async def serve(settings: Settings, read: Callable[[], Settings]) -> int:
     mqtt = mqtt_shore(broker, settings.mqtt, automatic, lines)
     security = open_security(settings, broker, mqtt, rules.access)
     watched = ways.open(runtime, security.users)
-    kafka = kafka_shore(settings, broker, mqtt)
+    kafka = kafka_shore(settings, broker, mqtt, security)
     reloads.add("limits", partial(new_limits, mqtt, kafka, settings))
     await entrances.open(mqtt, kafka, ways)
     async with asyncio.TaskGroup() as group:
@@ -203,16 +203,22 @@ def open_broker(
     )
 
 
-def kafka_shore(settings: Settings, broker: Broker, mqtt: MqttShore) -> KafkaShore:
+def kafka_shore(
+    settings: Settings, broker: Broker, mqtt: MqttShore, security: Security
+) -> KafkaShore:
     """Wire the Kafka side; who is kept out of the one is kept out of the other."""
-    return KafkaShore(
+    shore = KafkaShore(
         broker.runtime,
         broker.log,
         broker,
         settings.kafka,
         refuses=mqtt.clients.guard.refuses,
+        refuses_user=mqtt.clients.guard.refuses_user,
         lines=mqtt.lines,
     )
+    security.users.follow(shore.users_changed)
+    mqtt.clients.guard.follow(shore.banned)
+    return shore
 
 
 def open_security(

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from isthmus.logs import Sparing
     from isthmus.server.admission import Admission, Arrival
     from isthmus.server.kafka import KafkaShore
+    from isthmus.server.kafka_login import KafkaDoor
     from isthmus.server.mqtt_listener import MqttShore
     from isthmus.server.ways import Ways
 
@@ -124,8 +125,14 @@ class Entrances:
         """Accept connections to both shores; HTTP has a server of its own."""
         advertised = dict(enumerate(self._settings.kafka.advertised_listeners))
         self._listening += [mqtt_listening(mqtt, ways, each) for each in self._mqtt]
+        guard = mqtt.clients.guard
         self._listening += [
-            kafka_listening(kafka, each, advertised.get(number))
+            kafka_listening(
+                kafka,
+                each,
+                advertised.get(number),
+                ways.kafka_door(each.settings, kafka.runtime, guard),
+            )
             for number, each in enumerate(self._kafka)
         ]
         for each in self._listening:
@@ -161,7 +168,10 @@ def mqtt_listening(
 
 
 def kafka_listening(
-    shore: KafkaShore, entrance: Entrance[KafkaListenerSettings], advertised: Address | None
+    shore: KafkaShore,
+    entrance: Entrance[KafkaListenerSettings],
+    advertised: Address | None,
+    door: KafkaDoor | None,
 ) -> Listening | Reception:
     """Wire one way into the Kafka side; it may say itself where its clients are to connect."""
     settings = entrance.settings
@@ -171,6 +181,7 @@ def kafka_listening(
         settings,
         advertised=settings.advertised or advertised,
         names=entrance.names,
+        door=door,
     )
     return entrance.listening(listener.connection, listener.admission, shore.lines)
 

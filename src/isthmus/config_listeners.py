@@ -28,6 +28,12 @@ KAFKA_SCHEMES: Final = ("tcp", "tls")
 TLS_SCHEMES: Final = ("tls", "wss")
 WEB_SCHEMES: Final = ("ws", "wss")
 WAYS: Final = ("certificate", "users", "jwt", "http")  # to find out who a client is
+SASL: Final = {  # mechanisms of Kafka clients, and the ways of which one is needed
+    "PLAIN": {"users", "jwt", "http"},
+    "SCRAM-SHA-256": {"users"},
+    "SCRAM-SHA-512": {"users"},
+    "OAUTHBEARER": {"jwt"},
+}
 HTTP_WAYS: Final = ("users", "jwt", "http")  # and who uses the REST API
 UNIX_PATH_BYTES_MAX: Final = 107  # and a zero behind it [unix(7)]
 
@@ -160,6 +166,18 @@ class KafkaLimits(ConnectionLimits, frozen=True, kw_only=True):
     connections_max: Annotated[int, Meta(ge=1)] = 10_000
     """Connections open at one time, over all listeners; a listener's own counts its own."""
 
+    authentication: tuple[str, ...] = ()
+    """Ways to find out who a client is, in their order: certificate, users, jwt, http."""
+
+    sasl_mechanisms: tuple[str, ...] = ()
+    """SASL mechanisms that are offered; empty: all that these ways have."""
+
+    reauthenticate_s: Annotated[int, Meta(ge=0, le=31_536_000)] = 0
+    """Seconds after which a client that logged in by SASL has to do so again; 0: never."""
+
+    authentication_failure_delay_ms: Annotated[int, Meta(ge=0, le=10_000)] = 100
+    """Milliseconds until a client hears that it has failed to log in."""
+
 
 class ServerCertificate(Struct, frozen=True, kw_only=True):
     """One more certificate of a server, for clients that ask for one of its names (SNI)."""
@@ -282,7 +300,7 @@ class KafkaListenerSettings(KafkaLimits, frozen=True, kw_only=True):
     @property
     def is_authenticated(self) -> bool:
         """Whether nobody comes in who does not show who it is."""
-        return asks_by_tls(self)
+        return bool(self.authentication) or asks_by_tls(self)
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -357,8 +375,11 @@ def check_listener(listener: ListenerSettings, own: Collection[str]) -> None:
             ipaddress.ip_network(network)
         except ValueError as error:
             raise ConfigError(f"proxy_from: {error}") from None
+    check_ways(listener.authentication, WAYS)
     if isinstance(listener, MqttListenerSettings):
         check_mqtt_listener(listener, own)
+    else:
+        mechanisms_of(listener)
     if encrypted:
         check_tls(address, listener.tls)
 
@@ -377,7 +398,19 @@ def check_mqtt_listener(listener: MqttListenerSettings, own: Collection[str]) ->
             "proxy_user lets whoever connects be anybody: it needs proxy_protocol, and"
             " proxy_from to name the proxies"
         )
-    check_ways(listener.authentication, WAYS)
+
+
+def mechanisms_of(listener: KafkaListenerSettings) -> tuple[str, ...]:
+    """Return the SASL mechanisms that a listener offers. Raises ConfigError."""
+    ways = listener.authentication
+    found = [name for name, which in SASL.items() if not which.isdisjoint(ways)]
+    unknown = [name for name in listener.sasl_mechanisms if name not in found]
+    if unknown:
+        raise ConfigError(
+            f"sasl_mechanisms = {unknown[0]!r} is none that its authentication has, which are"
+            f" {', '.join(found) or 'none'}"
+        )
+    return listener.sasl_mechanisms or tuple(found)
 
 
 def check_ways(ways: Collection[str], offered: Collection[str]) -> None:
@@ -410,10 +443,7 @@ def check_tls(address: Address, tls: TlsOptions) -> None:
 
 def check_open(section: str, address: Address, *, allow_anonymous: bool) -> None:
     """Refuse to serve other machines without authentication, unless that is written down."""
-    if section == "kafka":
-        ask = "have clients show certificates (tls.client_certificates), "
-    else:
-        ask = f"ask with {section}.authentication who they are, "
+    ask = f"ask with {section}.authentication who they are, "
     if not address.is_loopback and not allow_anonymous:
         raise ConfigError(
             f"{address} can be reached from other machines and nobody has to log in there:"

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.unit.config_files import mistake, written
 
 from isthmus.cli.settings import listing
-from isthmus.config_listeners import Address, parse_address
+from isthmus.config_listeners import (
+    Address,
+    KafkaListenerSettings,
+    mechanisms_of,
+    parse_address,
+)
 from isthmus.config_sources import Sources
 from isthmus.errors import ConfigError
 
@@ -306,3 +312,37 @@ def test_without_client_certificates_tls_is_not_open_to_others() -> None:
 def test_two_listeners_have_two_names() -> None:
     text = ",".join(f'{{address="tcp://127.0.0.1:{port}", name="x"}}' for port in (1, 2))
     assert "two listeners are called 'x'" in mistake(assignments=[f"mqtt.listeners=[{text}]"])
+
+
+@pytest.mark.parametrize(
+    ("ways", "own", "offered"),
+    [
+        (("users",), (), ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")),
+        (("certificate", "jwt"), (), ("PLAIN", "OAUTHBEARER")),
+        (("http",), (), ("PLAIN",)),
+        (("certificate",), (), ()),
+        (("users", "jwt"), ("SCRAM-SHA-512",), ("SCRAM-SHA-512",)),
+    ],
+)
+def test_sasl_mechanisms_follow_from_the_ways(
+    ways: tuple[str, ...], own: tuple[str, ...], offered: tuple[str, ...]
+) -> None:
+    address = Address("tcp", "127.0.0.1", 1)
+    listener = KafkaListenerSettings(address=address, authentication=ways, sasl_mechanisms=own)
+    assert listener.is_authenticated
+    assert mechanisms_of(listener) == offered
+
+
+@pytest.mark.parametrize(
+    ("assignments", "complaint"),
+    [
+        (
+            ['kafka.authentication=["users"]', 'kafka.sasl_mechanisms=["OAUTHBEARER"]'],
+            "OAUTHBEARER",
+        ),
+        (['kafka.sasl_mechanisms=["PLAIN"]'], "which are none"),
+        (['kafka.authentication=["passwords"]'], "not passwords"),
+    ],
+)
+def test_mechanisms_that_no_way_has(assignments: list[str], complaint: str) -> None:
+    assert re.search(complaint, mistake(assignments=assignments))

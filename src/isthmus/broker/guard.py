@@ -18,7 +18,7 @@ from isthmus.broker.limits import LOCAL, network_of
 from isthmus.errors import AdministrativeAction, Banned
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Callable, Hashable
 
     from isthmus.broker.appends import Done
     from isthmus.broker.bans import Ban, Kind
@@ -106,6 +106,11 @@ class Guard:
         self.failures = Counter(failures, runtime)  # by address
         self._runtime = runtime
         self._sessions = sessions
+        self._followers: list[Callable[[], None]] = []
+
+    def follow(self, banned: Callable[[], None]) -> None:
+        """Have a function called whenever somebody is banned."""
+        self._followers.append(banned)
 
     def refuses(self, address: str) -> Banned | None:
         """Return why nobody is let in from an address, if nobody is."""
@@ -152,6 +157,8 @@ class Guard:
             self._send_away([] if entry is None else [entry])
         else:
             self._send_away(list(self._sessions.entries.values()))
+            for banned in self._followers:
+                banned()
         return kept
 
     def unban(self, kind: Kind, who: str, done: Done | None = None) -> bool:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from isthmus.broker.consumer_groups import ConsumerGroups
@@ -26,11 +27,12 @@ from isthmus.broker.fetch_sessions import FetchSessions
 from isthmus.broker.fetches import Fetches
 from isthmus.broker.group_offsets import GroupOffsets
 from isthmus.broker.groups import GroupTable
-from isthmus.broker.identity import Identity
+from isthmus.broker.identity import CERTIFICATE, Identity, Principal
+from isthmus.broker.passwords import USERS
 from isthmus.broker.topic_ids import TopicIds
 from isthmus.broker.transaction_markers import MarkerWriter
 from isthmus.broker.transactions import TransactionTable
-from isthmus.errors import Malformed, ProtocolError, Refused, TooLarge
+from isthmus.errors import Malformed, ProtocolError, Refused, TooLarge, UnexpectedPacket
 from isthmus.kafka.api import ApiKey
 from isthmus.kafka.errors import RequestUnsupported
 from isthmus.kafka.frames import (
@@ -42,7 +44,9 @@ from isthmus.logs import Sparing
 from isthmus.server.admission import Total
 from isthmus.server.kafka_api.call import Call
 from isthmus.server.kafka_api.consumer_groups import consumer_terms
+from isthmus.server.kafka_api.sasl import sasl_token
 from isthmus.server.kafka_api.table import HANDLERS, unsupported_answer
+from isthmus.server.kafka_login import TOKEN_BYTES_MAX
 from isthmus.server.peers import origin_of, user_behind
 from isthmus.server.sender import Sender
 
@@ -55,6 +59,7 @@ if TYPE_CHECKING:
     from isthmus.runtime import Runtime
     from isthmus.server.admission import Arrival
     from isthmus.server.kafka_listener import KafkaListener
+    from isthmus.server.kafka_login import Login
     from isthmus.server.sender import Part
     from isthmus.storage.log import Log
 
@@ -83,11 +88,13 @@ class KafkaShore:
         settings: KafkaSettings,
         *,
         refuses: Callable[[str], IsthmusError | None] = lambda _: None,
+        refuses_user: Callable[[str], IsthmusError | None] = lambda _: None,
         lines: Sparing | None = None,
     ) -> None:
         """Read back groups and transactions; `broker` takes the batches.
 
-        `refuses` says why nobody may come from an address, if so; `lines` spares the log.
+        `refuses` says why nobody may come from an address, if so, `refuses_user` why a user may
+        not; `lines` spares the log.
         """
         self.runtime = runtime
         self.log = log
@@ -117,6 +124,7 @@ class KafkaShore:
         )
         self.node_id = NODE_ID
         self.refuses = refuses
+        self.refuses_user = refuses_user
         self.lines = lines or Sparing(runtime, 0)
         self.total = Total(settings.connections_max)
         self.listeners: list[KafkaListener] = []
@@ -141,6 +149,20 @@ class KafkaShore:
         self.group_offsets.forget_log_topic(name)
         self.fetches.recheck()
 
+    def users_changed(self, names: set[str]) -> None:
+        """Send away who is in as one of these users, once it has its answers."""
+        for connection in [*self.connections]:
+            principal = connection.principal
+            if principal is not None and principal.way == USERS and principal.user in names:
+                self.runtime.defer(partial(connection.drop, "the user was changed or removed"))
+
+    def banned(self) -> None:
+        """Send away who may not come any more."""
+        for connection in [*self.connections]:
+            user = connection.principal.user if connection.principal is not None else ""
+            if self.refuses(connection.identity.address) or self.refuses_user(user):
+                connection.drop("banned")
+
     def close(self) -> None:
         """Close all connections; a client that was not answered asks again elsewhere."""
         for connection in [*self.connections]:
@@ -162,6 +184,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
         "_frame",
         "_frame_have",
         "_frame_size",
+        "_is_opening",
         "_is_paused",
         "_is_silent",
         "_listener",
@@ -177,6 +200,8 @@ class KafkaConnection(asyncio.BufferedProtocol):
         "_unsent_bytes",
         "address",
         "identity",
+        "login",
+        "principal",
     )
 
     identity: Identity  # known once the connection is made
@@ -202,6 +227,9 @@ class KafkaConnection(asyncio.BufferedProtocol):
         self._unsent_bytes = 0  # when the client was found to be slow
         self._is_paused = False
         self._is_silent = False  # since the last look, see `cut_if_idle`
+        self._is_opening = False  # nobody is known yet to have come
+        self.login: Login | None = None  # None: nobody is asked who it is
+        self.principal: Principal | None = None  # None: nobody has logged in yet
 
     # --- asyncio calls these ------------------------------------------------------------------
 
@@ -238,6 +266,9 @@ class KafkaConnection(asyncio.BufferedProtocol):
             arrival.is_taken = True
             origin = arrival.origin
             user = user_behind(transport, listener.names)
+            refused = shore.refuses_user(user)
+            if refused is not None:
+                raise refused
         except Refused as error:
             if arrival is not None:
                 listener.admission.give_up(arrival)
@@ -253,8 +284,18 @@ class KafkaConnection(asyncio.BufferedProtocol):
             )
             return False
         self._arrival = arrival
-        listener.admission.opened()
-        self.identity = Identity(*origin, listener.name, user)
+        self.identity = identity = Identity(*origin, listener.name, user)
+        if listener.door is None:
+            self.principal = Principal(user, "", identity, way=CERTIFICATE if user else "")
+        else:
+            self.login = listener.door.begin(identity)
+            self.principal = self.login.principal
+        if self.principal is not None:
+            listener.admission.opened()
+        else:
+            self._is_opening = True
+            limit_ms = listener.admission.limits.connect_timeout_s * 1000
+            shore.runtime.later(limit_ms, self._cut_if_unknown)
         return True
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -288,9 +329,11 @@ class KafkaConnection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._sender is not None:
             self._sender.close()
-        if self._arrival is not None:
-            self._listener.admission.leave(self._arrival.origin[0])
-            self._arrival = None
+        arrival, self._arrival = self._arrival, None
+        if arrival is not None and self._is_opening:
+            self._listener.admission.give_up(arrival)
+        elif arrival is not None:
+            self._listener.admission.leave(arrival.origin[0])
         self._all_sent()
         self._forget()
         logger.debug("disconnected connection=%d error=%s", self._number, exc or "none")
@@ -311,6 +354,21 @@ class KafkaConnection(asyncio.BufferedProtocol):
         if (self._queue or self._is_paused) and not self._advances:
             # Not at once: the answer may come from deep within a group or a commit.
             self._shore.runtime.defer(self._advance)
+
+    def logged_in(self) -> None:
+        """The client has shown who it is, for the first time or again."""
+        assert self.login is not None
+        self.principal = self.login.principal
+        if self._is_opening:
+            self._is_opening = False
+            self._listener.admission.opened()
+        logger.debug(
+            "logged in connection=%d peer=%s user=%s mechanism=%s",
+            self._number,
+            self.identity,
+            self.principal,
+            self.login.mechanism,
+        )
 
     @property
     def takes_spans(self) -> bool:
@@ -343,6 +401,10 @@ class KafkaConnection(asyncio.BufferedProtocol):
             )
         self._forget()
         transport.close()
+
+    def _cut_if_unknown(self) -> None:
+        if self._is_opening:
+            self.drop("nobody has logged in within connect_timeout_s")
 
     def cut_if_idle(self) -> None:
         """End the connection if nothing came since the last call and nobody waits for us."""
@@ -397,9 +459,11 @@ class KafkaConnection(asyncio.BufferedProtocol):
     def _check_size(self, size: int) -> None:
         if size < 0:
             raise Malformed(f"a request of {size} bytes")
-        if size > self._shore.settings.request_size_max:
-            limit = self._shore.settings.request_size_max
-            raise TooLarge(f"a request of {size} bytes, request_size_max is {limit}")
+        limit = self._shore.settings.request_size_max
+        if self.principal is None:
+            limit = min(limit, TOKEN_BYTES_MAX)
+        if size > limit:
+            raise TooLarge(f"a request of {size} bytes, where {limit} may be")
 
     def _enqueue(self, frame: bytearray) -> None:
         self._queue.append(frame)
@@ -435,6 +499,13 @@ class KafkaConnection(asyncio.BufferedProtocol):
 
     def _begin(self, frame: bytearray) -> None:
         self._shore.requests += 1
+        login = self.login
+        if login is not None and login.is_raw:
+            call = Call(self._shore, self, ApiKey.SASL_AUTHENTICATE, 0, 0, None, len(frame))
+            self._under_way.append(call)
+            self._under_way_bytes += call.size
+            sasl_token(call, bytes(frame))
+            return
         try:
             api_key, version, correlation_id, client_id, start = parse_request_header(frame)
             handler = HANDLERS.get(api_key)
@@ -448,6 +519,8 @@ class KafkaConnection(asyncio.BufferedProtocol):
             self._under_way.append(call)
             call.answer(unsupported_answer())
             return
+        if login is not None and not login.admits(api_key):
+            raise UnexpectedPacket(f"API key {api_key} of a client that is not logged in")
         call = Call(self._shore, self, api_key, version, correlation_id, client_id, len(frame))
         call.request = decode_request(api_key, version, frame, start)
         self._under_way.append(call)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from isthmus.server.admission import Arrival
     from isthmus.server.certificate_names import CertificateNames
     from isthmus.server.kafka import KafkaShore
+    from isthmus.server.kafka_login import KafkaDoor
 
 
 class KafkaListener:
@@ -30,11 +31,13 @@ class KafkaListener:
         *,
         advertised: Address | None = None,
         names: CertificateNames | None = None,
+        door: KafkaDoor | None = None,
     ) -> None:
-        """Join a shore; `names` says whom certificates name."""
+        """Join a shore; `names` says whom certificates name, `door` how clients log in."""
         self.shore = shore
         self.name = name
         self.names = names
+        self.door = door
         self.admission = Admission(limits, shore.total, shore.runtime, shore.refuses)
         self._advertised = advertised
         shore.listeners.append(self)
@@ -42,6 +45,8 @@ class KafkaListener:
     def change(self, limits: KafkaLimits) -> None:
         """Take other limits, for those who come from now on."""
         self.admission.limits = limits
+        if self.door is not None:
+            self.door.limits = limits
 
     def connection(self, arrival: Arrival | None = None) -> KafkaConnection:
         """Return the protocol of a new connection; `arrival`: it was admitted already."""

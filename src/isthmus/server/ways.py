@@ -23,16 +23,20 @@ from isthmus.broker.tokens import (
     parse_secret,
 )
 from isthmus.broker.users import User, Users, parse_users
+from isthmus.config_listeners import mechanisms_of
 from isthmus.errors import ConfigError
+from isthmus.server.kafka_login import KafkaDoor
 from isthmus.server.renewal import WatchedFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from isthmus.broker.authentication import Way
+    from isthmus.broker.guard import Guard
     from isthmus.broker.tokens import Key
-    from isthmus.config import AuthenticationSettings
-    from isthmus.config_listeners import MqttListenerSettings
+    from isthmus.config import AuthenticationSettings, Settings
+    from isthmus.config_listeners import KafkaListenerSettings, MqttListenerSettings
+    from isthmus.runtime import Runtime
     from isthmus.server.authentication_hook import HookWay
     from isthmus.server.http_client import HttpClient
     from isthmus.server.renewal import Renewed
@@ -46,15 +50,13 @@ WAITING_MAX: Final = 8192  # for each; more clients at once are told to try agai
 class Ways:
     """All ways of all listeners, each once."""
 
-    def __init__(
-        self,
-        settings: AuthenticationSettings,
-        listeners: Iterable[MqttListenerSettings],
-        others: Iterable[str] = (),
-    ) -> None:
-        """Read what the ways need: those of the listeners, and others. Raises ConfigError."""
-        wanted = {USERS, *others, *(way for each in listeners for way in each.authentication)}
-        self._parts: dict[str, Part] = {name: PARTS[name](settings) for name in wanted}
+    def __init__(self, settings: Settings) -> None:
+        """Read what the ways of all listeners need. Raises ConfigError."""
+        wanted = {USERS, *settings.http.authentication}
+        wanted.update(way for each in settings.mqtt.listeners for way in each.authentication)
+        wanted.update(way for each in settings.kafka.listeners for way in each.authentication)
+        own = settings.authentication
+        self._parts: dict[str, Part] = {name: PARTS[name](own) for name in wanted}
         self._ways: dict[str, Way] = {}
 
     def open(self, runtime: LoopRuntime, users: Users) -> list[Renewed]:
@@ -70,6 +72,15 @@ class Ways:
         if not listener.authentication:
             return None
         return Door(self.chain(listener.authentication, listener.allow_anonymous))
+
+    def kafka_door(
+        self, listener: KafkaListenerSettings, runtime: Runtime, guard: Guard
+    ) -> KafkaDoor | None:
+        """Return how clients of Kafka log in at a listener; None: they do not."""
+        if not listener.authentication:
+            return None
+        chain = self.chain(listener.authentication, listener.allow_anonymous)
+        return KafkaDoor(chain, listener, mechanisms_of(listener), runtime, guard)
 
     def chain(self, names: Iterable[str], allow_anonymous: bool = False) -> Chain:
         """Return ways that are asked one after the other."""

@@ -2,6 +2,8 @@
 //
 //   node kafka_client.js HOST:PORT produce TOPIC none|gzip   one record a line on stdin; ends when all are acknowledged
 //   node kafka_client.js HOST:PORT consume TOPIC COUNT       the first COUNT records, one a line
+//
+// It logs in where KAFKA_SASL in the environment says how.
 
 import { randomUUID } from 'node:crypto'
 import { createInterface } from 'node:readline'
@@ -11,6 +13,7 @@ const [broker, action, topic, detail] = process.argv.slice(2)
 process.env.KAFKAJS_NO_PARTITIONER_WARNING = '1'
 const kafka = new kafkajs.Kafka({
   brokers: [broker],
+  sasl: JSON.parse(process.env.KAFKA_SASL ?? 'null') ?? undefined, // {mechanism, username, password}
   connectionTimeout: 60_000, // a second by default, which a busy machine may need
   requestTimeout: 120_000,
   logLevel: kafkajs.logLevel.ERROR,

@@ -83,7 +83,10 @@ def test_all_of_a_banned_network_are_sent_away(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(guard, "CHECKED_PER_TURN", 3)
     shore = Shore()
     clients = [shore.client(f"c{number}") for number in range(10)]
+    heard: list[None] = []
+    shore.clients.guard.follow(lambda: heard.append(None))
     shore.clients.guard.ban(Ban("address", "127.0.0.0/8"))
+    assert len(heard) == 1  # the other shore sends its own away
     assert 0 < sum(client.closed is not None for client in clients) < 10
     shore.runtime.settle()
     assert all(client.closed is not None for client in clients)

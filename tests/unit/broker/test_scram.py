@@ -51,6 +51,18 @@ def test_whoever_knows_the_password_is_let_in_and_shown_the_same(
     assert not KEYS[mechanism].matches(b"pencil ")
 
 
+def test_the_clients_whose_nonce_stands_there_twice_are_let_in_too() -> None:
+    """librdkafka before 2.6.1, of which many are in use."""
+    client = ScramClient("SCRAM-SHA-256", "user", "pencil", repeated="fyko")
+    server = exchange()
+    assert client.is_server(server.step(client.final(server.step(client.first()))))
+    other = Exchange(lambda _: (KEYS["SCRAM-SHA-256"], True), b"another nonce.....")
+    other.step(client.first())
+    final = client.final(exchange().step(client.first()))
+    with pytest.raises(NotAuthorized, match="does not continue"):
+        other.step(final)
+
+
 @pytest.mark.parametrize("real", [True, False])
 def test_a_wrong_password_and_a_user_who_is_not_there_end_alike(real: bool) -> None:
     client = ScramClient("SCRAM-SHA-256", "user", "wrong" if real else "pencil")

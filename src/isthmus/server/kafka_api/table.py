@@ -38,6 +38,7 @@ from isthmus.server.kafka_api.replicas import (
     elect_leaders,
     list_partition_reassignments,
 )
+from isthmus.server.kafka_api.sasl import sasl_authenticate, sasl_handshake
 from isthmus.server.kafka_api.topics import create_topics, delete_topics
 from isthmus.server.kafka_api.transaction_admin import (
     describe_producers,
@@ -119,6 +120,7 @@ HANDLERS: Final[Mapping[int, Callable[[Call], None]]] = {
     ApiKey.SYNC_GROUP: sync_group,
     ApiKey.DESCRIBE_GROUPS: describe_groups,
     ApiKey.LIST_GROUPS: list_groups,
+    ApiKey.SASL_HANDSHAKE: sasl_handshake,
     ApiKey.API_VERSIONS: api_versions,
     ApiKey.CREATE_TOPICS: create_topics,
     ApiKey.DELETE_TOPICS: delete_topics,
@@ -135,6 +137,7 @@ HANDLERS: Final[Mapping[int, Callable[[Call], None]]] = {
     ApiKey.ALTER_REPLICA_LOG_DIRS: alter_replica_log_dirs,
     ApiKey.DESCRIBE_LOG_DIRS: describe_log_dirs,
     ApiKey.CREATE_PARTITIONS: create_partitions,
+    ApiKey.SASL_AUTHENTICATE: sasl_authenticate,
     ApiKey.DELETE_GROUPS: delete_groups,
     ApiKey.ELECT_LEADERS: elect_leaders,
     ApiKey.INCREMENTAL_ALTER_CONFIGS: incremental_alter_configs,

@@ -129,10 +129,10 @@ class GroupTable:
         self._rows: dict[str, KeptGroup] = {}
         self._found: dict[str, StoredGroup] = {}
         self._is_loading = True
-        self._kept = StateLog(
+        self.kept = StateLog(
             runtime, log, appends, GROUPS_LOG_TOPIC, GROUPS_CONFIGS, partitions
         )
-        self._kept.load(self._replay, self._restore)
+        self.kept.load(self._replay, self._restore)
 
     # --- the protocol -------------------------------------------------------------------------
 
@@ -444,11 +444,11 @@ class GroupTable:
                 state.gone = gone
             done(code)
 
-        self._kept.write(state.group_id, gone + rows, written, producer=producer)
+        self.kept.write(state.group_id, gone + rows, written, producer=producer)
 
     def log_place(self, group_id: str) -> Place:
         """Return where records about a group are kept. Raises what `Log.create` raises."""
-        return GROUPS_LOG_TOPIC, self._kept.partition_for(group_id).index
+        return GROUPS_LOG_TOPIC, self.kept.partition_for(group_id).index
 
     # --- offsets in transactions --------------------------------------------------------------
 

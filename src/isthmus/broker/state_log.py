@@ -2,7 +2,8 @@
 
 Groups are in `__consumer_offsets`, transactions in `__transaction_state`, as in Kafka. All
 records about one name (a group, a transactional id) go to one partition, so they are read back
-in the order in which they were written. The log topic is made when the first record needs it.
+in the order in which they were written. The log topic is made when somebody asks for the
+coordinator, as in Kafka, whose clients look for it then.
 Not here: what the records say (kafka/group_records.py, kafka/transaction_records.py) and mean
 (groups.py, transactions.py).
 """
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from isthmus.broker.appends import Appends
     from isthmus.record.batch import RecordBatch
     from isthmus.runtime import Runtime
-    from isthmus.storage.log import Log, Partition
+    from isthmus.storage.log import Log, LogTopic, Partition
 
 logger = logging.getLogger(__name__)
 
@@ -56,14 +57,19 @@ class StateLog:
         self._partitions = partitions
         self._loading: set[int] = set()  # partitions whose records are not all read yet
 
+    def ensure(self) -> LogTopic:
+        """Return the log topic, made where it is not there. Raises what `Log.create` raises."""
+        found = self._log.topics.get(self._log_topic)
+        if found is None:
+            found = self._log.create(self._log_topic, self._partitions, self._configs)
+        return found
+
     def partition_for(self, name: str) -> Partition:
         """Return the partition that holds what is kept of `name`.
 
         Raises what `Log.create` raises, where the log topic is to be made first.
         """
-        found = self._log.topics.get(self._log_topic)
-        if found is None:
-            found = self._log.create(self._log_topic, self._partitions, self._configs)
+        found = self.ensure()
         return found.partitions[partition_of(name, len(found.partitions))]
 
     def write(

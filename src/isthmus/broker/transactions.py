@@ -107,11 +107,11 @@ class TransactionTable:
         self._checks_timeouts = False
         self._is_loading = True
         self._found: dict[str, Transaction] = {}
-        self._kept = StateLog(
+        self.kept = StateLog(
             *(runtime, log, appends),
             *(TRANSACTIONS_LOG_TOPIC, TRANSACTIONS_CONFIGS, partitions),
         )
-        self._kept.load(self._replay, self._restore)
+        self.kept.load(self._replay, self._restore)
         runtime.later(EXPIRY_CHECK_MS, self._expire)
 
     # --- the protocol -------------------------------------------------------------------------
@@ -268,7 +268,7 @@ class TransactionTable:
             else:
                 self._add_waiting(entry)
 
-        self._kept.write(name, [(transaction_key(name), value)], stored)
+        self.kept.write(name, [(transaction_key(name), value)], stored)
 
     def _note(self, entry: Entry) -> None:
         """Look after an open transaction as long as it is one."""
@@ -300,7 +300,7 @@ class TransactionTable:
     def _finish(self, entry: Entry) -> None:
         """Write the markers of a prepared end; after the last one it is complete."""
         at = entry.machine.at
-        coordinator_epoch = self._kept.partition_for(entry.transactional_id).leader_epoch
+        coordinator_epoch = self.kept.partition_for(entry.transactional_id).leader_epoch
         marker = EndMarker(at.state is State.PREPARE_COMMIT, coordinator_epoch)
         left = set(at.partitions)
 

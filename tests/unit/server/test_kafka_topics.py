@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from tests.unit.server.kafka_peer import Peer, ShoreRoom, versions
 
+from isthmus.errors import NoSpace
 from isthmus.kafka.api import ApiKey, apis
 from isthmus.kafka.errors import ErrorCode
 from isthmus.server.kafka_api.table import FEATURES, HANDLERS
@@ -113,6 +114,20 @@ def test_the_coordinator_of_groups_and_transactions_is_here(peer: Peer, version:
         answer = peer.ask(ApiKey.FIND_COORDINATOR, version, {**body, **kinds})
         found = answer["coordinators"][0] if version >= 4 else answer
         assert (found["error_code"], found["host"], found["port"]) == (OK, "10.0.0.1", 9092)
+        assert ("__consumer_offsets", "__transaction_state")[kind] in peer.room.log.topics
+
+
+def test_a_coordinator_that_cannot_write_is_not_available(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise NoSpace("no room")
+
+    monkeypatch.setattr(peer.room.log, "create", full)
+    answer = peer.ask(ApiKey.FIND_COORDINATOR, 6, {"coordinator_keys": ["g"]})
+    (found,) = answer["coordinators"]
+    not_available = ErrorCode.COORDINATOR_NOT_AVAILABLE
+    assert (found["error_code"], found["error_message"]) == (not_available, "no room")
 
 
 def create(peer: Peer, name: str = "new", *, version: int = 7, **more: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from isthmus.errors import IsthmusError, TopicUnknown
+from isthmus.errors import IsthmusError, StorageError, TopicUnknown
 from isthmus.kafka.errors import ErrorCode
 from isthmus.server.kafka_api.log_topics import (
     CLUSTER_OPERATIONS,
@@ -109,16 +109,27 @@ def _row(call: Call, log_topic: LogTopic) -> dict[str, Any]:
 
 
 def find_coordinator(call: Call) -> None:
-    """Answer with this broker; there is no coordinator of share groups here."""
-    request = call.request
+    """Answer with this broker; there is no coordinator of share groups here.
+
+    The log topic of the coordinator is there afterwards, as tools that look for it expect.
+    """
+    request, shore = call.request, call.shore
+    kept = {GROUP_KEY_TYPE: shore.groups.kept, TRANSACTION_KEY_TYPE: shore.transactions.kept}
     host, port = call.connection.address
-    kind = request["key_type"]
-    if kind in (GROUP_KEY_TYPE, TRANSACTION_KEY_TYPE):
-        found: dict[str, Any] = {"node_id": call.shore.node_id, "host": host, "port": port}
-    else:
+    found: dict[str, Any] = {"node_id": shore.node_id, "host": host, "port": port}
+    try:
+        if request["key_type"] not in kept:
+            raise RequestRefused(
+                ErrorCode.INVALID_REQUEST, "share groups are not served by this version"
+            )
+        kept[request["key_type"]].ensure()
+    except IsthmusError as error:
+        is_storage = isinstance(error, StorageError)
         found = {
-            "error_code": ErrorCode.INVALID_REQUEST,
-            "error_message": "share groups are not served by this version",
+            "error_code": ErrorCode.COORDINATOR_NOT_AVAILABLE
+            if is_storage
+            else refusal_of(error),
+            "error_message": str(error),
             "node_id": -1,
             "host": "",
             "port": -1,

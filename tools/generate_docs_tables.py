@@ -1,4 +1,4 @@
-"""Writes docs/reference/ from the code: settings, errors, Kafka requests.
+"""Writes docs/reference/ from the code: settings, errors, metrics, Kafka requests.
 
     tools/generate_docs_tables.py           write what has changed
     tools/generate_docs_tables.py --check   write nothing; status 1 where something would change
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import NODEFAULT, Struct
 
 from isthmus import config, config_listeners, errors
+from isthmus.app_metrics import METRICS
 from isthmus.config_sources import (
     FIELDS,
     described,
@@ -176,7 +177,30 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
+def metrics_page() -> Iterator[str]:
+    """Say what can be measured."""
+    yield "# Metrics\n"
+    yield NOTE
+    yield (
+        "What `/metrics` says, for Prometheus ([operation](../guide/operation.md#metrics)). The"
+        " names begin with `isthmus_`; times are in seconds, sizes in bytes. Beside them are"
+        " `process_cpu_seconds_total`, `process_resident_memory_bytes`, `process_open_fds` and"
+        " what else Prometheus' library knows of a process.\n"
+    )
+    rows = [
+        (
+            f"`{each.name}`",
+            each.kind,
+            " ".join(f"`{label}`" for label in each.labels),
+            each.help,
+        )
+        for each in METRICS
+    ]
+    yield table(("metric", "kind", "labels", "what it is"), rows)
+
+
 PAGES = {
+    "metrics.md": metrics_page,
     "settings.md": settings_page,
     "errors.md": errors_page,
     "kafka-requests.md": kafka_page,

@@ -26,6 +26,7 @@ from isthmus.app_listeners import (
     new_limits,
     packet_size_max,
 )
+from isthmus.app_metrics import METRICS, look
 from isthmus.broker.automatic import AutomaticSubscription
 from isthmus.broker.broker import Broker
 from isthmus.broker.clients import Clients
@@ -138,7 +139,7 @@ async def serve(settings: Settings, read: Callable[[], Settings]) -> int:
     await entrances.open(mqtt, kafka, ways)
     async with asyncio.TaskGroup() as group:
         unready = partial(_unready, log, stop)
-        build = http_shore(broker, mqtt, ways, security, settings.http, unready)
+        build = http_shore(broker, mqtt, kafka, ways, security, settings.http, unready)
         group.create_task(serve_http(entrances.http, build, stop))
         watched += [*entrances.certificates, *rules.watched]
         group.create_task(keep_renewed(watched, renewal, stop, settings.tls.reload_check_s))
@@ -337,6 +338,7 @@ def farewell(settings: MqttSettings) -> IsthmusError:
 def http_shore(
     broker: Broker,
     mqtt: MqttShore,
+    kafka: KafkaShore,
     ways: Ways,
     security: Security,
     settings: HttpSettings,
@@ -346,7 +348,8 @@ def http_shore(
     asked = None
     if settings.authentication:
         chain = ways.chain(settings.authentication)
-        asked = Asked(chain, settings.administrators, mqtt.clients.guard)
+        guard = mqtt.clients.guard
+        asked = Asked(chain, settings.administrators, settings.observers, guard)
     return partial(
         application,
         unready,
@@ -355,6 +358,7 @@ def http_shore(
         security=security,
         allow_anonymous=settings.allow_anonymous,
         asked=asked,
+        metrics=(METRICS, partial(look, broker, mqtt, kafka)),
     )
 
 

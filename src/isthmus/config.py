@@ -242,6 +242,9 @@ class HttpSettings(Struct, frozen=True, kw_only=True):
     administrators: Annotated[str, Meta(min_length=1)] = "administrators"
     """The group whose members may use the REST API where `authentication` asks who they are."""
 
+    observers: Annotated[str, Meta(min_length=1)] = "observers"
+    """The group whose members may read `/metrics` there, beside these."""
+
 
 class JwtSettings(Struct, frozen=True, kw_only=True):
     """Tokens (JWT) that clients show: who signs them, and what they have to say."""

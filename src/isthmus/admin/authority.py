@@ -21,6 +21,8 @@ from isthmus.broker.limits import network_of
 from isthmus.errors import BadCredentials, IsthmusError, NotAuthorized, ServerBusy
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from starlette.requests import Request
 
     from isthmus.broker.authentication import Chain
@@ -51,12 +53,12 @@ async def from_anywhere(request: Request) -> Refusal | None:
 
 
 class Administrators:
-    """The users of a group, by a user name and password (Basic) or a token (Bearer)."""
+    """The users of some groups, by a user name and password (Basic) or a token (Bearer)."""
 
-    def __init__(self, chain: Chain, group: str, guard: Guard) -> None:
+    def __init__(self, chain: Chain, groups: Collection[str], guard: Guard) -> None:
         """`chain` says who somebody is; `guard` counts those who fail to show it."""
         self._chain = chain
-        self._group = group
+        self._groups = groups
         self._guard = guard
 
     async def __call__(self, request: Request) -> Refusal | None:
@@ -80,8 +82,9 @@ class Administrators:
             return Refusal(503, str(verdict), "server")
         if isinstance(verdict, IsthmusError):
             return Refusal(401, str(verdict), WHERE, ASKED)
-        if self._group not in verdict.groups:
-            return Refusal(403, f"{verdict} is not in the group {self._group!r}", WHERE)
+        if verdict.groups.isdisjoint(self._groups):
+            wanted = " or ".join(map(repr, self._groups))
+            return Refusal(403, f"{verdict} is not in the group {wanted}", WHERE)
         request.state.who = str(verdict)
         return None
 

@@ -1,4 +1,4 @@
-"""HTTP for those who look after the server: `/healthz`, `/readyz`, and the REST API (api.py).
+"""HTTP for those who look after the server: `/healthz`, `/readyz`, `/metrics`, the REST API.
 
 Starlette on uvicorn, inside the server's own loop. Both are slow to import (some 60 ms and
 10 MB), so that happens here and in a thread, when MQTT and Kafka listen already; the sockets
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from uvicorn import Server
 
     from isthmus.admin.api import Authorize
+    from isthmus.admin.metrics import Look
     from isthmus.broker.access import Access
     from isthmus.broker.authentication import Chain
     from isthmus.broker.guard import Guard
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from isthmus.broker.kept_rules import KeptRules
     from isthmus.broker.traces import Traces
     from isthmus.broker.users import Users
+    from isthmus.metrics import Metric
 
 CONNECTIONS_MAX: Final = 256
 KEEP_ALIVE_S: Final = 5
@@ -42,6 +44,7 @@ class Asked(NamedTuple):
 
     chain: Chain
     administrators: str  # a group
+    observers: str  # one that may read the metrics
     guard: Guard
 
 
@@ -119,12 +122,13 @@ def application(
     security: Security,
     allow_anonymous: bool,
     asked: Asked | None = None,
+    metrics: tuple[Sequence[Metric], Look] | None = None,
 ) -> Starlette:
     """Return the routes; `/healthz` is answered by whoever lives, `/readyz` asks `unready`.
 
     `unready` says why the server should get no traffic now, or None where it should.
-    `allow_anonymous`: other machines may use the REST API. `asked`: only
-    administrators may.
+    `allow_anonymous`: other machines may use the REST API. `asked`: only administrators may.
+    `metrics`: which there are, and what gives what they are collected from.
     """
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
@@ -134,6 +138,7 @@ def application(
     from isthmus.admin.access import AccessApi
     from isthmus.admin.api import Api, Refusal, refused
     from isthmus.admin.authority import Administrators, from_anywhere, from_this_machine
+    from isthmus.admin.metrics import MetricsPage
     from isthmus.admin.users import UsersApi
 
     async def healthz(_: Request) -> JSONResponse:
@@ -146,11 +151,19 @@ def application(
         return JSONResponse({"status": "ready"})
 
     authorize: Authorize = from_anywhere if allow_anonymous else from_this_machine
+    observe = authorize
     if asked is not None:
-        authorize = Administrators(*asked)
+        chain, administrators, observers, guard = asked
+        authorize = Administrators(chain, [administrators], guard)
+        observe = Administrators(chain, [administrators, observers], guard)
     others = UsersApi(security.users).table() | AccessApi(*security).table()
     api = Api(inspection, traces, authorize, others)
     return Starlette(
-        routes=[Route("/healthz", healthz), Route("/readyz", readyz), *api.routes()],
+        routes=[
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            *([MetricsPage(*metrics, observe).route()] if metrics else []),
+            *api.routes(),
+        ],
         exception_handlers={Refusal: refused, HTTPException: refused},
     )

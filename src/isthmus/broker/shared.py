@@ -298,7 +298,7 @@ class ShareGroup:
     def drop(self, reason: int, count: int) -> None:
         """Messages are given up; see `Dropped` for the reasons."""
         self.dropped.add(reason, count)
-        self._broker.traffic.dropped += count
+        self._broker.traffic.drops.add(reason, count)
 
     # --- what waits ---------------------------------------------------------------------------
 

@@ -64,7 +64,7 @@ def totals_of(
         "shared_subscriptions/count": sum(len(group.members) for group in groups.values()),
         "publish/messages/received": traffic.publishes_received,
         "publish/messages/sent": traffic.publishes_sent,
-        "publish/messages/dropped": traffic.dropped + broker.lost,
+        "publish/messages/dropped": traffic.drops.total + broker.lost,
         "publish/bytes/received": traffic.publish_bytes_received,
         "publish/bytes/sent": traffic.publish_bytes_sent,
         "bytes/received": traffic.bytes_received,

@@ -117,8 +117,7 @@ class Outgoing:
         )
         traffic = self._traffic
         traffic.packets_sent += 1
-        traffic.publishes_sent += 1
-        traffic.publish_bytes_sent += len(publish.payload)
+        traffic.publish_sent(qos, len(publish.payload))
         return True
 
     def _fits(self, topic: bytes, payload: bytes, qos: int, properties: bytes) -> bool:

@@ -40,7 +40,7 @@ cdef class Session:
     cdef public int step
     cdef readonly int next_packet_id
 
-    @cython.locals(repeated=int, traffic=Traffic)
+    @cython.locals(repeated=int)
     cpdef bint receive_publish(self, Publish publish) except -1
     @cython.locals(asked=long)
     cpdef acknowledge(self, long attachment, int packet_id, int qos, int reason, str text=*)

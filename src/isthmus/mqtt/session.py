@@ -218,9 +218,7 @@ class Session:
         The DUP flag is never asked [MQTT-3.3.1-3]. Raises the ProtocolError of a PUBLISH that
         is more than the server offers [MQTT-3.2.2-11, MQTT-3.2.2-14].
         """
-        traffic = self._traffic
-        traffic.publishes_received += 1
-        traffic.publish_bytes_received += len(publish.payload)
+        self._traffic.publish_received(publish.qos, len(publish.payload))
         if publish.qos > self._maximum_qos:
             raise QosNotSupported(f"QoS {publish.qos}, and {self._maximum_qos} is offered")
         if publish.retain and not self._retain_available:
@@ -409,7 +407,7 @@ class Session:
         if self._dropped is None:
             self._dropped = Dropped()
         self._dropped.add(reason, count)
-        self._traffic.dropped += count
+        self._traffic.drops.add(reason, count)
 
     @property
     def dropped(self) -> Dropped:

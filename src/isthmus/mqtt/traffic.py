@@ -7,6 +7,8 @@ for each read and each write.
 
 from __future__ import annotations
 
+from isthmus.mqtt.delivery import Dropped
+
 
 class Traffic:
     """Totals, both ways. Packets are of all types, PUBLISH among them."""
@@ -15,13 +17,17 @@ class Traffic:
         "bytes_received",
         "bytes_sent",
         "connects",
-        "dropped",
+        "drops",
         "packets_received",
         "packets_sent",
         "publish_bytes_received",
         "publish_bytes_sent",
         "publishes_received",
+        "publishes_received_1",
+        "publishes_received_2",
         "publishes_sent",
+        "publishes_sent_1",
+        "publishes_sent_2",
     )
 
     def __init__(self) -> None:
@@ -31,7 +37,39 @@ class Traffic:
         self.packets_received = 0
         self.packets_sent = 0
         self.publishes_received = 0
+        self.publishes_received_1 = 0  # of these at QoS 1
+        self.publishes_received_2 = 0
         self.publishes_sent = 0
+        self.publishes_sent_1 = 0
+        self.publishes_sent_2 = 0
         self.publish_bytes_received = 0  # payloads
         self.publish_bytes_sent = 0
-        self.dropped = 0  # deliveries that were given up
+        self.drops = Dropped()  # deliveries that were given up
+
+    def publish_received(self, qos: int, size: int) -> None:
+        """Count a PUBLISH of a client, with `size` bytes of payload."""
+        self.publishes_received += 1
+        self.publish_bytes_received += size
+        if qos == 1:
+            self.publishes_received_1 += 1
+        elif qos == 2:
+            self.publishes_received_2 += 1
+
+    def publish_sent(self, qos: int, size: int) -> None:
+        """Count a PUBLISH to a client, with `size` bytes of payload."""
+        self.publishes_sent += 1
+        self.publish_bytes_sent += size
+        if qos == 1:
+            self.publishes_sent_1 += 1
+        elif qos == 2:
+            self.publishes_sent_2 += 1
+
+    def received_by_qos(self) -> tuple[int, int, int]:
+        """Return the PUBLISH packets of clients by their QoS."""
+        above = self.publishes_received_1, self.publishes_received_2
+        return self.publishes_received - sum(above), *above
+
+    def sent_by_qos(self) -> tuple[int, int, int]:
+        """Return the PUBLISH packets to clients by their QoS."""
+        above = self.publishes_sent_1, self.publishes_sent_2
+        return self.publishes_sent - sum(above), *above

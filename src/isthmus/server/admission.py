@@ -11,6 +11,7 @@ through a file counts as no address.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from isthmus.broker.limits import LOCAL, Bucket, network_of
@@ -63,6 +64,7 @@ class Admission:
         self.connections = 0  # let in, or on their way
         self.opening = 0  # those on their way, and those that will be refused
         self.refusing = 0
+        self.refusals: Counter[str] = Counter()  # of connections, by the error's name
         self.on_room: Callable[[], None] | None = None  # called once, when less is opening
         self._total = total
         self._refuses = refuses
@@ -109,6 +111,10 @@ class Admission:
         except IsthmusError:
             self.give_up()
             raise
+
+    def refused(self, error: Exception) -> None:
+        """Count a connection whose client was not let in."""
+        self.refusals[type(error).__name__] += 1
 
     def opened(self) -> None:
         """An admitted connection has its session, and will `leave`."""

@@ -44,6 +44,7 @@ from isthmus.logs import Sparing
 from isthmus.server.admission import Total
 from isthmus.server.kafka_api.call import Call
 from isthmus.server.kafka_api.consumer_groups import consumer_terms
+from isthmus.server.kafka_api.counts import RequestCounts
 from isthmus.server.kafka_api.sasl import sasl_token
 from isthmus.server.kafka_api.table import HANDLERS, unsupported_answer
 from isthmus.server.kafka_login import TOKEN_BYTES_MAX
@@ -131,8 +132,7 @@ class KafkaShore:
         self.connections: set[KafkaConnection] = set()
         self.receive_buffer = memoryview(bytearray(RECEIVE_BYTES))
         self.accepted = 0
-        self.refused = 0
-        self.requests = 0
+        self.counts = RequestCounts()
         self.unsent_bytes = 0  # of responses to clients that are slow to take them
         runtime.later(IDLE_MS, self._cut_idle)
 
@@ -273,7 +273,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
             if arrival is not None:
                 listener.admission.give_up(arrival)
             self._arrival = None
-            shore.refused += 1
+            listener.admission.refused(error)
             shore.lines.warning(
                 logger,
                 (origin[0], type(error).__name__),
@@ -309,6 +309,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         self._is_silent = False
+        self._shore.counts.received_bytes += nbytes
         if self._transport is not None:
             self._guard(self._receive, nbytes)
 
@@ -350,6 +351,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
             first = under_way.popleft()
             self._under_way_bytes -= first.size
             if first.response:
+                self._shore.counts.sent_bytes += sum(map(len, first.response))
                 sender.send(first.response)
         if (self._queue or self._is_paused) and not self._advances:
             # Not at once: the answer may come from deep within a group or a commit.
@@ -498,7 +500,6 @@ class KafkaConnection(asyncio.BufferedProtocol):
         )
 
     def _begin(self, frame: bytearray) -> None:
-        self._shore.requests += 1
         login = self.login
         if login is not None and login.is_raw:
             call = Call(self._shore, self, ApiKey.SASL_AUTHENTICATE, 0, 0, None, len(frame))

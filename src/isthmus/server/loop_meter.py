@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
+from isthmus.metrics import Histogram
+
 if TYPE_CHECKING:
     from isthmus.runtime import Runtime
 
@@ -17,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 TICK_MS: Final = 50
 LONG_MS: Final = 10
+HELD_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 SAID_MS: Final = 1_000
 
 
@@ -24,6 +27,7 @@ class LoopMeter:
     """Counts holds of the loop, from `start` on."""
 
     def __init__(self, runtime: Runtime) -> None:
+        self.held = Histogram(HELD_S)  # seconds, of the holds that a tick fell into
         self.longest_ms = 0  # since the start
         self.long_holds = 0  # those of more than `LONG_MS` that a tick fell into
         self._runtime = runtime
@@ -36,6 +40,7 @@ class LoopMeter:
 
     def _tick(self) -> None:
         late_ms = self._runtime.monotonic_ms() - self._due_ms
+        self.held.observe(max(0, late_ms) / 1000)
         if late_ms > LONG_MS:
             self.long_holds += 1
             self.longest_ms = max(self.longest_ms, late_ms)

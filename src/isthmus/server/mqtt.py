@@ -123,7 +123,6 @@ class MqttConnection(asyncio.BufferedProtocol):
             return
         self.identity = Identity(*origin, listener.name, user)
         if arrival.refusal is not None:
-            shore.refused += 1
             size_max = min(self._decoder.packet_size_max, REFUSED_BYTES_MAX)
             self._decoder.packet_size_max = size_max
         self._transport = transport
@@ -143,7 +142,7 @@ class MqttConnection(asyncio.BufferedProtocol):
         """Close a connection at once, unanswered."""
         if self._arrival is not None:
             self._listener.admission.give_up(self._arrival)
-        self._shore.refused += 1
+        self._listener.admission.refused(error)
         self._shore.lines.warning(
             logger,
             (identity.address, type(error).__name__),
@@ -244,10 +243,15 @@ class MqttConnection(asyncio.BufferedProtocol):
         """Say why, as far as the client's protocol version can, and close [MQTT-4.13.1-1]."""
         if self._transport is None:
             return
+        is_refused = self._terms is None
+        if is_refused:
+            self._listener.admission.refused(error)
+        else:
+            self._shore.closings[type(error).__name__] += 1
         self._shore.lines.warning(
             logger,
             (self.identity.address, type(error).__name__),
-            REFUSED if self._terms is None else CLOSED,
+            REFUSED if is_refused else CLOSED,
             self._number,
             self.identity,
             self._listener.name,

@@ -7,6 +7,7 @@ those that come through it are offered, and their limits. One connection is in m
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from isthmus.broker.limits import Meter
@@ -49,7 +50,7 @@ class MqttShore:
         self.connections: set[MqttConnection] = set()
         self.receive_buffer = memoryview(bytearray(RECEIVE_BYTES))
         self.accepted = 0
-        self.refused = 0
+        self.closings: Counter[str] = Counter()  # by the server, by the error's name
         self.loop = LoopMeter(clients.runtime)
         self.slow_consumers = SlowConsumers(clients.runtime, clients.sessions)
         self.held = 0  # times that a client was read from later, because of a rate

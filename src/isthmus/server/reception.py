@@ -134,6 +134,7 @@ class Reception:
                 arrival.user = user
                 await self._hand_over(accepted, arrival)
         except (IsthmusError, OSError) as error:  # TLS and time-outs, too
+            self._admission.refused(error)
             peer = Identity(*origin, self._name)
             self._lines.warning(
                 logger,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from isthmus.errors import IsthmusError, StorageError
     from isthmus.record.batch import RecordBatch
+    from isthmus.storage.measures import LogMeasures
     from isthmus.storage.producers import ProducerTable
     from isthmus.storage.topic_configs import TopicConfig
 
@@ -282,6 +283,9 @@ class Log(Protocol):
 
         Raises StorageError.
         """
+
+    def measures(self) -> LogMeasures:
+        """Return what the engine has counted since its start."""
 
     def flush(self) -> None:
         """Write what was appended since the last call; answers come through the tickets."""

@@ -24,6 +24,7 @@ from isthmus.errors import (
 from isthmus.record.batch import RecordReader
 from isthmus.storage.aborted import AbortedIndex
 from isthmus.storage.log import ISOLATION_DURABLE, ISOLATION_WRITTEN, Records
+from isthmus.storage.measures import LogMeasures
 from isthmus.storage.names import check_log_topic
 from isthmus.storage.producers import ProducerTable
 from isthmus.storage.topic_configs import TopicConfig
@@ -315,6 +316,10 @@ class MemoryLog:
     def volume(self) -> tuple[int, int]:
         """Return that no bound is known."""
         return -1, -1
+
+    def measures(self) -> LogMeasures:
+        """Return that there is no disk."""
+        return LogMeasures()
 
     def flush(self) -> None:
         """Make visible what was appended since the last call."""

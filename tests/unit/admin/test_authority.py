@@ -61,7 +61,7 @@ class Room:
             clients.traces,
             security=security_of(self.shore),
             allow_anonymous=True,
-            asked=Asked(chain, GROUP, clients.guard),
+            asked=Asked(chain, GROUP, "observers", clients.guard),
         )
 
     def get(self, path: str, **headers: str) -> tuple[int, Any, dict[str, str]]:

@@ -161,7 +161,7 @@ def test_produce_requests_wait_for_the_disk_together() -> None:
     frames = [peer.frame(ApiKey.PRODUCE, 9, produce_body(room)) for _ in range(3)]
     frames.append(peer.frame(ApiKey.METADATA, 12, V0))
     peer.feed(b"".join(frames))
-    assert room.shore.requests == 3, "all three began, the fourth did not"
+    assert len(peer.connection._under_way) == 3, "all three began, the fourth did not"
     room.runtime.settle()
     answers = peer.answers()
     offsets = [one["responses"][0]["partition_responses"][0] for one in answers[:3]]
@@ -307,7 +307,7 @@ def test_the_number_of_connections_is_limited(caplog: pytest.LogCaptureFixture) 
     room = ShoreRoom(connections_max=1)
     first, second = room.peer(), room.peer()
     assert (first.transport.closed, second.transport.closed) == (False, True)
-    assert room.shore.refused == 1
+    assert room.listener.admission.refusals == {"ServerBusy": 1}
     assert [one.levelno for one in caplog.records] == [logging.WARNING]
 
 

@@ -8,6 +8,7 @@ lost meanwhile makes the answer a no-op; what should stop then is told through `
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class Call:
 
     __slots__ = (
         "api_key",
+        "began_s",
         "client_id",
         "connection",
         "correlation_id",
@@ -51,6 +53,7 @@ class Call:
         self.correlation_id = correlation_id
         self.client_id = client_id
         self.size = size
+        self.began_s = perf_counter()  # when all of it was there, and it was its turn
         self.request: Any = None
         self.response: list[Part] | None = None  # None: not answered yet
         self.is_abandoned = False
@@ -59,6 +62,7 @@ class Call:
     def answer(self, body: dict[str, Any]) -> None:
         """Answer with this response."""
         if not self.is_abandoned:
+            self.shore.counts.note_errors(self.api_key, body)
             self.answer_parts(self.connection.encode(self, body))
 
     def answer_parts(self, parts: list[Part]) -> None:
@@ -68,6 +72,7 @@ class Call:
         assert self.response is None, "a request is answered once"
         self.on_abandon = None
         self.response = parts
+        self.shore.counts.note(self.api_key, perf_counter() - self.began_s)
         self.connection.answered(self)
 
     def abandon(self) -> None:

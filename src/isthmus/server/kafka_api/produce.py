@@ -190,5 +190,6 @@ def _refuse(under_way: Produce, row: ProducedPartition, error: IsthmusError) -> 
     row.error_message = str(error)[:ERROR_CHARACTERS_MAX]
     row.record_errors = getattr(error, "record_errors", ())  # [KIP-467]
     row.base_offset = -1
+    under_way.call.shore.counts.note_error(under_way.call.api_key, row.error_code)
     if under_way.acks == ACKS_NONE:
         under_way.call.connection.drop(f"produce with acks=0 failed: {error}")

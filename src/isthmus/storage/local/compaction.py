@@ -151,6 +151,9 @@ class Compactor:
     """Compacts the partitions of one log; `run` is a job of its housekeeping."""
 
     def __init__(self, shared: Shared, rest: Callable[[float], None] = time.sleep) -> None:
+        self.compactions = 0  # since the start, as the bytes before and after
+        self.read_bytes = 0
+        self.kept_bytes = 0
         self._shared = shared
         self._rest = rest
         self._current: LocalPartition | None = None
@@ -265,12 +268,16 @@ class Compactor:
         segments.clean_offset = learning.latest + 1
         gap_end = segments.gap_end
         yield self._piece(self._note, plan.partition, segments.clean_offset, gap_end)
+        after = sum(each.size for each in segments if each.base_offset < end_offset)
+        self.compactions += 1
+        self.read_bytes += before
+        self.kept_bytes += after
         logger.info(
             "%s is compacted up to offset %d: %d bytes are %d now",
             segments.directory,
             segments.clean_offset,
             before,
-            sum(each.size for each in segments if each.base_offset < end_offset),
+            after,
         )
 
     def _aborted(self, segments: SegmentList) -> Generator[Step, Any, list[AbortedTransaction]]:

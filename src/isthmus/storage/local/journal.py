@@ -250,6 +250,7 @@ class Journal:
         "_runtime",
         "_sequence",
         "_settings",
+        "written_bytes",
     )
 
     def __init__(
@@ -269,6 +270,7 @@ class Journal:
         self._number = 0  # of the newest round
         self._closed = False
         self._retry_ms: int | None = None  # when to try again, after an error was told
+        self.written_bytes = 0  # by rounds, since the start
 
     # --- rounds -------------------------------------------------------------------------------
 
@@ -295,6 +297,7 @@ class Journal:
                 work.journalled = frozenset()
             return None
         self._number += 1
+        self.written_bytes += size
         write = JournalWrite(file, self._number, chosen)
         file.position += size
         file.partitions.update(dict.fromkeys(partition for partition, _ in chosen))

@@ -26,18 +26,29 @@ LOAD_COST_BYTES: Final = 1024  # what Python needs to keep one load beyond its b
 class LoadedBytes:
     """The loads of one log that have ended, the longest unused first, and their limits."""
 
-    __slots__ = ("_loads", "partition_bytes_max", "total_bytes", "total_bytes_max")
+    __slots__ = (
+        "_loads",
+        "partition_bytes_max",
+        "read_bytes",
+        "reads",
+        "total_bytes",
+        "total_bytes_max",
+    )
 
     def __init__(self, partition_bytes_max: int, total_bytes_max: int) -> None:
         self.partition_bytes_max = partition_bytes_max
         self.total_bytes_max = total_bytes_max
         self.total_bytes = 0
+        self.reads = 0  # that have come, since the start
+        self.read_bytes = 0
         self._loads: dict[Loading, None] = {}
 
     def add(self, load: Loading) -> None:
         """Keep what a load has read, giving up others where it is too much with them."""
         self._loads[load] = None
         self.total_bytes += load.size
+        self.reads += 1
+        self.read_bytes += load.size - LOAD_COST_BYTES
         loads = load.loads
         loads.kept_bytes += load.size
         while loads.kept_bytes > self.partition_bytes_max:

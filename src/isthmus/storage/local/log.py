@@ -50,6 +50,7 @@ from isthmus.storage.local.replay import Replay, Target
 from isthmus.storage.local.retention import Retention
 from isthmus.storage.local.settings import LocalSettings
 from isthmus.storage.local.shared import Shared
+from isthmus.storage.measures import LogMeasures
 from isthmus.storage.names import LOG_TOPIC_BYTES_MAX, check_log_topic
 from isthmus.storage.topic_configs import TopicConfig
 
@@ -171,6 +172,23 @@ class LocalLog:
             return self._files.volume(self._directory.path)
         except OSError as error:
             raise storage_error(error, f"the room of {self._directory.path}") from error
+
+    def measures(self) -> LogMeasures:
+        """Return what was counted so far."""
+        shared = self._shared
+        return LogMeasures(
+            written_bytes=shared.written_bytes,
+            journal_bytes=shared.journal.written_bytes,
+            syncs=shared.syncer.seconds,
+            failed_syncs=shared.syncer.failures,
+            refused_writes=shared.trouble.refused_writes,
+            disk_reads=shared.loaded.reads,
+            disk_read_bytes=shared.loaded.read_bytes,
+            compactions=self._compactor.compactions,
+            compaction_read_bytes=self._compactor.read_bytes,
+            compaction_kept_bytes=self._compactor.kept_bytes,
+            unchecked_bytes=shared.sweeper.unchecked_bytes,
+        )
 
     def flush(self) -> None:
         """Write what was appended since the last call and begin to sync it."""

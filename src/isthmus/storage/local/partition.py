@@ -237,7 +237,9 @@ class LocalPartition:
             self.segments.note_aborted(aborted)
         self.producers.settle()
         if written:
-            self._restart.wrote(self, sum(batch.size for batch in written))
+            size = sum(batch.size for batch in written)
+            self._shared.written_bytes += size
+            self._restart.wrote(self, size)
         return failure
 
     def _prepare(self, base_offset: int) -> None:

@@ -62,6 +62,7 @@ class Shared:
         "tails",
         "touched",
         "trouble",
+        "written_bytes",
     )
 
     def __init__(
@@ -94,6 +95,7 @@ class Shared:
         self.housekeeping = Housekeeping(runtime)
         self.removals = Removals(runtime, files, self.housekeeping)
         self.touched: list[LocalPartition] = []  # have something queued
+        self.written_bytes = 0  # of batches, since the start
         self.partitions: dict[LocalPartition, None] = {}
         self.error: StorageError | None = None  # why nothing is accepted any more
         self.mender = Mender(self)

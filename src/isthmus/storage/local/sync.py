@@ -15,13 +15,15 @@ other error nothing can be promised any more [DESIGN 3, guarantee 2].
 from __future__ import annotations
 
 from contextlib import suppress
+from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
+from isthmus.metrics import Histogram
 from isthmus.storage.local.files import lacks_room
 from isthmus.storage.local.once import Once
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
     from threading import Event
 
@@ -116,9 +118,18 @@ def sync_directories(files: Files, directories: Iterable[Path]) -> None:
 
 
 class SyncRound(Once):
-    """One round; `error` tells how it ended."""
+    """One round; `error` tells how it ended, `seconds` how long it took."""
 
-    __slots__ = ("_doubt", "_files", "copy", "error", "lacks_room", "works")
+    __slots__ = (
+        "_clock",
+        "_doubt",
+        "_files",
+        "copy",
+        "error",
+        "lacks_room",
+        "seconds",
+        "works",
+    )
 
     def __init__(
         self,
@@ -126,8 +137,11 @@ class SyncRound(Once):
         doubt: Event,
         works: Sequence[tuple[Syncable, SyncWork]],
         copy: JournalWrite | None,
+        clock: Callable[[], float],
     ) -> None:
         super().__init__()
+        self.seconds = 0.0
+        self._clock = clock
         self.works = works
         self.copy = copy
         self.error: OSError | None = None
@@ -136,11 +150,13 @@ class SyncRound(Once):
         self._files = files
 
     def _do(self) -> None:
+        began = self._clock()
         try:
             self._sync()
         except OSError as error:
             self._doubt.set()
             self.error = error
+        self.seconds = self._clock() - began
 
     def _sync(self) -> None:
         if self.copy is not None and not self.copy.run():
@@ -168,6 +184,7 @@ class Syncer:
 
     __slots__ = (
         "_asked",
+        "_clock",
         "_doubt",
         "_failed",
         "_files",
@@ -175,6 +192,8 @@ class Syncer:
         "_on_failure",
         "_round",
         "_runtime",
+        "failures",
+        "seconds",
     )
 
     def __init__(
@@ -184,7 +203,11 @@ class Syncer:
         journal: Journal,
         doubt: Event,
         on_failure: OnFailure,
+        clock: Callable[[], float] = perf_counter,
     ) -> None:
+        self.seconds = Histogram()  # that rounds took
+        self.failures = 0
+        self._clock = clock
         self._doubt = doubt
         self._runtime = runtime
         self._files = files
@@ -235,7 +258,7 @@ class Syncer:
         asked, self._asked = self._asked, {}
         works = [(each, each.begin_sync()) for each in asked]
         copy = self._journal.place([work for _, work in works])
-        return SyncRound(self._files, self._doubt, works, copy)
+        return SyncRound(self._files, self._doubt, works, copy, self._clock)
 
     def _ended(self, _result: None, error: BaseException | None) -> None:
         if error is not None:
@@ -250,6 +273,9 @@ class Syncer:
         self.start()  # for those who asked again
 
     def _settle(self, current: SyncRound) -> None:
+        self.seconds.observe(current.seconds)
+        if current.error is not None:
+            self.failures += 1
         if current.copy is not None:
             self._journal.settle(current.copy)
 

@@ -45,11 +45,13 @@ class Trouble:
         "_runtime",
         "error",
         "refused",
+        "refused_writes",
     )
 
     def __init__(self, runtime: Runtime, files: Files, directory: Path, mender: Mender) -> None:
         self.error: StorageError | None = None  # all is well
         self.refused = 0  # writes, since it began
+        self.refused_writes = 0  # since the start
         self._runtime = runtime
         self._files = files
         self._mender = mender
@@ -62,6 +64,7 @@ class Trouble:
         failure = storage_error(error, what)
         known, self.error = self.error, failure
         self.refused += 1
+        self.refused_writes += 1
         if type(known) is not type(failure):
             logger.error(
                 "%s. What cannot be written is refused, reading goes on; it is tried again "

@@ -1,23 +1,11 @@
-"""Kafka frames by hand over a plain socket, for what a client library would never send.
-
-`Asker` sends any request of the schema table, and returns the answer as it is on the wire.
-"""
+"""Kafka frames by hand over a plain socket, for what a client library would never send."""
 
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from tests.e2e.patience import TIMEOUT_S
-
-from isthmus.kafka.api import (
-    request_header_version,
-    request_name,
-    response_header_version,
-    response_name,
-)
-from isthmus.kafka.codec import decode, encode
-from isthmus.wire.buffer import WriteBuffer
 
 if TYPE_CHECKING:
     from tests.e2e.server_process import Address
@@ -64,32 +52,3 @@ def is_answering(connection: socket.socket) -> bool:
 def connect(server: Address) -> socket.socket:
     """Return a connection on which nothing was said yet."""
     return socket.create_connection(server, TIMEOUT_S)
-
-
-class Asker:
-    """One connection on which requests are asked and answered, one after the other."""
-
-    def __init__(self, server: Address) -> None:
-        self._connection = connect(server)
-        self._correlation_id = 0
-
-    def ask(self, api_key: int, version: int, body: dict[str, Any]) -> dict[str, Any]:
-        """Send a request, and return its answer as the schema table names the fields."""
-        self._correlation_id += 1
-        out = WriteBuffer()
-        header = {
-            "request_api_key": api_key,
-            "request_api_version": version,
-            "correlation_id": self._correlation_id,
-            "client_id": "raw",
-        }
-        encode("RequestHeader", request_header_version(api_key, version) or 1, header, out)
-        encode(request_name(api_key), version, body, out)
-        self._connection.sendall(frame(out.take()))
-        answer = receive(self._connection)
-        assert int.from_bytes(answer[:4], "big") == self._correlation_id
-        start = 4 + response_header_version(api_key, version)
-        return decode(response_name(api_key), version, answer, start)
-
-    def close(self) -> None:
-        self._connection.close()

@@ -88,8 +88,10 @@ def test_metadata_makes_log_topics_where_that_is_allowed(peer: Peer) -> None:
 def test_metadata_by_topic_id(peer: Peer, version: int) -> None:
     topic_id = peer.room.log.topics["t"].topic_id
     asked = [{"name": None, "topic_id": one} for one in (topic_id, b"?" * 16, bytes(16))]
-    found, unknown, nothing = peer.ask(ApiKey.METADATA, version, {"topics": asked})["topics"]
-    assert (found["name"], found["error_code"]) == ("t", OK)
+    asked.append({"name": "", "topic_id": topic_id})  # the Java client, of a pattern's topics
+    rows = peer.ask(ApiKey.METADATA, version, {"topics": asked})["topics"]
+    found, unknown, nothing, named = rows
+    assert (found["name"], found["error_code"]) == (named["name"], OK) == ("t", OK)
     assert unknown["error_code"] == ErrorCode.UNKNOWN_TOPIC_ID
     assert unknown["name"] == (None if version >= 12 else "")
     assert nothing["error_code"] == ErrorCode.INVALID_TOPIC_EXCEPTION

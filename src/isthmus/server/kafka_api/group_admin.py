@@ -57,8 +57,13 @@ def _described(call: Call, group_id: str) -> dict[str, Any]:
         if error is not unknown:
             row["error_code"] = error
         elif call.version >= TELLS_UNKNOWN:
-            row["error_code"] = unknown
-            row["error_message"] = f"there is no classic group {group_id}"
+            text = f"there is no classic group {group_id}"
+            return {
+                "group_id": group_id,
+                "group_state": State.DEAD.value,
+                "error_code": unknown,
+                "error_message": text,
+            }
         return row
     row["group_state"] = group.state.value
     row["protocol_type"] = group.protocol_type

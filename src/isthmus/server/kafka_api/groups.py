@@ -28,7 +28,8 @@ def join_group(call: Call) -> None:
     shortest_ms = settings.group_session_timeout_min_ms
     if not shortest_ms <= timeout_ms <= settings.group_session_timeout_max_ms:
         refused = {"error_code": ErrorCode.INVALID_SESSION_TIMEOUT}
-        call.answer({**refused, "member_id": request["member_id"], "protocol_name": ""})
+        named = {"protocol_name": "" if call.version < NULL_PROTOCOL else None}
+        call.answer({**refused, **named, "member_id": request["member_id"]})
         return
     rebalance_ms = request["rebalance_timeout_ms"]
     join = Join(

@@ -54,6 +54,8 @@ def metadata(call: Call) -> None:
 
 def _asked(call: Call, name: str | None, topic_id: bytes) -> dict[str, Any]:
     """Return the row of a log topic that the client named, by name or by id [KIP-516]."""
+    if name == "" and any(topic_id):
+        name = None  # so the Java client sends it, in groups that are subscribed by a pattern
     try:
         if name is not None:
             return _row(call, _found_or_made(call, name))

@@ -1,0 +1,52 @@
+"""Any request of the schema table over a plain socket, and the answer field by field.
+
+For what clients do not show: all of an answer. The codec is the server's own (other tests hold
+it against two others); for bytes that no codec would write see raw_kafka.py.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tests.e2e.raw_kafka import connect, frame, receive
+
+from isthmus.kafka.api import (
+    request_header_version,
+    request_name,
+    response_header_version,
+    response_name,
+)
+from isthmus.kafka.codec import decode, encode
+from isthmus.wire.buffer import WriteBuffer
+
+if TYPE_CHECKING:
+    from tests.e2e.server_process import Address
+
+
+class Asker:
+    """One connection on which requests are asked and answered, one after the other."""
+
+    def __init__(self, server: Address) -> None:
+        self._connection = connect(server)
+        self._correlation_id = 0
+
+    def ask(self, api_key: int, version: int, body: dict[str, Any]) -> dict[str, Any]:
+        """Send a request, and return its answer as the schema table names the fields."""
+        self._correlation_id += 1
+        out = WriteBuffer()
+        header = {
+            "request_api_key": api_key,
+            "request_api_version": version,
+            "correlation_id": self._correlation_id,
+            "client_id": "raw",
+        }
+        encode("RequestHeader", request_header_version(api_key, version) or 1, header, out)
+        encode(request_name(api_key), version, body, out)
+        self._connection.sendall(frame(out.take()))
+        answer = receive(self._connection)
+        assert int.from_bytes(answer[:4], "big") == self._correlation_id
+        start = 4 + response_header_version(api_key, version)
+        return decode(response_name(api_key), version, answer, start)
+
+    def close(self) -> None:
+        self._connection.close()

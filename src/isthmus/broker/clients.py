@@ -1,13 +1,12 @@
 """What MQTT clients ask for besides messages: to connect, to subscribe, to leave.
 
-Joins the session table, the subscriptions and the retained messages; the broker next door moves
-the messages themselves. A connection calls `open` with its CONNECT, `receive` with all that
-follows once it was `opened`, and `lost` when it is gone.
+Joins the session table, what clients say about topic filters (subscribing.py) and the retained
+messages; the broker next door moves the messages themselves. A connection calls `open` with its
+CONNECT, `receive` with all that follows once it was `opened`, and `lost` when it is gone.
 """
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,24 +18,19 @@ from isthmus.broker.passwords import USERS
 from isthmus.broker.session_recovery import recover
 from isthmus.broker.sessions import SessionTable, end_connection
 from isthmus.broker.sparkplug import is_node_death, stamped
-from isthmus.broker.subscribing import Subscribing, identifier_in
-from isthmus.broker.subscriptions import Subscription
+from isthmus.broker.subscribing import Subscribing
 from isthmus.broker.traces import Traces
 from isthmus.errors import (
     AuthenticationMethodUnknown,
     BadCredentials,
-    IdentifiersNotSupported,
     NotAuthorized,
     QuotaExceeded,
-    SharedNotSupported,
     TooLarge,
-    TopicInvalid,
     UnexpectedPacket,
-    WildcardsNotSupported,
 )
-from isthmus.mqtt.control import NO_LOCAL
+from isthmus.mqtt.control import FILTERS_AT_A_TIME
 from isthmus.mqtt.delivery import SessionLimits
-from isthmus.mqtt.handshake import Offer, Terms, agree, fits, tell_response_information
+from isthmus.mqtt.handshake import Terms, agree, fits, tell_response_information
 from isthmus.mqtt.opening import Opening
 from isthmus.mqtt.packets import (
     AUTH,
@@ -48,13 +42,9 @@ from isthmus.mqtt.packets import (
     Connect,
     Pingresp,
     Publish,
-    Suback,
-    Unsuback,
 )
 from isthmus.mqtt.properties import AUTH_METHOD, SESSION_EXPIRY, WILL_DELAY
-from isthmus.mqtt.reasons import SUBACK_FAILURE, ReasonCode, name_of, reason_in
-from isthmus.mqtt.session import REFUSED_FROM
-from isthmus.topics.filter import SHARED_PREFIX, check_topic_filter, has_wildcard
+from isthmus.mqtt.reasons import ReasonCode, reason_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,17 +52,10 @@ if TYPE_CHECKING:
     from isthmus.broker.automatic import AutomaticSubscription
     from isthmus.broker.broker import Broker
     from isthmus.broker.sessions import Connection, SessionEntry
+    from isthmus.broker.subscriptions import Subscription
     from isthmus.errors import IsthmusError, Redirected
-    from isthmus.mqtt.packets import Disconnect, Subscribe, Unsubscribe, Will
+    from isthmus.mqtt.packets import Disconnect, Will
     from isthmus.mqtt.session import Session
-
-logger = logging.getLogger(__name__)
-
-FILTER_SHOWN_MAX = 100  # characters of a filter in a Reason String
-_QOS = 0x03  # bits of the subscription options [MQTT 5.0, 3.8.3.1]
-_RETAIN_AS_PUBLISHED = 0x08
-_RETAIN_ONLY_IF_NEW = 1
-_RETAIN_NEVER = 2
 
 
 class Clients:
@@ -109,9 +92,14 @@ class Clients:
         self._events = Events(broker.runtime, broker.say, self._is_wanted)
         self._redirected = redirected
         self._automatic = automatic
-        self._subscriptions_max = subscriptions_max
-        self._under_way: dict[SessionEntry, Subscribing] = {}
         self.greetings = Greetings(broker, queue_length_max)
+        self.subscribing = Subscribing(
+            broker,
+            self.greetings,
+            self._events,
+            automatic,
+            subscriptions_max=subscriptions_max,
+        )
         self._overflowing: dict[Session, None] = {}  # to be disconnected in this turn
         limits = SessionLimits(
             queue_length_max,
@@ -121,7 +109,17 @@ class Clients:
             queue_qos_0=queue_qos_0,
             overflowed=self._overflowed,
         )
-        self.sessions = SessionTable(
+        self.sessions = self._table(limits, sessions_max, will_grace_s)
+        self.guard = Guard(broker, self.sessions, flapping=flapping, failures=failures)
+        ungreeted = recover(broker, self.sessions)
+        broker.session_log.start()
+        self.greetings.begin(ungreeted)
+
+    def _table(
+        self, limits: SessionLimits, sessions_max: int, will_grace_s: int
+    ) -> SessionTable:
+        broker = self._broker
+        return SessionTable(
             broker.runtime,
             broker.deadlines,
             self._publish_will,
@@ -133,10 +131,6 @@ class Clients:
             sessions_max=sessions_max,
             will_grace_s=will_grace_s,
         )
-        self.guard = Guard(broker, self.sessions, flapping=flapping, failures=failures)
-        ungreeted = recover(broker, self.sessions)
-        broker.session_log.start()
-        self.greetings.begin(ungreeted)
 
     # --- connections --------------------------------------------------------------------------
 
@@ -213,7 +207,7 @@ class Clients:
         connection.opened(entry, terms)
         self._events.connected(entry, connection, present=present)
         if self._automatic and not present:
-            self._subscribe_automatically(entry, connection)
+            self.subscribing.subscribe_automatically(entry, connection)
 
     def _refuse(self, connect: Connect, connection: Connection, error: IsthmusError) -> None:
         """Send somebody away who could not show who it is, or is not to come in.
@@ -266,9 +260,9 @@ class Clients:
         elif kind == SUBSCRIBE:
             self._broker.commit()  # a message published before is retained by now
             if session.connected:
-                self._subscribe(entry, connection, packet)
+                self.subscribing.subscribe(entry, connection, packet)
         elif kind == UNSUBSCRIBE:
-            self._unsubscribe(entry, connection, packet)
+            self.subscribing.unsubscribe(entry, connection, packet)
         elif kind == AUTH:
             connection.authenticate_again(packet)
         elif kind == DISCONNECT:
@@ -304,7 +298,7 @@ class Clients:
         with_will: bool,
     ) -> None:
         if entry.connection is connection:
-            self._under_way.pop(entry, None)
+            self.subscribing.forget(entry)
             self._events.disconnected(entry, connection, reason)
             self.sessions.disconnect(entry, connection, with_will=with_will)
 
@@ -348,210 +342,15 @@ class Clients:
     def _ended(self, session: Session) -> None:
         self.greetings.forget(session)
         self._broker.session_log.end(session)
-        self._broker.subscriptions.remove_all(session)
+        self._drop(self._broker.subscriptions.take_all(session))
 
-    # --- subscriptions ------------------------------------------------------------------------
+    def _drop(self, left: list[Subscription]) -> None:
+        """Remove the subscriptions of a session that has ended, some in each turn."""
+        self._broker.subscriptions.drop(left[-FILTERS_AT_A_TIME:])
+        del left[-FILTERS_AT_A_TIME:]
+        if left:
+            self.runtime.defer(partial(self._drop, left))
 
     def _is_wanted(self, topic_name: str) -> bool:
         """Whether anybody has subscribed to a topic name."""
         return any(self._broker.subscriptions.receivers(topic_name))
-
-    def _subscribe(
-        self, entry: SessionEntry, connection: Connection, packet: Subscribe
-    ) -> None:
-        """Answer each filter in its order [MQTT-3.8.4-6], then send retained messages."""
-        if entry.session.version == 5:
-            check_offered(connection.offer, packet)
-        self._subscribe_some(entry, connection, Subscribing(packet))
-
-    def go_on(self, entry: SessionEntry, connection: Connection) -> bool:
-        """Go on with a SUBSCRIBE of very many filters; say whether some are left for later.
-
-        Nothing else that the client sent may be acted on before.
-        """
-        work = self._under_way.pop(entry, None)
-        if work is not None:
-            self._subscribe_some(entry, connection, work)
-            self._broker.touch(entry.session)
-        return entry in self._under_way
-
-    def _subscribe_some(
-        self, entry: SessionEntry, connection: Connection, work: Subscribing
-    ) -> None:
-        session, offer = entry.session, connection.offer
-        packet, reasons, ungreeted = work.packet, work.reasons, work.ungreeted
-        identifier, text = work.identifier, work.text
-        for said, options in work.take():
-            reason = self._add(entry, offer, said, options, identifier, ungreeted)
-            if reason >= REFUSED_FROM:
-                text = text or f"{said[:FILTER_SHOWN_MAX]}: {name_of(reason)}"
-                if session.version < 5:
-                    reason = SUBACK_FAILURE
-            reasons.append(reason)
-        if not work.is_done:
-            work.text = text
-            self._under_way[entry] = work
-            return
-        session.answer(Suback(packet.packet_id, reasons, None), text)
-        granted_now = [
-            (topic_filter, reason)
-            for (topic_filter, _), reason in zip(packet.entries, reasons, strict=True)
-            if reason < SUBACK_FAILURE
-        ]
-        if granted_now:
-            self._events.subscribed(entry, connection, granted_now)
-        self._greet(ungreeted)
-
-    def _greet(self, ungreeted: list[Subscription]) -> None:
-        """Send retained messages to new subscriptions."""
-        self._broker.volatile.greet(ungreeted)
-        self.greetings.begin(ungreeted)
-
-    def _subscribe_automatically(self, entry: SessionEntry, connection: Connection) -> None:
-        """Give a new session the subscriptions that the configuration has for it."""
-        ungreeted: list[Subscription] = []
-        granted_now: list[tuple[str, int]] = []
-        for subscription in self._automatic:
-            topic_filter = subscription.topic_filter_for(entry.principal)
-            if topic_filter is None:
-                continue
-            offer, options = connection.offer, subscription.options
-            reason = self._add(entry, offer, topic_filter, options, 0, ungreeted)
-            if reason < REFUSED_FROM:
-                granted_now.append((topic_filter, reason))
-                continue
-            logger.debug(
-                "automatic subscription refused client=%s filter=%s reason=%s",
-                entry.session.client_id,
-                topic_filter,
-                name_of(reason),
-            )
-        if granted_now:
-            self._events.subscribed(entry, connection, granted_now)
-        self._greet(ungreeted)
-
-    def _add(
-        self,
-        entry: SessionEntry,
-        offer: Offer,
-        said: str,
-        options: int,
-        identifier: int,
-        ungreeted: list[Subscription],
-    ) -> int:
-        """Subscribe to one filter; return the QoS granted, or the reason code that refuses it.
-
-        The subscription is added to `ungreeted` if retained messages are to be sent.
-        """
-        session = entry.session
-        topic_filter = self._broker.destinations.rewritings.topic_filter(said)
-        reason = self._check_filter(session, offer, topic_filter)
-        if reason != ReasonCode.SUCCESS:
-            return reason
-        own = granted(offer, options, is_bridge=entry.is_bridge)
-        subscription = Subscription(session, topic_filter, own, identifier)
-        new = self._broker.subscriptions.add(subscription)
-        if session.persistent:
-            self._broker.session_log.subscribed(subscription)
-        if wants_retained(subscription, is_new=new):
-            ungreeted.append(subscription)
-        return subscription.qos
-
-    def _check_filter(self, session: Session, offer: Offer, topic_filter: str) -> int:
-        """Return 0, or the reason code that refuses the filter."""
-        if not is_topic_filter(topic_filter):
-            return ReasonCode.TOPIC_FILTER_INVALID
-        if not offer.shared_available and topic_filter.startswith(SHARED_PREFIX):
-            return ReasonCode.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED
-        if not offer.wildcard_available and has_wildcard(topic_filter):
-            return ReasonCode.WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED
-        permits = self._broker.permits
-        if permits.is_on and not permits.may_subscribe(session, topic_filter):
-            return ReasonCode.NOT_AUTHORIZED
-        if (
-            len(session.subscriptions) >= self._subscriptions_max
-            and self._broker.subscriptions.find(session, topic_filter) is None
-        ):
-            return ReasonCode.QUOTA_EXCEEDED
-        return ReasonCode.SUCCESS
-
-    def _unsubscribe(
-        self, entry: SessionEntry, connection: Connection, packet: Unsubscribe
-    ) -> None:
-        session = entry.session
-        rewritings = self._broker.destinations.rewritings
-        reasons: list[int] = []
-        for said in packet.filters:
-            # The session may have it from before there was a rule for it.
-            if self._remove(session, rewritings.topic_filter(said)) or self._remove(
-                session, said
-            ):
-                reasons.append(ReasonCode.SUCCESS)
-            elif is_topic_filter(said):
-                reasons.append(ReasonCode.NO_SUBSCRIPTION_EXISTED)
-            else:
-                reasons.append(ReasonCode.TOPIC_FILTER_INVALID)
-        session.answer(Unsuback(packet.packet_id, reasons, None))
-        gone = [
-            topic_filter
-            for topic_filter, reason in zip(packet.filters, reasons, strict=True)
-            if reason == ReasonCode.SUCCESS
-        ]
-        if gone:
-            self._events.unsubscribed(entry, connection, gone)
-
-    def _remove(self, session: Session, topic_filter: str) -> bool:
-        """End one subscription; False if there is none."""
-        if not self._broker.subscriptions.remove(session, topic_filter):
-            return False
-        if session.persistent:
-            self._broker.session_log.unsubscribed(session, topic_filter)
-        return True
-
-
-def is_topic_filter(text: str) -> bool:
-    """Say whether a client may subscribe to this."""
-    try:
-        check_topic_filter(text)
-    except TopicInvalid:
-        return False
-    return True
-
-
-def check_offered(offer: Offer, packet: Subscribe) -> None:
-    """Raise the ProtocolError of a client that asks for what CONNACK said is not there.
-
-    Only MQTT 5 clients were told [MQTT 5.0, 3.2.2.3.11 to 3.2.2.3.13].
-    """
-    if identifier_in(packet) and not offer.identifiers_available:
-        raise IdentifiersNotSupported("this server has no subscription identifiers")
-    if offer.shared_available and offer.wildcard_available:
-        return
-    for topic_filter, _ in packet.entries:
-        if not is_topic_filter(topic_filter):
-            continue  # its answer is in SUBACK
-        if not offer.shared_available and topic_filter.startswith(SHARED_PREFIX):
-            raise SharedNotSupported("this server has no shared subscriptions")
-        if not offer.wildcard_available and has_wildcard(topic_filter):
-            raise WildcardsNotSupported("this server has no wildcard subscriptions")
-
-
-def wants_retained(subscription: Subscription, *, is_new: bool) -> bool:
-    """Say whether a subscription gets what is retained [MQTT-3.3.1-9 to MQTT-3.3.1-11].
-
-    A shared one does not [MQTT 5.0, 4.8.2].
-    """
-    handling = subscription.retain_handling
-    if subscription.is_shared or handling == _RETAIN_NEVER:
-        return False
-    return is_new or handling != _RETAIN_ONLY_IF_NEW
-
-
-def granted(offer: Offer, options: int, *, is_bridge: bool) -> int:
-    """Return the options that a subscription gets for those that were asked for.
-
-    A lower QoS where the server has no higher one [MQTT-3.2.2-10]. Bridges get nothing back
-    that they published, or two brokers would send each other the same message for ever.
-    """
-    qos = min(options & _QOS, offer.maximum_qos)
-    return options & ~_QOS | qos | (NO_LOCAL | _RETAIN_AS_PUBLISHED if is_bridge else 0)

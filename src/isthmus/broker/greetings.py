@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from isthmus.mqtt.session import Session
     from isthmus.topics.names import Walk
 
-GREET_MS_MAX: Final = 10  # at a time, over all sessions
+GREET_MS_MAX: Final = 5  # at a time, over all sessions
 MESSAGES_MAX: Final = 128  # of one greeting in the queue
 STEPS_MAX: Final = 2_048  # of a walk at a time, about a millisecond
 SORTED_MAX: Final = 32_768  # messages that are put into the order of the log at a time
@@ -128,6 +128,31 @@ class Greetings:
 
         Where it is not, and the session is to outlive the server, that is written down.
         """
+        begun = self._add(subscriptions)
+        for greeting in begun:
+            self._ready[greeting.subscription.session] = None
+        if not self._is_due:
+            self._greet()
+        for greeting in begun:
+            if not greeting.is_done and greeting.subscription.session.persistent:
+                greeting.is_logged = True
+                self._broker.session_log.subscribed(greeting.subscription, ungreeted=True)
+
+    def prepare(self, subscriptions: Iterable[Subscription]) -> None:
+        """Have new subscriptions greeted when `proceed` is called.
+
+        If they are to outlive the server, that they are not greeted was written down before.
+        """
+        for greeting in self._add(subscriptions):
+            greeting.is_logged = greeting.subscription.session.persistent
+
+    def proceed(self, session: Session) -> None:
+        """Greet what was prepared."""
+        if session in self._greeted:
+            self._ready[session] = None
+            self._greet_later()
+
+    def _add(self, subscriptions: Iterable[Subscription]) -> list[Greeting]:
         before = self._broker.retained.partition.end_offset
         begun = [Greeting(subscription, before) for subscription in subscriptions]
         for greeting in begun:
@@ -137,13 +162,7 @@ class Greetings:
                 greeted = self._greeted[session] = Greeted()
                 session.refills = (*session.refills, self._resume)
             greeted.greetings.append(greeting)
-            self._ready[session] = None
-        if not self._is_due:
-            self._greet()
-        for greeting in begun:
-            if not greeting.is_done and greeting.subscription.session.persistent:
-                greeting.is_logged = True
-                self._broker.session_log.subscribed(greeting.subscription, ungreeted=True)
+        return begun
 
     def forget(self, session: Session) -> None:
         """The session is over."""

@@ -20,7 +20,7 @@ from isthmus.topics.filter import SHARED_PREFIX, parse_shared
 from isthmus.topics.tree import TopicTree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from isthmus.broker.shared import ShareGroup
     from isthmus.mqtt.session import Session
@@ -169,11 +169,20 @@ class Subscriptions:
         self._remove(subscription)
         return True
 
-    def remove_all(self, session: Session) -> None:
-        """Remove all subscriptions of a session that ends."""
-        own = self.of(session)
+    def take_all(self, session: Session) -> list[Subscription]:
+        """Return the subscriptions of a session that ends; nothing comes by them any more.
+
+        They are for `drop` to remove, which may take more than one turn of the loop.
+        """
+        own = [*self.of(session).values()]
         session.subscriptions = ()
-        for subscription in own.values():
+        if own:
+            self.tree.outdate()
+        return own
+
+    def drop(self, subscriptions: Iterable[Subscription]) -> None:
+        """Remove some of a session that has ended."""
+        for subscription in subscriptions:
             self._remove(subscription)
 
     def _remove(self, subscription: Subscription) -> None:
@@ -214,7 +223,8 @@ class Subscriptions:
         groups: list[ShareGroup] = []
         for value in self.tree.match(topic_name):
             if isinstance(value, Subscription):
-                by_session.setdefault(value.session, []).append(value)
+                if value.session.subscriptions:  # else it has ended
+                    by_session.setdefault(value.session, []).append(value)
             else:
                 groups.append(cast("ShareGroup", value))
         receivers = [Receiver(subscriptions) for subscriptions in by_session.values()]

@@ -430,7 +430,7 @@ class MqttConnection(asyncio.BufferedProtocol):
 
     def _do_more(self) -> None:
         assert self._entry is not None
-        if self._shore.clients.go_on(self._entry, self):
+        if self._shore.clients.subscribing.go_on(self._entry):
             self.defer(self._continue)
         else:
             self._resume_reading()

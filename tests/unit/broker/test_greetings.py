@@ -141,7 +141,7 @@ def test_sessions_are_greeted_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     shore = Shore(retained_max=5_000)
     fill(shore, 4 * MESSAGES_MAX)
     one, two = shore.client("one"), shore.client("two")
-    passed = iter(range(0, 1_000_000, 6))  # one step in each turn of the loop
+    passed = iter(range(0, 1_000_000, 3))  # one step in each turn of the loop
     monkeypatch.setattr(shore.runtime, "monotonic_ms", lambda: next(passed))
     for client in (one, two):
         shore.clients.receive(client.entry, client, [Subscribe(9, [("#", 0)], None)])

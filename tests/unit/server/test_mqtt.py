@@ -475,7 +475,7 @@ def long_subscribe(filters: int, packet_id: int = 1) -> Subscribe:
 
 def test_very_many_filters_are_taken_some_at_a_time(shore: MqttShore) -> None:
     """[MQTT-3.8.4-6] And in one SUBACK."""
-    shore.clients._subscriptions_max = 10_000
+    shore.clients.subscribing.subscriptions_max = 10_000
     runtime: Any = shore.clients.runtime
     wire = Wire(shore, listener=listener_of(shore, packet_size_max=1 << 20))
     wire.connect()
@@ -500,7 +500,7 @@ def test_very_many_filters_are_taken_some_at_a_time(shore: MqttShore) -> None:
 
 
 def test_many_subscribes_at_once_are_taken_some_at_a_time(shore: MqttShore) -> None:
-    shore.clients._subscriptions_max = 10_000
+    shore.clients.subscribing.subscriptions_max = 10_000
     wire = Wire(shore, listener=listener_of(shore, packet_size_max=1 << 20))
     wire.connect()
     out = WriteBuffer()
@@ -529,7 +529,7 @@ def test_a_client_that_is_gone_is_subscribed_no_further(shore: MqttShore) -> Non
     wire.connection.buffer_updated(len(data))
     wire.connection.connection_lost(None)
     shore.clients.runtime.settle()
-    assert shore.clients._under_way == {}
+    assert shore.clients.subscribing._under_way == {}
     again = Wire(shore)
     assert again.connect().reason == 0
     again.send(Pingreq())

@@ -242,7 +242,7 @@ def test_nothing_is_done_after_the_packet_that_ends_the_connection(shore: MqttSh
     watcher.send(Subscribe(1, [("t", 0)], None))
     watcher.packets()
     wire.connect("c")
-    deep = b"/".join([b"x"] * 200)
+    deep = b"/".join([b"x"] * 300)
     wire.send(Publish(deep, b"", 1, packet_id=1), Publish(b"t", b"x"), Subscribe(2, [("t", 0)]))
     assert wire.transport.closed
     assert watcher.packets() == []

@@ -19,10 +19,10 @@ from confluent_kafka.admin import (
     NewPartitions,
     ResourceType,
 )
+from tests.e2e.kafka_asker import Asker
 from tests.e2e.kafka_commands import JavaConsole, java_command, run_to_end
 from tests.e2e.kafka_libraries import create_topic
 from tests.e2e.patience import TIMEOUT_S
-from tests.e2e.raw_kafka import Asker
 from tests.e2e.server_process import text_of
 
 from isthmus.kafka.api import ApiKey

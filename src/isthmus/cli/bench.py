@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from isthmus.cli.options import login_of, login_options
+from isthmus.cli.options import kafka_option, login_of, login_options
 from isthmus.config_listeners import MQTT_SCHEMES, TLS_SCHEMES, parse_address
 
 if TYPE_CHECKING:
@@ -66,24 +66,27 @@ LOAD: Final = (
     click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
 )  # fmt: skip
 
+SUBSCRIBERS: Final = (
+    click.option("-c", "--subscribers", type=COUNT, default=1, show_default=True),
+    click.option("--idle", type=COUNT, default=0, help="Clients that only are connected."),
+    click.option("-f", "--filter", "filters", multiple=True,
+                 help="What each subscriber subscribes to; {client} is its number. Without it,"
+                 " everything. $share/GROUP/FILTER shares the messages out."),
+    click.option("--subscriber-qos", type=QOS, help="If not that of the publishers."),
+)  # fmt: skip
+
 MQTT: Final = (
     click.option("--mqtt", "address", metavar="ADDRESS", default="127.0.0.1:1883",
                  show_default=True, callback=read_mqtt_url,
                  help="The server: HOST:PORT, tls://HOST:PORT, ws://HOST:PORT/PATH, wss://…,"
                  " unix://PATH."),
     click.option("-p", "--publishers", type=COUNT, default=1, show_default=True),
-    click.option("-c", "--subscribers", type=COUNT, default=1, show_default=True),
-    click.option("--idle", type=COUNT, default=0, help="Clients that only are connected."),
     click.option("-t", "--topic", default="isthmus-bench/{client}/{n}", show_default=True,
                  help="Pattern of topic names: {client} is the publisher's number, {n} runs"
                  " through --topics."),
     click.option("--topics", type=POSITIVE, default=1, show_default=True,
                  help="Topic names of each publisher, in turn."),
-    click.option("-f", "--filter", "filters", multiple=True,
-                 help="What each subscriber subscribes to; {client} is its number. Without it,"
-                 " everything. $share/GROUP/FILTER shares the messages out."),
     click.option("-q", "--qos", type=QOS, default=0, show_default=True),
-    click.option("--subscriber-qos", type=QOS, help="If not that of the publishers."),
     click.option("--window", type=COUNT, default=0,
                  help="Messages on their way at one time: at QoS 1 and 2 of each publisher"
                  " (100), at QoS 0 deliveries of all (1000)."),
@@ -109,6 +112,13 @@ MQTT: Final = (
 
 def mqtt_options(command: Command) -> Command:
     """Give a command the options of a load of MQTT clients."""
+    for option in reversed((*SUBSCRIBERS, *MQTT)):
+        command = option(command)
+    return command
+
+
+def publisher_options(command: Command) -> Command:
+    """Give a command the options of a load of publishers alone."""
     for option in reversed(MQTT):
         command = option(command)
     return command
@@ -134,6 +144,39 @@ def mqtt(ctx: click.Context, /, *, as_json: bool, **options: Any) -> None:
         plan = mqtt_plan(**options)
         with progress() as notice:
             report = MqttLoad(plan, notice=notice).run()
+    except LoadError as error:
+        raise click.ClickException(str(error)) from None
+    show(ctx, report, as_json=as_json)
+
+
+@bench.command()
+@kafka_option
+@click.option("--log-topic", default="mqtt", show_default=True, help="Where they arrive.")
+@publisher_options
+@load_options
+@login_options
+@click.pass_context
+def bridge(
+    ctx: click.Context, /, *, as_json: bool, kafka: Address, log_topic: str, **options: Any
+) -> None:
+    """Publish over MQTT, consume over the Kafka protocol, and account for every message.
+
+    \b
+    isthmus bench bridge -r 1000                  how long does it take to get across?
+    isthmus bench bridge -q 1 -p 10               how much gets across?
+    """
+    from isthmus.load.errors import LoadError
+    from isthmus.load.kafka_reader import KafkaReader
+    from isthmus.load.mqtt import MqttLoad
+
+    try:
+        plan = mqtt_plan(subscribers=0, **options)
+        reader = KafkaReader(kafka, log_topic)
+        try:
+            with progress() as notice:
+                report = MqttLoad(plan, notice=notice, reader=reader).run()
+        finally:
+            reader.close()
     except LoadError as error:
         raise click.ClickException(str(error)) from None
     show(ctx, report, as_json=as_json)

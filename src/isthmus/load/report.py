@@ -62,6 +62,7 @@ class MqttReport:
     opened: Latencies
     acknowledged: Latencies
     delivered: Latencies
+    reader: str = ""  # who else gets every message
     errors: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -87,13 +88,14 @@ class MqttReport:
         """Return all of it, as JSON has it."""
         plan, measured, size = self.plan, self.measured, self.plan.payload_bytes
         connections = self.opened.count - self.reconnects
+        is_read = plan.subscribers or self.reader
         return {
-            "server": str(plan.address),
+            "server": " to ".join(filter(None, (str(plan.address), self.reader))),
             "load": described(plan),
             "seconds": round(measured.seconds, 6),
             "published": measured.rates(measured.published, size),
             "acknowledged": measured.rates(measured.acknowledged, size) if plan.qos else None,
-            "delivered": measured.rates(measured.delivered, size) if plan.subscribers else None,
+            "delivered": measured.rates(measured.delivered, size) if is_read else None,
             "latency_ms": {
                 "acknowledgement": percentiles_ms(self.acknowledged),
                 "delivery": percentiles_ms(self.delivered),

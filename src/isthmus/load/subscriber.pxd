@@ -30,6 +30,9 @@ cdef class Subscriber:
     @cython.locals(frames=Frames, kind=int, rest=Py_ssize_t)
     cpdef Py_ssize_t feed(self, object data, Py_ssize_t size, long long now_ns) except -1
 
+    @cython.locals(buffer=ReadBuffer)
+    cpdef object take(self, bytes payload, long long now_ns)
+
     @cython.locals(frames=Frames, buffer=ReadBuffer, qos=int, packet_id=int)
     cdef object _receive(self, long long now_ns)
 

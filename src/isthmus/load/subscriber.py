@@ -90,6 +90,15 @@ class Subscriber:
             rest = frames.detach()
         return rest
 
+    def take(self, payload: bytes, now_ns: int) -> None:
+        """Count a message that has come another way, as over the Kafka protocol."""
+        buffer = self._frames.buffer
+        buffer.attach(payload)
+        try:
+            self._count(len(payload), now_ns)
+        finally:
+            buffer.detach()
+
     def resume(self, *, session_present: bool) -> None:
         """Begin on a new connection; a server without the session knows of no QoS 2, either."""
         self.out.clear()

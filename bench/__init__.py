@@ -7,9 +7,8 @@ its time on one row. For whoever changes the message path and wants to know what
     process.py        one server process: start, CPU, memory, stop
     systems.py        how to start Isthmus, Mosquitto and the null broker
     apache_kafka.py   how to get and start Apache Kafka
-    packets.py        blocks of MQTT packets, made before the clock starts
-    mqtt_load.py      the MQTT load: raw sockets that send slices and count bytes
-    latency.py        the open loop: every message measured from when it was due
+    load.py           the MQTT load: `isthmus.load`, as `isthmus bench` has it, on one system
+    mqtt_client.py  packets.py    a raw MQTT client for rows that need no such load
     null_broker.py    a broker that does nothing: the ceiling of the load generator
     kafka_wire.py     the few Kafka requests that the raw Kafka load needs
     kafka_load.py     the Kafka load: confluent-kafka, and raw sockets
@@ -19,6 +18,6 @@ its time on one row. For whoever changes the message path and wants to know what
     profile.py        perf on one row
     engine.py         the log engine by itself: commits of many partitions, recovery
 
-Not here: tests of correctness. Still, every MQTT load first checks byte by byte that what is
-published is what is delivered, and every row counts what was lost.
+Not here: tests of correctness. Still, every MQTT load compares each delivery with what was
+published, and every row counts what was lost.
 """

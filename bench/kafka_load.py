@@ -13,6 +13,7 @@ import math
 import socket
 import time
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
@@ -20,7 +21,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from bench import kafka_wire
-from bench.mqtt_load import RECEIVE_BYTES, Interval, read_exactly
+from bench.mqtt_client import RECEIVE_BYTES, read_exactly
 from bench.process import BenchError
 
 if TYPE_CHECKING:
@@ -38,6 +39,14 @@ QUIET_SECONDS_MAX = 5.0
 RETRY_SECONDS = 0.02
 NO_LEADER_YET = (3, 6)  # UNKNOWN_TOPIC_OR_PARTITION, NOT_LEADER_OR_FOLLOWER
 FIRST_CALL_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """What happened between two looks at the clock."""
+
+    messages: int
+    seconds: float
 
 
 def servers(address: Address) -> str:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import os
-import struct
-import threading
 import time
 from typing import TYPE_CHECKING
 
-from confluent_kafka import Consumer, TopicPartition
-
-from bench import kafka_load, latency
+from bench import kafka_load, load
 from bench.apache_kafka import ApacheKafka
 from bench.kafka_load import (
     BATCH_RECORDS,
@@ -22,23 +17,21 @@ from bench.kafka_load import (
     RawReader,
     StockProducer,
 )
-from bench.mqtt_load import open_client
-from bench.mqtt_rows import latency_measurement
-from bench.process import BenchError, running
+from bench.process import running
 from bench.rows import Measurement, Row
 from bench.systems import Isthmus
+from isthmus.config_listeners import parse_address
+from isthmus.load.kafka_reader import KafkaReader
 
 if TYPE_CHECKING:
-    import socket
     from pathlib import Path
 
-    from bench.mqtt_load import Interval
+    from bench.kafka_load import Interval
     from bench.process import Address, System
 
 STORED_BYTES_PER_SECOND = 128 * 1024 * 1024
-ACROSS_PER_S = 1000
+ACROSS_PER_S = 1000.0
 ACROSS_LOG_TOPIC = "mqtt"
-ACROSS_TOPIC_NAME = "bench/across"
 MIB = 2**20
 TAIL_BYTES = 2 * MIB  # of each partition: what Isthmus keeps in its own memory
 
@@ -172,75 +165,26 @@ def evict(directory: Path) -> None:
 # --- MQTT in, Kafka out -----------------------------------------------------------------------
 
 
-def _pace(
-    connection: socket.socket, outgoing: list[bytes], start_ns: int, interval_ns: int
-) -> None:
-    """Send each packet when it is due."""
-    for number, packet in enumerate(outgoing):
-        wait = start_ns + number * interval_ns - time.perf_counter_ns()
-        if wait > 0:
-            time.sleep(wait / 1e9)
-        connection.sendall(packet)
-
-
-def _consumer_at_end(address: Address) -> Consumer:
-    """Return a consumer that waits at the end of the default log topic."""
-    consumer = Consumer(
-        {
-            "bootstrap.servers": kafka_load.servers(address),
-            "log_level": 0,
-            "group.id": "bench",
-            "enable.auto.commit": False,
-        }
-    )
-    found = consumer.list_topics(ACROSS_LOG_TOPIC, timeout=PATIENCE_SECONDS)
-    places = [
-        TopicPartition(ACROSS_LOG_TOPIC, number)
-        for number in found.topics[ACROSS_LOG_TOPIC].partitions
-    ]
-    for place in places:
-        _, place.offset = consumer.get_watermark_offsets(place, timeout=PATIENCE_SECONDS)
-    consumer.assign(places)
-    consumer.poll(0.5)
-    return consumer
-
-
 def measure_across(system: System, directory: Path, seconds: float) -> Measurement:
     """Publish over MQTT at a fixed rate, read with confluent-kafka, from when it was due."""
-    count = int(ACROSS_PER_S * seconds)
-    interval_ns = 1_000_000_000 // ACROSS_PER_S
-    outgoing = latency.numbered_packets([ACROSS_TOPIC_NAME], VALUE_BYTES, count)
     with running(system, directory) as server:
-        consumer = _consumer_at_end(server.kafka_address())
-        connection = open_client(server.mqtt_address(), "bench-across")
-        start_ns = time.perf_counter_ns() + 10_000_000
-        pacer = threading.Thread(
-            target=_pace, args=(connection, outgoing, start_ns, interval_ns)
-        )
-        arrivals: dict[int, int] = {}
-        gc.disable()
-        cpu_before = server.cpu_s()
-        pacer.start()
+        host, port = server.kafka_address()
+        reader = KafkaReader(parse_address(f"tcp://{host}:{port}"), ACROSS_LOG_TOPIC)
         try:
-            deadline = start_ns + count * interval_ns + 2_000_000_000
-            while len(arrivals) < count and time.perf_counter_ns() < deadline:
-                message = consumer.poll(0.5)
-                now = time.perf_counter_ns()
-                if message is None:
-                    continue
-                value = message.value()
-                if message.error() is not None or value is None:
-                    raise BenchError(f"consume: {message.error()}")
-                arrivals[struct.unpack_from(">Q", value)[0]] = now
+            plan = load.plan_for(
+                server,
+                seconds,
+                seconds * 0.1,
+                subscribers=0,
+                rate=ACROSS_PER_S,
+                payload_bytes=VALUE_BYTES,
+                topic="bench/across",
+                spin=False,
+            )
+            report, cpu_s = load.drive(server, plan, reader)
         finally:
-            gc.enable()
-            pacer.join()
-            consumer.close()
-            connection.close()
-        cpu_s = server.cpu_s() - cpu_before
-    return latency_measurement(
-        latency.summarise(arrivals, start_ns, interval_ns, count), count, cpu_s
-    )
+            reader.close()
+    return load.latency_measurement(report, cpu_s)
 
 
 def kafka_rows() -> list[Row]:

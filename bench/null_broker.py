@@ -3,7 +3,7 @@
 It passes the bytes of publishers to all subscribers unread and answers QoS 1 from a ready block
 of PUBACKs. So every row of the table can show the ceiling of its own load: a server near the
 ceiling has not been measured, the generator has. It relies on our load: one handshake packet
-per read, one packet size, identifiers in ring order.
+per read, one packet size, identifiers 1 to RING in turn.
 
     python -m bench.null_broker PORT PACKET_SIZE QOS RING
 """
@@ -30,6 +30,7 @@ class NullBroker:
         self._acks = b"".join(packets.puback(number + 1) for number in range(ring))
         self._subscribers: list[socket.socket] = []
         self._published: dict[socket.socket, int] = {}
+        self._cut: dict[socket.socket, bytes] = {}
         self._buffer = bytearray(READ_BYTES)
 
     def serve(self) -> None:
@@ -55,6 +56,7 @@ class NullBroker:
             self._selector.modify(connection, selectors.EVENT_READ, self._ignore)
         elif packet:
             self._published[connection] = 0
+            self._cut[connection] = b""
             self._selector.modify(connection, selectors.EVENT_READ, self._pass_on)
             self._deliver(connection, memoryview(packet))
         else:
@@ -65,6 +67,9 @@ class NullBroker:
             self._close(connection)
 
     def _pass_on(self, connection: socket.socket) -> None:
+        if not self._subscribers and not self._qos:
+            self._ignore(connection)
+            return
         taken = connection.recv_into(self._buffer)
         if taken:
             self._deliver(connection, memoryview(self._buffer)[:taken])
@@ -72,13 +77,14 @@ class NullBroker:
             self._close(connection)
 
     def _deliver(self, connection: socket.socket, data: memoryview) -> None:
-        """Send on, and acknowledge the packets that are now complete.
-
-        With several publishers a packet cut in half would mix with another's; sends of our load
-        are whole packets unless a socket is full, and only the counts matter here.
-        """
-        for subscriber in self._subscribers:
-            subscriber.sendall(data)
+        """Send whole packets on, and acknowledge those that are now complete."""
+        if self._subscribers:
+            cut = self._cut[connection]
+            end = (len(cut) + len(data)) // self._size * self._size - len(cut)
+            whole = [cut, data[:end]] if end > 0 else []
+            self._cut[connection] = bytes(data[end:]) if end > 0 else cut + data
+            for subscriber in self._subscribers if whole else ():
+                send_all(subscriber, whole)
         if not self._qos:
             return
         before = self._published[connection]
@@ -94,6 +100,14 @@ class NullBroker:
     def _close(self, connection: socket.socket) -> None:
         self._selector.unregister(connection)
         connection.close()
+
+
+def send_all(connection: socket.socket, parts: list[bytes | memoryview]) -> None:
+    """Send all of some parts."""
+    size = sum(map(len, parts))
+    sent = connection.sendmsg(parts)
+    if sent < size:
+        connection.sendall(b"".join(parts)[sent:])
 
 
 if __name__ == "__main__":

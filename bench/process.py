@@ -40,6 +40,8 @@ class Server:
     errors: Path
     mqtt: Address | None = None
     kafka: Address | None = None
+    scheme: str = "tcp"  # what MQTT is spoken inside of
+    ca: Path | None = None  # who vouches for it, with TLS
 
     def cpu_s(self) -> float:
         """Return the seconds of CPU, user and system, that the server has used so far."""

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvloop
 
-from bench.mqtt_load import RECEIVE_BYTES
+from bench.mqtt_client import RECEIVE_BYTES
 from isthmus.record.batch import BatchBuilder
 from isthmus.record.walk import walk_batches
 

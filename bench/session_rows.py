@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from bench import packets
-from bench.mqtt_load import discard, open_client, open_subscriber, read_exactly
+from bench.mqtt_client import discard, open_client, open_subscriber, read_exactly
 from bench.process import BenchError, running
 from bench.rows import Measurement, Row
 from bench.systems import Isthmus, Mosquitto

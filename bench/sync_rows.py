@@ -11,11 +11,12 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from bench import kafka_load, latency
+from bench import kafka_load
 from bench.apache_kafka import ApacheKafka
 from bench.process import running
 from bench.rows import Measurement, Row
 from bench.systems import Isthmus
+from isthmus.load.latencies import Latencies
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,14 +27,12 @@ if TYPE_CHECKING:
 TURN = 50  # of the one, then of the other
 
 
-def _times_ms(count: int, call: Callable[[], None]) -> list[float]:
-    """Return how long each of `count` calls took."""
-    times = []
+def _time(count: int, call: Callable[[], None], times: Latencies) -> None:
+    """Add how long each of `count` calls took."""
     for _ in range(count):
         begin = time.perf_counter_ns()
         call()
-        times.append((time.perf_counter_ns() - begin) / 1e6)
-    return times
+        times.add(begin, time.perf_counter_ns())
 
 
 def measure_synced_append(system: System, directory: Path, seconds: float) -> Measurement:
@@ -49,30 +48,24 @@ def measure_synced_append(system: System, directory: Path, seconds: float) -> Me
             os.fdatasync(descriptor)
 
         producer.run(seconds * system.warm_share)
-        appends: list[float] = []
-        bares: list[float] = []
+        appends, bares = Latencies(), Latencies()
         cpu_before, end = server.cpu_s(), time.perf_counter() + seconds
         while time.perf_counter() < end:
-            appends += _times_ms(TURN, producer.produce_one)
-            bares += _times_ms(TURN, bare)
+            _time(TURN, producer.produce_one, appends)
+            _time(TURN, bare, bares)
         cpu_s = server.cpu_s() - cpu_before
         os.close(descriptor)
         producer.close()
-    append = latency.Latencies(sorted(appends), 0)
-    probe = latency.Latencies(sorted(bares), 0)
-    return Measurement(
-        append.percentile(99),
-        len(appends),
-        cpu_s,
-        0,
-        {
-            "p50_ms": append.percentile(50),
-            "bare_p50_ms": probe.percentile(50),
-            "bare_p99_ms": probe.percentile(99),
-            "p50_per_bare": append.percentile(50) / probe.percentile(50),
-            "p99_per_bare": append.percentile(99) / probe.percentile(99),
-        },
-    )
+    p50_ms, p99_ms = (appends.percentile_ns(percent) / 1e6 for percent in (50, 99))
+    bare_p50_ms, bare_p99_ms = (bares.percentile_ns(percent) / 1e6 for percent in (50, 99))
+    details = {
+        "p50_ms": p50_ms,
+        "bare_p50_ms": bare_p50_ms,
+        "bare_p99_ms": bare_p99_ms,
+        "p50_per_bare": p50_ms / bare_p50_ms,
+        "p99_per_bare": p99_ms / bare_p99_ms,
+    }
+    return Measurement(p99_ms, appends.count, cpu_s, 0, details)
 
 
 def sync_rows() -> list[Row]:

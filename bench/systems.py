@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import trustme
+
 from bench.process import BenchError, spawn, wait_until
 
 if TYPE_CHECKING:
@@ -70,14 +72,33 @@ def ready_line(server: Server) -> str:
     return line.decode()
 
 
+class Identity:
+    """A certificate (ECDSA, P-256) for 127.0.0.1 and the CA that made it, in files."""
+
+    def __init__(self, directory: Path) -> None:
+        authority = trustme.CA()
+        made = authority.issue_cert("127.0.0.1")
+        self.ca, self.certificate, self.key = (
+            directory / name for name in ("ca.pem", "certificate.pem", "key.pem")
+        )
+        authority.cert_pem.write_to_path(self.ca)
+        self.certificate.write_bytes(b"".join(pem.bytes() for pem in made.cert_chain_pems))
+        made.private_key_pem.write_to_path(self.key)
+        self.key.chmod(0o644)  # Mosquitto becomes another user before it reads it
+
+
 class Isthmus:
-    """This project, from the environment that runs the benchmark, with one durability."""
+    """This project, from the environment that runs the benchmark, with one durability.
+
+    `scheme` is what MQTT is served inside of: tcp, tls or ws.
+    """
 
     warm_share = 0.15
 
-    def __init__(self, durability: str) -> None:
+    def __init__(self, durability: str, scheme: str = "tcp") -> None:
         self.name = f"isthmus {durability}"
         self._durability = durability
+        self._scheme = scheme
 
     def version(self) -> str:
         """Return the version and how much of the message path is compiled."""
@@ -97,9 +118,15 @@ class Isthmus:
     def start(self, directory: Path) -> Server:
         """Start `isthmus serve` on free ports and wait for its ready line."""
         command = [sys.executable, "-m", "isthmus", "serve", "--data", str(directory / "data")]
-        for option in ("--mqtt", "--kafka", "--http"):
+        for option in ("--kafka", "--http"):
             command += [option, "127.0.0.1:0"]
+        listener = f"{self._scheme}://127.0.0.1:0" + ("/mqtt" if self._scheme == "ws" else "")
+        command += ["--set", f'mqtt.listeners=["{listener}"]']
         command += ["--set", f"storage.local.durability={self._durability}"]
+        identity = Identity(directory) if self._scheme == "tls" else None
+        if identity is not None:
+            command += ["--set", f"tls.certificate={identity.certificate}"]
+            command += ["--set", f"tls.key={identity.key}"]
         server = spawn(command, directory)
         try:
             line = ready_line(server)
@@ -111,6 +138,8 @@ class Isthmus:
             raise
         server.mqtt = (found[1], int(found[2]))
         server.kafka = (found[3], int(found[4]))
+        server.scheme = self._scheme
+        server.ca = identity and identity.ca
         return server
 
 
@@ -123,8 +152,9 @@ class Mosquitto:
     name = "mosquitto"
     warm_share = 0.15
 
-    def __init__(self, *, no_delay: bool = False) -> None:
+    def __init__(self, *, no_delay: bool = False, scheme: str = "tcp") -> None:
         self._no_delay = no_delay
+        self._scheme = scheme
 
     def version(self) -> str:
         """Return Mosquitto's own version."""
@@ -138,9 +168,13 @@ class Mosquitto:
         """Start on a free port with MOSQUITTO_SETTINGS."""
         address = ("127.0.0.1", free_port())
         settings = directory / "mosquitto.conf"
-        settings.write_text(
-            MOSQUITTO_SETTINGS.format(port=address[1], nodelay=str(self._no_delay).lower())
-        )
+        text = MOSQUITTO_SETTINGS.format(port=address[1], nodelay=str(self._no_delay).lower())
+        identity = Identity(directory) if self._scheme == "tls" else None
+        if identity is not None:
+            text += f"certfile {identity.certificate}\nkeyfile {identity.key}\n"
+        elif self._scheme == "ws":
+            text += "protocol websockets\n"
+        settings.write_text(text)
         server = spawn([self._program(), "-c", str(settings)], directory)
         try:
             wait_for_port(server, address)
@@ -148,6 +182,8 @@ class Mosquitto:
             server.stop()
             raise
         server.mqtt = address
+        server.scheme = self._scheme
+        server.ca = identity and identity.ca
         return server
 
     @staticmethod

@@ -151,6 +151,48 @@ def mqtt(ctx: click.Context, /, *, as_json: bool, **options: Any) -> None:
 
 @bench.command()
 @kafka_option
+@click.option("--log-topic", default="", help="Without it one is made, and deleted afterwards.")
+@click.option("--partitions", type=POSITIVE, default=6, show_default=True, help="Of that one.")
+@click.option("-p", "--producers", type=POSITIVE, default=1, show_default=True)
+@click.option("-c", "--consumers", type=COUNT, default=1, show_default=True)
+@click.option("--acks", type=click.Choice(["0", "1", "all"]), default="all", show_default=True)
+@click.option("--batch-bytes", type=POSITIVE, default=1_000_000, show_default=True)
+@click.option("--linger-ms", type=SECONDS, default=5.0, show_default=True)
+@click.option(
+    "--codec",
+    type=click.Choice(["none", "gzip", "snappy", "lz4", "zstd"]),
+    default="none",
+    show_default=True,
+)
+@click.option(
+    "--window",
+    type=POSITIVE,
+    default=50_000,
+    show_default=True,
+    help="Records on their way at one time, all producers together.",
+)
+@load_options
+@click.pass_context
+def kafka(ctx: click.Context, /, *, as_json: bool, kafka: Address, **options: Any) -> None:
+    """Load a Kafka cluster by stock clients, and account for every record.
+
+    \b
+    isthmus bench kafka                           how much can it do, with this client?
+    isthmus bench kafka -r 10000 --linger-ms 0    how long does it take then?
+    """
+    from isthmus.load.errors import LoadError
+    from isthmus.load.kafka import KafkaLoad, KafkaPlan
+
+    try:
+        with progress() as notice:
+            report = KafkaLoad(KafkaPlan(address=kafka, **options), notice=notice).run()
+    except LoadError as error:
+        raise click.ClickException(str(error)) from None
+    show(ctx, report, as_json=as_json)
+
+
+@bench.command()
+@kafka_option
 @click.option("--log-topic", default="mqtt", show_default=True, help="Where they arrive.")
 @publisher_options
 @load_options

@@ -13,13 +13,7 @@ from isthmus.cli.offline import in_units
 if TYPE_CHECKING:
     from isthmus.load.report import Report
 
-TITLES: Final = {
-    "published": "published",
-    "acknowledged": "acknowledged",
-    "delivered": "delivered",
-    "produced": "produced",
-    "consumed": "consumed",
-}
+RATES: Final = ("published", "produced", "acknowledged", "delivered", "consumed")
 
 ALWAYS: Final = frozenset({"published", "lost", "doubled"})
 
@@ -41,11 +35,11 @@ def rates(said: dict[str, Any]) -> Table:
     table = new_table(f"{said['server']}, {said['seconds']:.3g} s")
     for name in ("", "messages", "messages/s", "payload/s"):
         table.add_column(name, justify="left" if not name else "right")
-    for name, title in TITLES.items():
+    for name in RATES:
         row = said.get(name)
         if row is not None:
             table.add_row(
-                title,
+                name,
                 f"{row['messages']:,}",
                 f"{row['messages_per_s']:,.0f}",
                 in_units(int(row["bytes_per_s"])),

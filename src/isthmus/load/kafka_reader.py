@@ -1,4 +1,4 @@
-"""The other end of the bridge: a stock Kafka client that reads what is published over MQTT.
+"""A stock Kafka client that reads what a load produces, or publishes over MQTT.
 
 It reads in a thread of its own, which notes when a record came. A load that looked for records
 itself would either sleep while they come or take the core from librdkafka's own threads.
@@ -22,15 +22,20 @@ if TYPE_CHECKING:
 
     from isthmus.config_listeners import Address
 
-ANSWER_S_MAX: Final = 10.0
+ANSWER_S_MAX: Final = 5.0
 TURN_S: Final = 0.1
 AT_A_TIME: Final = 1_000
 
 
 class KafkaReader:
-    """A consumer of one log topic that begins at its end."""
+    """A consumer of one log topic that begins at its end, of all of it or of a share.
 
-    def __init__(self, address: Address, log_topic: str) -> None:
+    `share` (i, n): of the partitions whose number modulo n is i.
+    """
+
+    def __init__(
+        self, address: Address, log_topic: str, share: tuple[int, int] = (0, 1)
+    ) -> None:
         """LoadError where nobody answers, or there is no such log topic."""
         self.name = f"kafka {address.authority} {log_topic}"
         self._consumer = Consumer(
@@ -44,7 +49,7 @@ class KafkaReader:
             }
         )
         try:
-            self._consumer.assign(self._ends(log_topic))
+            self._consumer.assign(self._ends(log_topic, *share))
         except KafkaException as error:
             self._consumer.close()
             raise LoadError(f"{self.name}: {error.args[0].str()}") from None
@@ -67,11 +72,12 @@ class KafkaReader:
         self._thread.join()
         self._consumer.close()
 
-    def _ends(self, log_topic: str) -> list[TopicPartition]:
+    def _ends(self, log_topic: str, rest: int, divisor: int) -> list[TopicPartition]:
         found = self._consumer.list_topics(log_topic, timeout=ANSWER_S_MAX).topics[log_topic]
         if found.error is not None:
             raise KafkaException(found.error)
-        places = [TopicPartition(log_topic, number) for number in found.partitions]
+        chosen = [number for number in found.partitions if number % divisor == rest]
+        places = [TopicPartition(log_topic, number) for number in chosen]
         for place in places:
             _, place.offset = self._consumer.get_watermark_offsets(place, timeout=ANSWER_S_MAX)
         return places

@@ -132,19 +132,18 @@ class MqttPlan:
         tree = TopicTree()
         for subscriber in range(1 if self.is_shared else self.subscribers):
             for topic_filter in self.filters_of(subscriber):
-                tree.add(parse_shared(topic_filter)[1], (subscriber, topic_filter))
+                tree.add(parse_shared(topic_filter)[1], subscriber)
         fans: list[list[int]] = []
         for names in self.topic_names:
             fans.append([])
             for name in names:
                 found = tree.match(name)
-                subscribers = {pair[0] for pair in found}  # type: ignore[index]
-                if len(subscribers) < len(found):
+                if len(set(found)) < len(found):
                     raise LoadError(
                         f"two filters of one subscriber match {name}: whether it comes once or"
                         " twice is the server's choice, so nothing could be said of it"
                     )
-                fans[-1].append(len(subscribers))
+                fans[-1].append(len(found))
         if not any(map(any, fans)):
             raise LoadError(
                 f"no filter matches a topic name such as {self.topic_names[0][0]}"

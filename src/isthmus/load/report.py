@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
+    from isthmus.load.kafka import KafkaPlan
     from isthmus.load.latencies import Latencies
     from isthmus.load.plan import MqttPlan
     from isthmus.load.totals import Totals
 
 PERCENTILES: Final = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9, "max": 100.0}
 BUSY: Final = 0.9
+NOT_OF_A_LOAD: Final = frozenset({"address", "log_topic", "duration_s", "quiet_s"})
 
 
 class Report(Protocol):
@@ -142,14 +144,81 @@ class MqttReport:
                 f"the load itself took {self.load_share:.0%} of a core: it may be what was"
                 " measured, and not the server"
             )
-        if self.plan.rate and self.measured.seconds:
-            reached = self.measured.published / self.measured.seconds
-            if reached < 0.98 * self.plan.rate and not self.plan.count:
-                found.append(
-                    f"{reached:,.0f} messages a second were published, {self.plan.rate:,.0f}"
-                    " were due: the latencies are those of a queue that grows"
-                )
-        return found
+        return found + late_warning(self.plan, self.measured)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KafkaReport:
+    """The account of one load of Kafka clients."""
+
+    server: str
+    plan: KafkaPlan
+    measured: Measured
+    totals: Totals
+    unacknowledged: int
+    acknowledged: Latencies
+    delivered: Latencies
+    errors: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def lost(self) -> int:
+        """Records that no consumer has seen."""
+        return max(0, self.totals.expected - self.totals.delivered)
+
+    @property
+    def is_good(self) -> bool:
+        """Whether every record is acknowledged and has been consumed, once."""
+        totals = self.totals
+        wrong = self.lost + totals.doubled + totals.corrupted + self.unacknowledged
+        return totals.published > 0 and not wrong and not self.errors
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all of it, as JSON has it."""
+        plan, measured, size = self.plan, self.measured, self.plan.payload_bytes
+        settings = {
+            name: getattr(plan, name) for name in plan.__slots__ if name not in NOT_OF_A_LOAD
+        }
+        return {
+            "server": self.server,
+            "load": {"loop": "open" if plan.rate else "closed", **settings},
+            "seconds": round(measured.seconds, 6),
+            "produced": measured.rates(measured.published, size),
+            "acknowledged": measured.rates(measured.acknowledged, size),
+            "consumed": measured.rates(measured.delivered, size) if plan.consumers else None,
+            "latency_ms": {
+                "acknowledgement": percentiles_ms(self.acknowledged),
+                "consumption": percentiles_ms(self.delivered),
+            },
+            "all_phases": {
+                "published": self.totals.published,
+                "lost": self.lost,
+                "doubled": self.totals.doubled,
+                "corrupted": self.totals.corrupted,
+                "unacknowledged": self.unacknowledged,
+                "refused": self.totals.refused,
+                "foreign_messages": self.totals.foreign,
+            },
+            "errors": self.errors,
+            "load_cpu_share": round(self.measured.cpu_s / (self.measured.seconds or 1), 3),
+            "good": self.is_good,
+        }
+
+    def warnings(self) -> list[str]:
+        """Return what one has to know before believing the figures."""
+        return late_warning(self.plan, self.measured)
+
+
+def late_warning(plan: MqttPlan | KafkaPlan, measured: Measured) -> list[str]:
+    """Return a sentence where an open loop has not kept its rate."""
+    if not plan.rate or plan.count or not measured.seconds:
+        return []
+    reached = measured.published / measured.seconds
+    if reached >= 0.98 * plan.rate:
+        return []
+    return [
+        f"{reached:,.0f} messages a second were published, {plan.rate:,.0f} were due: the"
+        " latencies are those of a queue that grows"
+    ]
 
 
 def described(plan: MqttPlan) -> dict[str, Any]:

@@ -47,6 +47,7 @@ TYPED = [
     "isthmus.load.frames",
     "isthmus.load.publisher",
     "isthmus.load.subscriber",
+    "isthmus.load.web_frames",
 ]
 DIRECTIVES = {"language_level": 3, "annotation_typing": False}
 FLAGS = [] if sys.platform == "win32" else ["-O2", "-Wno-unused-function"]

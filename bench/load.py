@@ -107,5 +107,5 @@ def latency_measurement(report: MqttReport, cpu_s: float) -> Measurement:
         for name, percent in (("p50", 50), ("p99", 99), ("p99.9", 99.9), ("max", 100))
     }
     return Measurement(
-        details["p99_ms"], report.measured.delivered, cpu_s, lost_in(report), details
+        details["p99_ms"], report.measured.published, cpu_s, lost_in(report), details
     )

@@ -173,7 +173,8 @@ class Mosquitto:
         if identity is not None:
             text += f"certfile {identity.certificate}\nkeyfile {identity.key}\n"
         elif self._scheme == "ws":
-            text += "protocol websockets\n"
+            # With listeners for WebSocket alone Mosquitto 2.0 finds that it has none, and ends.
+            text += f"protocol websockets\nlistener {free_port()} 127.0.0.1\n"
         settings.write_text(text)
         server = spawn([self._program(), "-c", str(settings)], directory)
         try:

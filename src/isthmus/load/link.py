@@ -142,13 +142,13 @@ class Link:
         kept = len(self._kept)
         if kept:
             room[:kept] = self._kept
-        size = self._transport.receive_into(room[kept:])
-        if size is None:
-            return
-        if size == 0:
-            raise LinkError("the server closed the connection")
-        size += kept
         try:
+            size = self._transport.receive_into(room[kept:])
+            if size is None:
+                return
+            if size == 0:
+                raise LinkError("the server closed the connection")
+            size += kept
             rest = self.part.feed(room, size, clock())
         except ProtocolError as error:
             raise LinkError(f"the server sent what is no MQTT: {error}") from None

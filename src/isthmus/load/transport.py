@@ -14,18 +14,20 @@ import ssl
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from websockets.client import ClientProtocol
-from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
 from isthmus.config_listeners import TLS_SCHEMES, WEB_SCHEMES
 from isthmus.load.errors import LoadError
+from isthmus.load.web_frames import WebFrames
 
 if TYPE_CHECKING:
     from isthmus.config_listeners import Address
 
-WEB_RECEIVE_BYTES: Final = 65_536
+WEB_RECEIVE_BYTES: Final = 65_536  # at most what fits into anybody's room
+HEAD_BYTES_MAX: Final = 8_192  # of the answer to the HTTP request
+HEAD_END: Final = b"\r\n\r\n"
 quiet = logging.getLogger(f"{__name__}.frames")
 quiet.setLevel(logging.CRITICAL + 1)  # what goes wrong is told by the exception
 
@@ -196,11 +198,12 @@ class WebSocketTransport:
     def __init__(self, inner: Transport, address: str) -> None:
         self._inner = inner
         self._websocket = ClientProtocol(
-            parse_uri(address), subprotocols=[Subprotocol("mqtt")], max_size=None, logger=quiet
+            parse_uri(address), subprotocols=[Subprotocol("mqtt")], logger=quiet
         )
         self._is_asked = False
+        self._answer = b""
         self._scrap = bytearray(WEB_RECEIVE_BYTES)
-        self._unread = memoryview(b"")
+        self._frames = WebFrames()
         self._unsent = memoryview(b"")
 
     @property
@@ -209,7 +212,7 @@ class WebSocketTransport:
 
     @property
     def has_more(self) -> bool:
-        return bool(self._unread) or self._inner.has_more
+        return self._inner.has_more
 
     def fileno(self) -> int:
         return self._inner.fileno()
@@ -221,35 +224,44 @@ class WebSocketTransport:
             self._websocket.send_request(self._websocket.connect())
             self._is_asked = True
         self.flush()
-        if self._take_in() == 0:
+        size = self._inner.receive_into(memoryview(self._scrap))
+        if size is None:
+            return False
+        if size == 0:
             raise ConnectionResetError(errno.ECONNRESET, "closed, no WebSocket")
-        if self._websocket.handshake_exc is not None:
-            raise ConnectionRefusedError(
-                errno.ECONNREFUSED, f"no WebSocket: {self._websocket.handshake_exc}"
-            )
-        return self._websocket.state is State.OPEN
+        self._answer += bytes(memoryview(self._scrap)[:size])
+        head, end, rest = self._answer.partition(HEAD_END)
+        if not end and len(head) < HEAD_BYTES_MAX:
+            return False
+        self._websocket.receive_data(head + end)
+        if self._websocket.state is not State.OPEN:
+            problem = self._websocket.handshake_exc or "the answer is not one to be understood"
+            raise ConnectionRefusedError(errno.ECONNREFUSED, f"no WebSocket: {problem}")
+        self._frames.feed(rest, len(rest))
+        return True
 
     def send(self, data: memoryview) -> int:
         self.flush()
         if self._unsent:
             return 0
-        if self._websocket.state is not State.OPEN:
-            raise ConnectionResetError(errno.ECONNRESET, "the WebSocket is closed")
         self._websocket.send_binary(data)
         self.flush()
         return len(data)
 
     def receive_into(self, room: memoryview) -> int | None:
-        if not self._unread:
-            size = self._take_in()
-            if not size:
-                return size
-            if not self._unread:
-                return 0 if self._websocket.state is not State.OPEN else None
-        size = min(len(room), len(self._unread))
-        room[:size] = self._unread[:size]
-        self._unread = self._unread[size:]
-        return size
+        size = self._inner.receive_into(memoryview(self._scrap))
+        if not size:
+            return size
+        frames = self._frames
+        frames.feed(self._scrap, size)
+        for ping in frames.pings:
+            self._websocket.send_pong(ping)
+        frames.pings.clear()
+        with frames.out.view() as view:
+            taken = len(view)
+            room[:taken] = view
+        frames.out.clear()
+        return taken or (0 if frames.is_closed else None)
 
     def flush(self) -> None:
         self._unsent = memoryview(
@@ -263,18 +275,6 @@ class WebSocketTransport:
 
     def close(self) -> None:
         self._inner.close()
-
-    def _take_in(self) -> int | None:
-        """Read the socket once; what the frames hold is then in `_unread`."""
-        size = self._inner.receive_into(memoryview(self._scrap))
-        if size is None or size == 0:
-            return size
-        self._websocket.receive_data(bytes(memoryview(self._scrap)[:size]))
-        frames = [each for each in self._websocket.events_received() if isinstance(each, Frame)]
-        said = [each.data for each in frames if each.opcode in (Opcode.BINARY, Opcode.CONT)]
-        self._unread = memoryview(b"".join([bytes(self._unread), *said]))
-        self.flush()
-        return size
 
 
 def is_connected(plain: socket.socket) -> bool:

@@ -49,6 +49,7 @@ SECTION_CLASSES: dict[str, type[Any]] = {
     "kafka": config.KafkaSettings,
     "kafka.listeners": config_listeners.KafkaListenerSettings,
     "http": config.HttpSettings,
+    "http.listeners": config_listeners.HttpListenerSettings,
     "tls": config.TlsSettings,
     "tls.certificates": config_listeners.ServerCertificate,
     "authentication": config.AuthenticationSettings,

@@ -135,12 +135,12 @@ async def serve(settings: Settings, read: Callable[[], Settings]) -> int:
     security = open_security(settings, broker, mqtt, rules.access)
     watched = ways.open(runtime, security.users)
     kafka = kafka_shore(settings, broker, mqtt, security)
-    reloads.add("limits", partial(new_limits, mqtt, kafka, settings))
     await entrances.open(mqtt, kafka, ways)
+    reloads.add("limits", partial(new_limits, mqtt, kafka, entrances.doors, settings))
     async with asyncio.TaskGroup() as group:
         unready = partial(_unready, log, stop)
         build = http_shore(broker, mqtt, kafka, ways, security, settings.http, unready)
-        group.create_task(serve_http(entrances.http, build, stop))
+        group.create_task(serve_http(entrances.doors, build, stop))
         watched += [*entrances.certificates, *rules.watched]
         group.create_task(keep_renewed(watched, renewal, stop, settings.tls.reload_check_s))
         group.create_task(reloads.run(stop))

@@ -15,30 +15,34 @@ from isthmus.broker.guard import Streaks
 from isthmus.config_listeners import (
     TLS_SCHEMES,
     WEB_SCHEMES,
+    HttpListenerSettings,
     ListenerSettings,
     MqttListenerSettings,
 )
 from isthmus.errors import ConfigError
 from isthmus.mqtt.handshake import Offer
+from isthmus.server.admission import Admission, Total
 from isthmus.server.certificate_names import CertificateNames
 from isthmus.server.kafka_listener import KafkaListener
 from isthmus.server.listener import Listening, address_of, close_socket, open_socket
 from isthmus.server.mqtt_listener import MqttListener
 from isthmus.server.reception import Reception
 from isthmus.server.tls import Certificates
+from isthmus.server.visits import Visits
 
 if TYPE_CHECKING:
     import asyncio
     import socket
     from collections.abc import Callable
 
-    from isthmus.config import MqttSettings, Settings
+    from isthmus.config import HttpSettings, MqttSettings, Settings
     from isthmus.config_listeners import Address, KafkaListenerSettings
     from isthmus.logs import Sparing
-    from isthmus.server.admission import Admission, Arrival
+    from isthmus.server.admission import Arrival
     from isthmus.server.kafka import KafkaShore
     from isthmus.server.kafka_login import KafkaDoor
     from isthmus.server.mqtt_listener import MqttShore
+    from isthmus.server.proxy import Network
     from isthmus.server.ways import Ways
 
 Own = TypeVar("Own", bound=ListenerSettings)
@@ -54,6 +58,9 @@ class Entrance(Generic[Own]):
         self.section = section
         self.settings = settings
         self.names = CertificateNames(settings.tls, settings.name)
+        self.proxies: list[Network] | None = None
+        if not isinstance(settings, HttpListenerSettings) and settings.proxy_protocol:
+            self.proxies = [ip_network(each) for each in settings.proxy_from]
         self.certificates: Certificates | None = None
         if settings.address.scheme in TLS_SCHEMES:
             self.certificates = Certificates(settings.tls, settings.name)
@@ -73,9 +80,8 @@ class Entrance(Generic[Own]):
     ) -> Listening | Reception:
         """Return what takes connections to their protocol, once it is opened."""
         settings = self.settings
-        if self.certificates is None and not settings.proxy_protocol:
+        if self.certificates is None and self.proxies is None:
             return Listening(self.bound, protocol)
-        proxies = [ip_network(each) for each in settings.proxy_from]
         return Reception(
             self.bound,
             protocol,
@@ -84,26 +90,28 @@ class Entrance(Generic[Own]):
             name=settings.name,
             timeout_s=settings.connect_timeout_s,
             certificates=self.certificates,
-            proxies=proxies if settings.proxy_protocol else None,
+            proxies=self.proxies,
             believes_user=isinstance(settings, MqttListenerSettings) and settings.proxy_user,
             tells=self.section == "mqtt",
         )
 
 
 class Entrances:
-    """All listeners of the server."""
+    """All listeners of the server; those of HTTP are opened by its server (`doors`)."""
+
+    doors: Doors
 
     def __init__(self, settings: Settings) -> None:
         """Read the files that they name. Raises ConfigError."""
         self._settings = settings
         self._mqtt = [Entrance("mqtt", each) for each in settings.mqtt.listeners]
         self._kafka = [Entrance("kafka", each) for each in settings.kafka.listeners]
+        self._http = [Entrance("http", each) for each in settings.http.listeners]
         self._listening: list[Listening | Reception] = []
-        self.http: list[socket.socket] = []
 
     @property
     def _all(self) -> list[Entrance[Any]]:
-        return [*self._mqtt, *self._kafka]
+        return [*self._mqtt, *self._kafka, *self._http]
 
     @property
     def certificates(self) -> list[Certificates]:
@@ -115,14 +123,14 @@ class Entrances:
         opened: list[socket.socket] = []
         try:
             opened += (each.open_socket() for each in self._all)
-            self.http = [open_socket(each, "http") for each in self._settings.http.listeners]
         except BaseException:
             for bound in opened:
                 close_socket(bound)
             raise
 
     async def open(self, mqtt: MqttShore, kafka: KafkaShore, ways: Ways) -> None:
-        """Accept connections to both shores; HTTP has a server of its own."""
+        """Accept connections to both shores."""
+        self.doors = Doors(self._http, self._settings.http, mqtt)
         advertised = dict(enumerate(self._settings.kafka.advertised_listeners))
         self._listening += [mqtt_listening(mqtt, ways, each) for each in self._mqtt]
         guard = mqtt.clients.guard
@@ -146,8 +154,46 @@ class Entrances:
     def ready_line(self) -> str:
         """Return what tells whoever started the server where it listens."""
         ways_in = [(each.section, each.bound) for each in self._all]
-        ways_in += [("http", bound) for bound in self.http]
         return " ".join(["ready", *(f"{name}={address_of(at)}" for name, at in ways_in)])
+
+
+class Doors:
+    """The listeners of HTTP, once there is a server behind them."""
+
+    def __init__(
+        self,
+        entrances: list[Entrance[HttpListenerSettings]],
+        settings: HttpSettings,
+        mqtt: MqttShore,
+    ) -> None:
+        """Nobody is banned here: bans are lifted by HTTP."""
+        runtime = mqtt.clients.runtime
+        self._entrances = entrances
+        self._lines = mqtt.lines
+        self._listening: list[Listening | Reception] = []
+        self.total = Total(settings.connections_max)
+        self.admissions = [
+            Admission(each.settings, self.total, runtime, lambda _: None) for each in entrances
+        ]
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._entrances)
+
+    async def open(self, protocol: Callable[[], asyncio.Protocol]) -> None:
+        """Accept connections, each of which is given a protocol."""
+        for entrance, admission in zip(self._entrances, self.admissions, strict=True):
+            visits = Visits(entrance.settings.name, admission, self._lines, protocol)
+            listening = entrance.listening(visits.connection, admission, self._lines)
+            self._listening.append(listening)
+            await listening.open()
+
+    def close(self) -> None:
+        """Accept no more; nobody has, where they were never opened."""
+        for each in self._listening:
+            each.close()
+        for entrance in self._entrances:
+            entrance.bound.close()
 
 
 def mqtt_listening(
@@ -223,10 +269,10 @@ def offer_of(settings: MqttListenerSettings) -> Offer:
 
 
 def new_limits(
-    mqtt: MqttShore, kafka: KafkaShore, begun: Settings, settings: Settings
+    mqtt: MqttShore, kafka: KafkaShore, http: Doors, begun: Settings, settings: Settings
 ) -> Callable[[], object]:
     """Return what gives all listeners the limits of new settings. Raises ConfigError."""
-    for section in ("mqtt", "kafka"):
+    for section in ("mqtt", "kafka", "http"):
         was, new = getattr(begun, section).listeners, getattr(settings, section).listeners
         if [(each.name, each.address) for each in new] != [
             (each.name, each.address) for each in was
@@ -247,6 +293,9 @@ def new_limits(
             listener.change(offer_of(own), own)
         for each, limits in zip(kafka.listeners, settings.kafka.listeners, strict=True):
             each.change(limits)
+        http.total.maximum = settings.http.connections_max
+        for admission, new in zip(http.admissions, settings.http.listeners, strict=True):
+            admission.limits = new
 
     return put_in_place
 

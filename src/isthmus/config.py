@@ -20,6 +20,9 @@ from msgspec import Meta, Struct
 from isthmus.config_listeners import (
     Address,
     Addresses,
+    HttpLimits,
+    HttpListeners,
+    HttpListenerSettings,
     KafkaLimits,
     KafkaListeners,
     KafkaListenerSettings,
@@ -227,10 +230,12 @@ class KafkaSettings(KafkaLimits, frozen=True, kw_only=True):
     """Bytes of all responses that clients are slow to take; beyond it, one batch at a time."""
 
 
-class HttpSettings(Struct, frozen=True, kw_only=True):
-    """Health, readiness and the REST API, for those who look after this server."""
+class HttpSettings(HttpLimits, frozen=True, kw_only=True):
+    """Health, metrics and the REST API, for those who look after this server."""
 
-    listeners: Addresses = (Address("tcp", "127.0.0.1", 8080),)
+    listeners: HttpListeners = (
+        HttpListenerSettings(address=Address("tcp", "127.0.0.1", 8080)),
+    )
     """Addresses to listen on; empty: HTTP is not served."""
 
     allow_anonymous: bool = False

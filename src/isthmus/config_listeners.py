@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MQTT_PACKET_BYTES_MAX: Final = 268_435_460  # fixed header and the longest rest [MQTT-1.5.5]
 MQTT_SCHEMES: Final = ("tcp", "tls", "ws", "wss", "unix")
-KAFKA_SCHEMES: Final = ("tcp", "tls")
+PLAIN_SCHEMES: Final = ("tcp", "tls")  # of Kafka and HTTP
 TLS_SCHEMES: Final = ("tls", "wss")
 WEB_SCHEMES: Final = ("ws", "wss")
 WAYS: Final = ("certificate", "users", "jwt", "http")  # to find out who a client is
@@ -77,9 +77,6 @@ Addresses: TypeAlias = tuple[Address, ...]
 class ConnectionLimits(Struct, frozen=True, kw_only=True):
     """What one listener may have otherwise than the others of its protocol."""
 
-    allow_anonymous: bool = False
-    """Let clients in who do not show who they are, from other machines or at all."""
-
     connections_max: Annotated[int, Meta(ge=1)] = 100_000
     """Connections open at one time, over all listeners; a listener's own counts its own."""
 
@@ -101,6 +98,9 @@ class ConnectionLimits(Struct, frozen=True, kw_only=True):
 
 class MqttLimits(ConnectionLimits, frozen=True, kw_only=True):
     """What one MQTT listener may have otherwise than the others."""
+
+    allow_anonymous: bool = False
+    """Let clients in who do not show who they are, from other machines or at all."""
 
     authentication: tuple[str, ...] = ()
     """Ways to find out who a client is, in their order: certificate, users, jwt, http."""
@@ -163,6 +163,9 @@ class MqttLimits(ConnectionLimits, frozen=True, kw_only=True):
 class KafkaLimits(ConnectionLimits, frozen=True, kw_only=True):
     """What one Kafka listener may have otherwise than the others."""
 
+    allow_anonymous: bool = False
+    """Let clients in who do not show who they are, from other machines or at all."""
+
     connections_max: Annotated[int, Meta(ge=1)] = 10_000
     """Connections open at one time, over all listeners; a listener's own counts its own."""
 
@@ -177,6 +180,13 @@ class KafkaLimits(ConnectionLimits, frozen=True, kw_only=True):
 
     authentication_failure_delay_ms: Annotated[int, Meta(ge=0, le=10_000)] = 100
     """Milliseconds until a client hears that it has failed to log in."""
+
+
+class HttpLimits(ConnectionLimits, frozen=True, kw_only=True):
+    """What one HTTP listener may have otherwise than the others."""
+
+    connections_max: Annotated[int, Meta(ge=1)] = 256
+    """Connections open at one time, over all listeners; a listener's own counts its own."""
 
 
 class ServerCertificate(Struct, frozen=True, kw_only=True):
@@ -307,12 +317,31 @@ class KafkaListenerSettings(KafkaLimits, frozen=True, kw_only=True):
             force_setattr(self, "name", str(self.address))
 
 
-ListenerSettings: TypeAlias = MqttListenerSettings | KafkaListenerSettings
+class HttpListenerSettings(HttpLimits, frozen=True, kw_only=True):
+    """One HTTP listener; what it does not say is as `[http]` and `[tls]` have it."""
+
+    address: Address
+    """Where to listen."""
+
+    name: str = ""
+    """What it is called in log lines; empty: its address."""
+
+    tls: TlsOptions = TlsOptions()
+    """What it has otherwise than `[tls]`, except for `reload_check_s`."""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            force_setattr(self, "name", str(self.address))
+
+
+ClientListenerSettings: TypeAlias = MqttListenerSettings | KafkaListenerSettings
+ListenerSettings: TypeAlias = ClientListenerSettings | HttpListenerSettings
 MqttListeners: TypeAlias = tuple[MqttListenerSettings, ...]
 KafkaListeners: TypeAlias = tuple[KafkaListenerSettings, ...]
+HttpListeners: TypeAlias = tuple[HttpListenerSettings, ...]
 
 
-def asks_by_tls(listener: ListenerSettings) -> bool:
+def asks_by_tls(listener: ClientListenerSettings) -> bool:
     """Whether TLS ends without a certificate or a key of the client."""
     asks = listener.tls.client_certificates == "required" or listener.tls.psk_file != ""
     return listener.address.scheme in TLS_SCHEMES and asks
@@ -368,6 +397,15 @@ def check_listener(listener: ListenerSettings, own: Collection[str]) -> None:
     encrypted = address.scheme in TLS_SCHEMES
     if "tls" in own and not encrypted:
         raise ConfigError(f"tls has no effect on {address}: only tls:// and wss:// have it")
+    if not isinstance(listener, HttpListenerSettings):
+        check_client_listener(listener, own)
+    if encrypted:
+        check_tls(address, listener.tls)
+
+
+def check_client_listener(listener: ClientListenerSettings, own: Collection[str]) -> None:
+    """Do so for what listeners of MQTT and of Kafka have."""
+    address = listener.address
     if listener.proxy_from and (not listener.proxy_protocol or address.scheme == "unix"):
         raise ConfigError("proxy_from has no effect without proxy_protocol, nor on a file")
     for network in listener.proxy_from:
@@ -380,8 +418,6 @@ def check_listener(listener: ListenerSettings, own: Collection[str]) -> None:
         check_mqtt_listener(listener, own)
     else:
         mechanisms_of(listener)
-    if encrypted:
-        check_tls(address, listener.tls)
 
 
 def check_mqtt_listener(listener: MqttListenerSettings, own: Collection[str]) -> None:
@@ -473,6 +509,7 @@ def check_names(listeners: Sequence[ListenerSettings]) -> None:
 LIMITS: Final[dict[type[ListenerSettings], type[ConnectionLimits]]] = {
     MqttListenerSettings: MqttLimits,
     KafkaListenerSettings: KafkaLimits,
+    HttpListenerSettings: HttpLimits,
 }
 """What a listener has from the section of its protocol where it says nothing."""
 

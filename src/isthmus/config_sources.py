@@ -32,11 +32,12 @@ from msgspec.structs import asdict
 from isthmus.config import CHECKS, Settings
 from isthmus.config_listeners import (
     HTTP_WAYS,
-    KAFKA_SCHEMES,
     LIMITS,
     MQTT_SCHEMES,
+    PLAIN_SCHEMES,
     Address,
     Addresses,
+    HttpListenerSettings,
     KafkaListenerSettings,
     ListenerSettings,
     MqttListenerSettings,
@@ -63,7 +64,8 @@ DEFAULT: Final = "default"
 # By section: the tables, and what their addresses may begin with.
 LISTENERS: Final[dict[str, tuple[type[ListenerSettings], tuple[str, ...]]]] = {
     "mqtt": (MqttListenerSettings, MQTT_SCHEMES),
-    "kafka": (KafkaListenerSettings, KAFKA_SCHEMES),
+    "kafka": (KafkaListenerSettings, PLAIN_SCHEMES),
+    "http": (HttpListenerSettings, PLAIN_SCHEMES),
 }
 ADDRESSES: Final = 'addresses, as in ["tcp://127.0.0.1:1883"]'
 
@@ -382,36 +384,16 @@ def assemble(values: Mapping[str, Value]) -> Configuration:
         limits = build(LIMITS[kind], f"{section}.", values, {})
         inherited[kind] = {**asdict(limits), "tls": tls}
     settings = build(Settings, "", values, inherited)
-    everything = []
-    for section, listened in (
-        (
-            "mqtt",
-            [
-                (each.address, each.allow_anonymous or each.is_authenticated)
-                for each in settings.mqtt.listeners
-            ],
-        ),
-        (
-            "kafka",
-            [
-                (each.address, each.allow_anonymous or each.is_authenticated)
-                for each in settings.kafka.listeners
-            ],
-        ),
-        (
-            "http",
-            [
-                (at, settings.http.allow_anonymous or settings.http.authentication != ())
-                for at in settings.http.listeners
-            ],
-        ),
-    ):
-        try:
-            for address, allow_anonymous in listened:
-                check_open(section, address, allow_anonymous=allow_anonymous)
-                everything.append(address)
-        except ConfigError as error:
-            raise ConfigError(f"{origins[f'{section}.listeners']}: {error}") from None
+    asks = settings.http.allow_anonymous or settings.http.authentication != ()
+    everything: list[Address] = []
+    for section in LISTENERS:
+        for each in getattr(settings, section).listeners:
+            has = asks if section == "http" else each.allow_anonymous or each.is_authenticated
+            try:
+                check_open(section, each.address, allow_anonymous=has)
+            except ConfigError as error:
+                raise ConfigError(f"{origins[f'{section}.listeners']}: {error}") from None
+            everything.append(each.address)
     try:
         check_ways(settings.http.authentication, HTTP_WAYS)
     except ConfigError as error:
@@ -422,7 +404,7 @@ def assemble(values: Mapping[str, Value]) -> Configuration:
             f"{origins['kafka.advertised_listeners']}: kafka.advertised_listeners has more"
             " addresses than kafka.listeners"
         )
-    check_names([*settings.mqtt.listeners, *settings.kafka.listeners])
+    check_names([*settings.mqtt.listeners, *settings.kafka.listeners, *settings.http.listeners])
     return Configuration(settings, origins)
 
 
@@ -513,7 +495,7 @@ def table_from(
         raise ConfigError(f"{value.origin}: {name} needs {' and '.join(missing)}")
     table = kind(**arguments)
     try:
-        if isinstance(table, MqttListenerSettings | KafkaListenerSettings):
+        if isinstance(table, ListenerSettings):
             check_listener(table, value.raw)
         elif kind in CHECKS:
             CHECKS[kind](table)

@@ -2,16 +2,18 @@
 
 Starlette on uvicorn, inside the server's own loop. Both are slow to import (some 60 ms and
 10 MB), so that happens here and in a thread, when MQTT and Kafka listen already; the sockets
-come bound, and who connects meanwhile waits in their backlog. uvicorn is kept from what is
-`app.py`'s: signals, the set-up of logging, the end of the process. What readiness means is a
-question to whoever started this: a function that gives the reason why not, or None.
+are bound by then, and who connects meanwhile waits in their backlog. uvicorn is kept from what
+is `app.py`'s: signals, the set-up of logging, listeners and their TLS, the end of the process.
+What readiness means is a question to whoever started this: a function that gives the reason why
+not, or None.
 """
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import socket
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from isthmus.broker.users import Users
     from isthmus.metrics import Metric
 
-CONNECTIONS_MAX: Final = 256
 KEEP_ALIVE_S: Final = 5
 SHUTDOWN_S: Final = 2
 HEAD_BYTES_MAX: Final = 1 << 18  # of a request: the longest topic name, percent-encoded
@@ -56,43 +57,68 @@ class Security(NamedTuple):
     kept: KeptRules  # of the rules, those that change here
 
 
-async def serve_http(
-    sockets: Sequence[socket.socket], build: Callable[[], Starlette], stop: asyncio.Event
-) -> None:
-    """Answer on bound sockets until `stop` is set (or this is cancelled); then close them.
+class Doors(Protocol):
+    """The listeners of HTTP, which know nothing of it."""
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+
+    async def open(self, protocol: Callable[[], asyncio.Protocol]) -> None:
+        """Accept connections, each of which is given a protocol."""
+
+    def close(self) -> None:
+        """Accept no more, even if they were never opened."""
+
+
+async def serve_http(doors: Doors, build: Callable[[], Starlette], stop: asyncio.Event) -> None:
+    """Answer until `stop` is set (or this is cancelled).
 
     Requests under way are finished first, if they take no longer than `SHUTDOWN_S`. Without
-    sockets nothing is imported.
+    doors nothing is imported.
 
     `build` returns what is served; it is called in a thread.
     """
-    if not sockets:
+    if not doors:
         return
     try:
-        server = await asyncio.to_thread(make_server, build, stop)
+        server = await asyncio.to_thread(make_server, doors, build, stop)
         try:
-            await server.serve(sockets=list(sockets))
+            await server.serve()
         except asyncio.CancelledError:
             await server.shutdown()
             raise
     finally:
-        for bound in sockets:
-            bound.close()
+        doors.close()
 
 
-def make_server(build: Callable[[], Starlette], stop: asyncio.Event) -> Server:
+def make_server(doors: Doors, build: Callable[[], Starlette], stop: asyncio.Event) -> Server:
     """Import what HTTP needs and put it together; slow, so not on the loop."""
     from uvicorn import Config, Server
 
     class Guest(Server):
-        """uvicorn in our loop: it leaves signals alone, and waits instead of polling."""
+        """uvicorn in our loop and behind our doors: it leaves signals alone, and waits."""
 
         @contextmanager
         def capture_signals(self) -> Iterator[None]:
             yield
 
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets=[])
+            made: Any = self.config.http_protocol_class
+            protocol = partial(
+                made,
+                config=self.config,
+                server_state=self.server_state,
+                app_state=self.lifespan.state,
+            )
+            await doors.open(protocol)
+
         async def main_loop(self) -> None:
             await stop.wait()
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            doors.close()
+            await super().shutdown()
 
     config = Config(
         build(),
@@ -106,7 +132,6 @@ def make_server(build: Callable[[], Starlette], stop: asyncio.Event) -> Server:
         proxy_headers=False,  # nobody is believed to speak for another address
         server_header=False,
         date_header=False,
-        limit_concurrency=CONNECTIONS_MAX,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=SHUTDOWN_S,
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from isthmus.config_listeners import Address, parse_address
+from isthmus.config_listeners import PLAIN_SCHEMES, Address, parse_address
 from isthmus.config_sources import Sources
 
 if TYPE_CHECKING:
@@ -76,6 +76,15 @@ def read_address(_: click.Context, __: click.Parameter, address: str) -> Address
     return parse_address(f"tcp://{address}")
 
 
+def read_http_address(_: click.Context, __: click.Parameter, address: str) -> Address:
+    """Read HOST:PORT, or `https://HOST:PORT`, as an option's callback. Raises ConfigError."""
+    scheme, separator, authority = address.partition("://")
+    if separator and scheme not in {"http", "https"}:
+        raise click.BadParameter(f"{address!r} is neither HOST:PORT nor https://HOST:PORT")
+    where = authority.rstrip("/") if separator else address
+    return parse_address(f"{'tls' if scheme == 'https' else 'tcp'}://{where}", PLAIN_SCHEMES)
+
+
 mqtt_option = click.option(
     "--mqtt",
     metavar="HOST:PORT",
@@ -97,8 +106,8 @@ http_option = click.option(
     metavar="HOST:PORT",
     default="127.0.0.1:8080",
     show_default=True,
-    callback=read_address,
-    help="The HTTP server.",
+    callback=read_http_address,
+    help="The HTTP server; https://HOST:PORT where it speaks TLS.",
 )
 
 

@@ -3,6 +3,10 @@
 Who sends it stands in the environment: `ISTHMUS_USER` and `ISTHMUS_PASSWORD`, or a token in
 `ISTHMUS_TOKEN`. Where the server wants to know and that is not there, somebody at a terminal is
 asked. Never in an argument, which other users of the machine could see.
+
+With TLS the server's CA has to be one that the system believes, or that in the file
+`ISTHMUS_CA`; where it asks for a certificate, the file `ISTHMUS_CERTIFICATE` has one, with its
+key.
 """
 
 from __future__ import annotations
@@ -10,9 +14,10 @@ from __future__ import annotations
 import base64
 import json
 import os
+import ssl
 import sys
 from contextlib import contextmanager
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
@@ -85,9 +90,10 @@ class RestShore:
         given = {name: value for name, value in query.items() if value is not None}
         if given:
             where += "?" + urlencode(given)
-        connection = HTTPConnection(
-            self._address.host, self._address.port, timeout=ANSWER_S_MAX
-        )
+        try:
+            connection = connection_to(self._address)
+        except OSError as error:
+            raise click.ClickException(f"ISTHMUS_CA, ISTHMUS_CERTIFICATE: {error}") from None
         try:
             connection.connect()
             connection.timeout = silence_s_max
@@ -111,6 +117,17 @@ class RestShore:
             ) from None
         finally:
             connection.close()
+
+
+def connection_to(address: Address) -> HTTPConnection:
+    """Return a connection that is not opened yet. Raises OSError for a file that is no good."""
+    if address.scheme != "tls":
+        return HTTPConnection(address.host, address.port, timeout=ANSWER_S_MAX)
+    context = ssl.create_default_context(cafile=os.environ.get("ISTHMUS_CA"))
+    own = os.environ.get("ISTHMUS_CERTIFICATE")
+    if own is not None:
+        context.load_cert_chain(own)
+    return HTTPSConnection(address.host, address.port, timeout=ANSWER_S_MAX, context=context)
 
 
 def credentials_in(environ: Mapping[str, str]) -> dict[str, str]:

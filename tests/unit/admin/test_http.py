@@ -15,6 +15,8 @@ from isthmus.admin.http import application, serve_http
 from isthmus.broker.inspection import Inspection
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.applications import Starlette
 
 
@@ -28,6 +30,27 @@ def build(reasons: list[str]) -> Starlette:
         security=security_of(shore),
         allow_anonymous=False,
     )
+
+
+class Doors:
+    """Bound sockets, and nothing before HTTP."""
+
+    def __init__(self, *bound: socket.socket) -> None:
+        self._bound = bound
+        self._servers: list[asyncio.Server] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._bound)
+
+    async def open(self, protocol: Callable[[], asyncio.Protocol]) -> None:
+        loop = asyncio.get_running_loop()
+        self._servers = [await loop.create_server(protocol, sock=each) for each in self._bound]
+
+    def close(self) -> None:
+        for server in self._servers:
+            server.close()
+        for each in self._bound:
+            each.close()
 
 
 async def ask(port: int, path: str) -> tuple[int, bytes]:
@@ -49,7 +72,7 @@ def test_alive_ready_not_ready_and_the_end() -> None:
         bound = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
         port, other = (each.getsockname()[1] for each in bound)
         stop = asyncio.Event()
-        serving = asyncio.ensure_future(serve_http(bound, lambda: build(reasons), stop))
+        serving = asyncio.ensure_future(serve_http(Doors(*bound), lambda: build(reasons), stop))
         assert await ask(port, "/healthz") == (200, b'{"status":"alive"}')
         assert await ask(other, "/readyz") == (200, b'{"status":"ready"}')
         reasons.append("the disk is full")
@@ -67,14 +90,16 @@ def test_alive_ready_not_ready_and_the_end() -> None:
 
 
 def test_nothing_to_do_without_sockets() -> None:
-    asyncio.run(serve_http([], lambda: build([]), asyncio.Event()))
+    asyncio.run(serve_http(Doors(), lambda: build([]), asyncio.Event()))
 
 
 @pytest.mark.parametrize("in_service", [False, True])
 def test_cancelling_closes_the_sockets(in_service: bool) -> None:
     async def scene() -> None:
         bound = socket.create_server(("127.0.0.1", 0))
-        serving = asyncio.ensure_future(serve_http([bound], lambda: build([]), asyncio.Event()))
+        serving = asyncio.ensure_future(
+            serve_http(Doors(bound), lambda: build([]), asyncio.Event())
+        )
         await asyncio.sleep(0)
         if in_service:
             assert (await ask(bound.getsockname()[1], "/healthz"))[0] == 200

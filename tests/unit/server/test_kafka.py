@@ -10,7 +10,7 @@ import pytest
 from tests.unit.broker.kafka_room import batch_of
 from tests.unit.server.kafka_peer import Peer, ShoreRoom
 
-from isthmus.config_listeners import KAFKA_SCHEMES, KafkaLimits, parse_address
+from isthmus.config_listeners import PLAIN_SCHEMES, KafkaLimits, parse_address
 from isthmus.errors import Banned
 from isthmus.kafka.api import ApiKey
 from isthmus.kafka.errors import ErrorCode
@@ -337,7 +337,7 @@ def test_two_listeners_have_each_their_own_address_and_limits() -> None:
         room.shore,
         "outside",
         KafkaLimits(connections_max=1),
-        advertised=parse_address("tls://outside:2", KAFKA_SCHEMES),
+        advertised=parse_address("tls://outside:2", PLAIN_SCHEMES),
     )
     inside = room.peer()
     room.listener = outside

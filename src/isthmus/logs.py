@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 TEMPLATE: Final = re.compile(r"(?P<event>[^%]*?)(?P<pairs>(?: [a-z_]+=%[a-z])*)")
 PLAIN: Final = re.compile(r"[^\s\"=\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+VALUE_CHARS_MAX: Final = 400  # of a value; a client id may have 65,535
 USUAL_LINES_MAX: Final = 100  # of clients that come and go, from one address
 SPARING_KINDS_MAX: Final = 1_000  # remembered at a time; what more there is counts as one
 CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -147,7 +148,7 @@ def taken_apart(record: logging.LogRecord) -> tuple[str, dict[str, Any]]:
         and isinstance(record.args, tuple)
         and len(record.args) == len(parts[1])
     ):
-        return parts[0], dict(zip(parts[1], record.args, strict=True))
+        return parts[0], dict(zip(parts[1], map(shortened, record.args), strict=True))
     return CONTROL.sub(lambda found: repr(found[0])[1:-1], record.getMessage()), {}
 
 
@@ -158,6 +159,12 @@ def parts_of(template: str) -> tuple[str, tuple[str, ...]] | None:
     if found is None:
         return None
     return found["event"], tuple(re.findall(r"([a-z_]+)=%", found["pairs"]))
+
+
+def shortened(value: Any) -> Any:
+    """Return a value that a peer chose as long as it likes as one that a line can hold."""
+    text = value if isinstance(value, str) else str(value)
+    return value if len(text) <= VALUE_CHARS_MAX else f"{text[:VALUE_CHARS_MAX]}…"
 
 
 def quoted(value: Any) -> str:

@@ -56,6 +56,17 @@ def test_what_a_peer_chose_stays_one_word_of_one_line(value: str) -> None:
 
 
 @pytest.mark.usefixtures("root_restored")
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_what_a_peer_chose_is_not_as_long_as_it_likes(form: str) -> None:
+    """A log that nobody reads must not fill up, and hold the server, for one client id."""
+    stream = lines_of(form)
+    logging.getLogger("isthmus.server").info("connected client=%s n=%d", "a" * 65_535, 10**9)
+    line = stream.getvalue()
+    assert "a" * logs.VALUE_CHARS_MAX in line and len(line) < 2 * logs.VALUE_CHARS_MAX
+    assert str(10**9) in line
+
+
+@pytest.mark.usefixtures("root_restored")
 def test_json_has_the_fields() -> None:
     stream = lines_of("json")
     logging.getLogger("isthmus.server.mqtt").info("opened peer=%s event=%d", "::1", 3)

@@ -1,11 +1,11 @@
-"""Writes docs/reference/ from the code: settings, errors, metrics, Kafka requests.
+"""Writes docs/reference/ from the code: settings, errors, metrics, Kafka requests, clauses.
 
     tools/generate_docs_tables.py           write what has changed
     tools/generate_docs_tables.py --check   write nothing; status 1 where something would change
 
 The tables are what the code says: names, ranges, defaults and the line below each field in
-`config.py`; the two code tables of the error tree; the table of handlers. `tests/test_tidy.py`
-holds that the pages are up to date.
+`config.py`; the two code tables of the error tree; the table of handlers; the tables of MQTT's
+statements and their tests. `tests/test_tidy.py` holds that the pages are up to date.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,9 @@ if TYPE_CHECKING:
 
     from isthmus.config_sources import Field
 
-REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
+ROOT = Path(__file__).parent.parent
+REFERENCE = ROOT / "docs" / "reference"
+CONFORMANCE = ROOT / "tests" / "conformance"
 NOTE = "<!-- Made by tools/generate_docs_tables.py; do not edit. -->\n"
 SECTION_CLASSES: dict[str, type[Any]] = {
     "mqtt": config.MqttSettings,
@@ -172,6 +175,47 @@ def kafka_page() -> Iterator[str]:
     yield table(("key", "request", "versions"), rows)
 
 
+def clauses_page() -> Iterator[str]:
+    """Say which tests show each normative statement of MQTT."""
+    counts = tomllib.loads((CONFORMANCE / "all_clauses.toml").read_text("utf-8"))
+    shown = tomllib.loads((CONFORMANCE / "clauses.toml").read_text("utf-8"))
+    yield "# Clauses of MQTT\n"
+    yield NOTE
+    yield (
+        "Every numbered normative statement of the two specifications, with the tests that show"
+        " it.\nOf one that binds clients only: what the server does with a client that breaks"
+        " it.\n"
+    )
+    for version, title in (("mqtt5", "MQTT 5.0"), ("mqtt311", "MQTT 3.1.1")):
+        sections: dict[str, list[int]] = counts[version]
+        total = sum(last - first + 1 for first, last in sections.values())
+        yield f"## {title}: {total} statements\n"
+        rows = [
+            clause_row(f"MQTT-{section}-{number}", shown[version], shown["client"][version])
+            for section, (first, last) in sections.items()
+            for number in range(first, last + 1)
+        ]
+        yield table(("statement", "shown by", "of clients: what the server does"), rows)
+
+
+def clause_row(
+    clause: str, of_server: dict[str, list[str]], of_clients: dict[str, dict[str, Any]]
+) -> tuple[str, ...]:
+    """Return one statement's row."""
+    of_client = of_clients.get(clause)
+    tests = of_server[clause] if of_client is None else of_client["tests"]
+    names: dict[str, list[str]] = {}
+    for each in tests:
+        file, _, name = each.partition("::")
+        case = name.partition(f"[{clause}: ")[2].removesuffix("]")  # of packets, as data
+        names.setdefault(file, []).append(case or name.removeprefix("test_"))
+    cells = [
+        f"[{Path(file).name}](../../{file}): {', '.join(dict.fromkeys(each))}"
+        for file, each in names.items()
+    ]
+    return clause, "<br>".join(cells), "" if of_client is None else of_client["server"]
+
+
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     """Return a Markdown table."""
     lines = [head, tuple("---" for _ in head), *rows]
@@ -205,6 +249,7 @@ PAGES = {
     "settings.md": settings_page,
     "errors.md": errors_page,
     "kafka-requests.md": kafka_page,
+    "clauses.md": clauses_page,
 }
 
 

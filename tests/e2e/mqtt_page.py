@@ -49,8 +49,10 @@ CHROMIUM: Final = (
 class Page(Scripted):
     """One page, in a browser of its own."""
 
-    def __init__(self) -> None:
-        super().__init__("mqtt.js in Chromium", 5, "ws://{}/mqtt")
+    def __init__(self, scheme: str = "ws", *flags: str) -> None:
+        """Prepare; `flags` are more of Chromium's."""
+        super().__init__("mqtt.js in Chromium", 5, scheme + "://{}/mqtt")
+        self._flags = flags
 
     def missing(self) -> str:
         return node_missing("mqtt") or ("" if shutil.which("chromium") else "no chromium")
@@ -67,6 +69,7 @@ class Page(Scripted):
             browser = subprocess.Popen(
                 [
                     *CHROMIUM,
+                    *self._flags,
                     f"--user-data-dir={profile}",
                     f"http://{text_of(pages.address)}/{PAGE}?url={url}",
                 ],

@@ -1,12 +1,17 @@
-"""MQTT over WebSocket and secure WebSocket, with paho and mqtt.js."""
+"""MQTT over WebSocket and secure WebSocket, with paho, mqtt.js, and a page in a browser."""
 
 from __future__ import annotations
 
+import hashlib
 import socket
+from base64 import b64encode
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from tests.certificates import Authority
+from tests.e2e.mqtt_page import Page
 from tests.e2e.mqtt_programs import Message, paho_client, paho_publish, paho_subscribe
 from tests.e2e.mqtt_scripted import MqttJs
 from tests.e2e.patience import TIMEOUT_S
@@ -71,6 +76,26 @@ def test_mqtt_js_publishes_and_reads(
     messages = [Message(unique, payload, 1) for payload in PAYLOADS]
     with program.subscribe(server.mqtt, unique) as inbox:
         program.publish(server.mqtt, messages)
+        assert inbox.wait(len(messages)) == messages
+
+
+def test_a_page_publishes_and_reads_over_tls(
+    start_server: Start, ca: Authority, unique: str
+) -> None:
+    """Chromium is told to believe this one key, as where a person has accepted it."""
+    file = ca.issue("page", "127.0.0.1")
+    certificate = x509.load_pem_x509_certificate(file.read_bytes())
+    key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    known = b64encode(hashlib.sha256(key).digest()).decode()
+    page = Page("wss", f"--ignore-certificate-errors-spki-list={known}")
+    if page.missing():
+        pytest.skip(page.missing())
+    server = start_server(
+        settings={"mqtt.listeners": "wss://127.0.0.1:0/mqtt", "tls.certificate": str(file)}
+    )
+    messages = [Message(unique, payload, 1) for payload in PAYLOADS]
+    with page.subscribe(server.mqtt, unique) as inbox:
+        page.publish(server.mqtt, messages)
         assert inbox.wait(len(messages)) == messages
 
 

@@ -11,9 +11,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.e2e.kafka_asker import Asker
 from tests.e2e.kafka_libraries import create_topic
 from tests.e2e.patience import TIMEOUT_S
-from tests.e2e.raw_kafka import Asker
 
 from isthmus.kafka.api import ApiKey
 from isthmus.kafka.errors import ErrorCode

@@ -127,7 +127,7 @@ class ShareGroup:
         self._permits = broker.permits
         self._queue_max = queue_max
         self._present: list[Member] = []
-        self._turn = -1  # the place of the member that was chosen last
+        self._turn = -1  # the place of the member that got the last one
         self._handed = [Handed(qos) for qos in range(3)]
         self._is_due = False
         self._refill = self._refilled
@@ -264,6 +264,7 @@ class ShareGroup:
                 and other.has_room(publish.qos)
                 and self._hand(other, publish, partition, offset) == 0
             ):
+                self._turn = other.place  # it goes on from who has got one
                 return
         self.drop(why, 1)
 

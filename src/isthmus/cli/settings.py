@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from msgspec.structs import asdict
 
 from isthmus import __version__
 from isthmus.cli.options import source_options, sources_from
+from isthmus.config_changes import value_of
 from isthmus.config_listeners import LIMITS, own_of
 from isthmus.config_sources import DEFAULT, FIELDS, Configuration, shown, table_of
 
@@ -111,8 +111,3 @@ def tables_of(settings: Settings, name: str) -> list[dict[str, Any]]:
         {key: part for key, part in asdict(each).items() if part is not None}
         for each in value_of(settings, name)
     ]
-
-
-def value_of(settings: Settings, name: str) -> Any:
-    """Return the value of a setting by its dotted name."""
-    return reduce(getattr, name.split("."), settings)

@@ -2,8 +2,9 @@
 
 Each part is taken as a whole or not at all, by itself: where a file is no good, one line says
 why and the part goes on as it was. Files are read on another thread; what came of them is put
-in place on the loop, at once. Nobody is disconnected by that alone; whether a client that new
-rules would not let in may stay is for the part to say.
+in place on the loop, at once. Settings that have changed and that only a start takes are named.
+Nobody is disconnected by that alone; whether a client that new rules would not let in may stay
+is for the part to say.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from isthmus.config_changes import needing_restart
 from isthmus.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ class Reloads:
 
     def __init__(self, settings: Settings, read: Callable[[], Settings]) -> None:
         """Begin with the settings in force; `read` reads them again, or raises ConfigError."""
-        self._settings = settings
+        self._begun = self._settings = settings
         self._read = read
         self._parts: list[tuple[str, Prepare]] = []
         self._asked = asyncio.Event()
@@ -62,6 +64,8 @@ class Reloads:
             self._settings = await asyncio.to_thread(self._read)
         except ConfigError as error:
             logger.error("not reloaded part=%s reason=%s", "settings", error)
+        for name in needing_restart(self._begun, self._settings):
+            logger.warning("changed, and needs a restart setting=%s", name)
         for name, prepare in self._parts:
             try:
                 put_in_place = await asyncio.to_thread(prepare, self._settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from isthmus.config import LogSettings, Settings
+from isthmus.config import LogSettings, MqttSettings, Settings
 from isthmus.errors import ConfigError
 from isthmus.server.reloads import Reloads
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pytest
 
 OLD = Settings()
-NEW = Settings(log=LogSettings(level="debug"))
+NEW = Settings(mqtt=MqttSettings(connections_max=5))
 
 
 class Part:
@@ -81,3 +81,11 @@ def test_settings_that_cannot_be_read_are_as_before_and_files_are_read_anew(
     reload(read, users=part)
     assert part.in_place == [OLD]
     assert "line 3 is not valid" in caplog.text
+
+
+def test_what_needs_a_restart_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    part = Part()
+    reload(lambda: Settings(log=LogSettings(level="debug")), part=part)
+    (line,) = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert line == "changed, and needs a restart setting=log.level"
+    assert len(part.in_place) == 1

@@ -329,10 +329,12 @@ def memory_bytes() -> tuple[int, int]:
 
 def farewell(settings: MqttSettings) -> IsthmusError:
     """Return what MQTT clients are told when the server ends."""
-    text = "the server is shutting down"
-    if settings.server_reference:
-        return UseAnotherServer(text, settings.server_reference)
-    return ServerShuttingDown(text)
+    text, reference = "the server is shutting down", settings.server_reference
+    reason = settings.shutdown_reason
+    if reason == "auto":
+        reason = "use-another" if reference else "shutting-down"
+    kind = {"use-another": UseAnotherServer, "moved": ServerMoved}.get(reason)
+    return ServerShuttingDown(text) if kind is None else kind(text, reference)
 
 
 def http_shore(

@@ -107,6 +107,9 @@ class MqttSettings(MqttLimits, frozen=True, kw_only=True):
     redirect: Literal["at-shutdown", "use-another", "moved"] = "at-shutdown"
     """`use-another`, `moved`: refuse every client at once, for now or for good."""
 
+    shutdown_reason: Literal["auto", "shutting-down", "use-another", "moved"] = "auto"
+    """What they are told then: 0x8B, 0x9C, 0x9D; `auto`: 0x9C if there is a reference."""
+
     sys_interval_s: Annotated[int, Meta(ge=0, le=86_400)] = 10
     """Seconds from one look at what `$SYS/#` says to the next; 0: it says nothing."""
 

@@ -444,6 +444,28 @@ def test_at_a_shutdown_clients_are_told_where_to_go(
     assert all(packet.properties[SERVER_REFERENCE] == "b:1883" for packet in told)
 
 
+@pytest.mark.parametrize(
+    ("reason", "reference", "told"),
+    [
+        ("auto", "", 0x8B),
+        ("auto", "b:1883", 0x9C),
+        ("shutting-down", "b:1883", 0x8B),
+        ("use-another", "", 0x9C),
+        ("moved", "b:1883", 0x9D),
+    ],
+)
+def test_what_they_are_told_is_a_setting(
+    shore: MqttShore, reason: Any, reference: str, told: int
+) -> None:
+    wire = Wire(shore)
+    wire.connect()
+    shore.close(farewell(MqttSettings(server_reference=reference, shutdown_reason=reason)))
+    (packet,) = wire.packets()
+    assert packet.reason == told
+    with_reference = bool(reference) and told != 0x8B
+    assert (packet.properties.get(SERVER_REFERENCE) == reference) == with_reference
+
+
 @pytest.mark.parametrize("kind", [UseAnotherServer, ServerMoved])
 @pytest.mark.parametrize("version", [4, 5])
 def test_clients_are_sent_elsewhere(version: int, kind: type[Redirected]) -> None:

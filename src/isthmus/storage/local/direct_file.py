@@ -12,7 +12,7 @@ import mmap
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from isthmus.storage.local.files import Files
@@ -45,26 +45,37 @@ class DirectFile:
 
         `position` is where a page begins. Raises OSError; then any of it may be there.
         """
-        data = b"".join(buffers)
+        size = sum(map(len, buffers))
+        zeros = bytes(-size % ALIGNMENT)
         if self._stage is not None:
             try:
-                self._write_direct(self._stage, data, position)
+                self._write_direct(self._stage, [*buffers, zeros], position)
             except OSError as error:
                 if error.errno not in _NO_SUCH_WAY:
                     raise
                 self._go_through_cache()  # it could be opened so, and cannot be written so
             else:
                 return
-        self._files.write(self._descriptor, [data, _zeros_after(data)], position)
+        self._files.write(self._descriptor, [*buffers, zeros], position)
 
-    def _write_direct(self, stage: memoryview, data: bytes, position: int) -> None:
-        for start in range(0, len(data), STAGE_BYTES):
-            piece = data[start : start + STAGE_BYTES]
-            zeros = _zeros_after(piece)
-            end = len(piece) + len(zeros)
-            stage[: len(piece)] = piece
-            stage[len(piece) : end] = zeros
-            self._files.write(self._descriptor, [stage[:end]], position + start)
+    def _write_direct(
+        self, stage: memoryview, buffers: Iterable[bytes | memoryview], position: int
+    ) -> None:
+        """Write whole pages, through memory where a page begins."""
+        filled = 0
+        for buffer in buffers:
+            rest = memoryview(buffer)
+            while len(rest) > 0:
+                piece = rest[: STAGE_BYTES - filled]
+                stage[filled : filled + len(piece)] = piece
+                filled += len(piece)
+                rest = rest[len(piece) :]
+                if filled == STAGE_BYTES:
+                    self._files.write(self._descriptor, [stage], position)
+                    position += filled
+                    filled = 0
+        if filled:
+            self._files.write(self._descriptor, [stage[:filled]], position)
 
     def _go_through_cache(self) -> None:
         descriptor = self._files.open(self._path)
@@ -78,8 +89,3 @@ class DirectFile:
     def close(self) -> None:
         """Let go of it."""
         self._files.close(self._descriptor)
-
-
-def _zeros_after(data: bytes) -> bytes:
-    """Return what is left of the last page."""
-    return bytes(-len(data) % ALIGNMENT)

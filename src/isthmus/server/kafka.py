@@ -189,10 +189,12 @@ class KafkaConnection(asyncio.BufferedProtocol):
         "_is_silent",
         "_listener",
         "_number",
+        "_out",
         "_queue",
         "_queue_bytes",
         "_rest",
         "_sender",
+        "_sends",
         "_shore",
         "_transport",
         "_under_way",
@@ -222,6 +224,8 @@ class KafkaConnection(asyncio.BufferedProtocol):
         self._queue_bytes = 0
         self._under_way: deque[Call] = deque()
         self._under_way_bytes = 0
+        self._out: list[Part] = []  # responses in their order
+        self._sends = False  # at the end of this turn
         self._advances = False
         self._can_write = True
         self._unsent_bytes = 0  # when the client was found to be slow
@@ -342,20 +346,33 @@ class KafkaConnection(asyncio.BufferedProtocol):
     # --- handlers call these ------------------------------------------------------------------
 
     def answered(self, call: Call) -> None:
-        """Send what is answered, in the order of the requests, and begin what has waited."""
-        sender = self._sender
-        if self._transport is None or sender is None:
+        """Send what is answered, in the order of the requests, and begin what has waited.
+
+        Of a pipeline many requests become durable in one turn: their responses go out as one.
+        """
+        if self._transport is None:
             return
         under_way = self._under_way
         while under_way and under_way[0].response is not None:
             first = under_way.popleft()
             self._under_way_bytes -= first.size
-            if first.response:
-                self._shore.counts.sent_bytes += sum(map(len, first.response))
-                sender.send(first.response)
+            self._out += first.response or ()
+        if not under_way:
+            self._send()
+        elif self._out and not self._sends:
+            self._sends = True
+            self._shore.runtime.defer(self._send)
         if (self._queue or self._is_paused) and not self._advances:
             # Not at once: the answer may come from deep within a group or a commit.
             self._shore.runtime.defer(self._advance)
+
+    def _send(self) -> None:
+        """Send the responses that wait for others of the same turn."""
+        self._sends = False
+        out, self._out = self._out, []
+        if out and self._sender is not None and self._transport is not None:
+            self._shore.counts.sent_bytes += sum(map(len, out))
+            self._sender.send(out)
 
     def logged_in(self) -> None:
         """The client has shown who it is, for the first time or again."""
@@ -401,6 +418,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
                 self.identity,
                 reason,
             )
+        self._send()
         self._forget()
         transport.close()
 
@@ -564,6 +582,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
         self._transport = None
         self._shore.connections.discard(self)
         self._queue.clear()
+        self._out.clear()
         self._frame = None
         under_way, self._under_way = self._under_way, deque()
         for call in under_way:

@@ -28,7 +28,7 @@ from isthmus.storage.measures import LogMeasures
 from isthmus.storage.names import check_log_topic
 from isthmus.storage.producers import ProducerTable
 from isthmus.storage.topic_configs import TopicConfig
-from isthmus.storage.validation import check_batch, check_start
+from isthmus.storage.validation import check_batch, check_start, check_trusted
 from isthmus.storage.waiters import Waiters
 
 if TYPE_CHECKING:
@@ -78,7 +78,8 @@ class MemoryPartition:
         try:
             if self._closed is not None:
                 raise self._closed
-            check_batch(batch, self.config, self._log.runtime.now_ms(), trusted=trusted)
+            check = check_trusted if trusted else check_batch
+            check(batch, self.config, self._log.runtime.now_ms())
             sent = None
             if batch.producer_id >= 0:
                 sent = self.producers.admit(batch, base_offset)

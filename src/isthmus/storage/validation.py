@@ -5,12 +5,12 @@ records are walked, decompressed where they are compressed, because behind a val
 stand what no reader gets past. Believed is a header that states a smaller maximum timestamp
 than its records have: only its own producer is misled by that.
 
-A batch that this server has built itself (`trusted`) may be a control batch, is not bound in
-time, and its checksum is not computed a second time. Sequence numbers are not looked at here,
-see producers.py.
+A batch that this server has built itself (`check_trusted`) may be a control batch, is not bound
+in time, and its checksum is not computed a second time. Sequence numbers are not looked at
+here, see producers.py.
 
 Here, too, stands which records may be deleted: those of log topics from which old records go
-anyway.
+anyway. Compiled, see `validation.pxd`.
 """
 
 from __future__ import annotations
@@ -40,36 +40,44 @@ _LOG_APPEND_TIME: Final = 0x08
 _UNUSUAL: Final = _CONTROL | _TRANSACTIONAL | _LOG_APPEND_TIME
 
 
-def check_batch(
-    batch: RecordBatch, config: TopicConfig, now_ms: int, *, trusted: bool = False
-) -> None:
+def check_batch(batch: RecordBatch, config: TopicConfig, now_ms: int) -> None:
     """Raise BatchRefused, BatchTooLarge, TimestampInvalid or CorruptBatch; else stamp the time.
 
     The batch changes only where the log topic has LogAppendTime: then it gets `now_ms`.
     """
+    _check_size(batch, config)
+    batch.verify()
+    if batch.count != batch.last_offset_delta + 1:
+        raise BatchRefused(
+            f"{batch.count} records but the last offset delta is {batch.last_offset_delta}"
+        )
+    if batch.attributes & _UNUSUAL or batch.producer_id >= 0:
+        _check_producer(batch)
+    _check_records(batch)
+    if config.compacts:
+        _check_keys(batch)
+    if config.log_append_time:
+        batch.set_log_append_time(now_ms)
+        return
+    latest = now_ms + config.after_ms_max
+    if batch.max_timestamp > latest or (
+        min(batch.base_timestamp, batch.max_timestamp) < now_ms - config.before_ms_max
+    ):
+        _refuse_timestamps(batch, now_ms - config.before_ms_max, latest)
+
+
+def check_trusted(batch: RecordBatch, config: TopicConfig, now_ms: int) -> None:
+    """Do the same for a batch that this server has built. Raises BatchTooLarge."""
+    _check_size(batch, config)
+    if config.log_append_time:
+        batch.set_log_append_time(now_ms)
+
+
+def _check_size(batch: RecordBatch, config: TopicConfig) -> None:
     if batch.size > config.batch_bytes_max:
         raise BatchTooLarge(
             f"a batch of {batch.size} bytes, max.message.bytes is {config.batch_bytes_max}"
         )
-    if not trusted:
-        batch.verify()
-        if batch.count != batch.last_offset_delta + 1:
-            raise BatchRefused(
-                f"{batch.count} records but the last offset delta is {batch.last_offset_delta}"
-            )
-        if batch.attributes & _UNUSUAL or batch.producer_id >= 0:
-            _check_producer(batch)
-        _check_records(batch)
-        if config.compacts:
-            _check_keys(batch)
-    if config.log_append_time:
-        batch.set_log_append_time(now_ms)
-    elif not trusted:
-        latest = now_ms + config.after_ms_max
-        if batch.max_timestamp > latest or (
-            min(batch.base_timestamp, batch.max_timestamp) < now_ms - config.before_ms_max
-        ):
-            _refuse_timestamps(batch, now_ms - config.before_ms_max, latest)
 
 
 def _check_producer(batch: RecordBatch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.sim import SimRuntime
@@ -17,9 +17,11 @@ from isthmus.storage.aborted import AbortedTransaction
 from isthmus.storage.local.log import LocalLog
 from isthmus.storage.local.open_segments import OpenSegments
 from isthmus.storage.local.segment import Segment
-from isthmus.storage.local.segments import SegmentList
 from isthmus.storage.local.settings import LocalSettings
 from isthmus.storage.log import ISOLATION_DURABLE
+
+if TYPE_CHECKING:
+    from isthmus.storage.local.segments import SegmentList
 
 MIB = 1 << 20
 ROW = AbortedTransaction(7, -1, 0, 1)
@@ -309,21 +311,33 @@ def test_segments_may_go_meanwhile() -> None:
     assert room.disk.open_count == 0
 
 
+class ReplacedMeanwhile:
+    """The segments of a partition, of which the one with this number is replaced at a look."""
+
+    def __init__(self, segments: SegmentList, number: int) -> None:
+        self._segments = segments
+        self._number = number
+        self.asked = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._segments, name)
+
+    def give_back(self, segment: Segment, twin: Segment) -> bool:
+        self.asked += 1
+        if self.asked == self._number + 1:
+            segment.release(twin)
+            return False
+        return self._segments.give_back(segment, twin)
+
+
 @pytest.mark.parametrize("number", range(4))
-def test_what_is_replaced_meanwhile_is_looked_into_again(
-    number: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_replaced_meanwhile_is_looked_into_again(number: int) -> None:
     room = Room()
     room.warm()
-    has, asked = SegmentList.has, []
-
-    def once_not(segments: SegmentList, segment: Segment) -> bool:
-        asked.append(segment)
-        return len(asked) != number + 1 and has(segments, segment)
-
-    monkeypatch.setattr(SegmentList, "has", once_not)
+    segments = ReplacedMeanwhile(room.partition.segments, number)
+    room.partition._reader._aborted._segments = segments
     found = read(room.partition, 0, MIB, ISOLATION_DURABLE).aborted
-    assert len(asked) > number + 1
+    assert segments.asked > number + 1
     assert len(found) == len(set(found)) > 1
 
 

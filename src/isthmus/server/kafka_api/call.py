@@ -4,6 +4,7 @@ A handler gets a Call, reads `request` (a dict as `kafka/schema.txt` names the f
 walks it by hand, see `kafka.frames.decode_request`) and calls `answer` once, or `answer_parts`
 with what is encoded already: now, or from whatever callback it waits for. A connection that is
 lost meanwhile makes the answer a no-op; what should stop then is told through `on_abandon`.
+Compiled, see `call.pxd`.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ batch is written, with acks=all when it is as durable as its log topic asks [DES
 acks=0 there is no answer at all, and the only way to tell of an error is to hang up.
 
 Most rules about a batch are the log's own (storage/validation.py). Whether a transaction may be
-written to is found out in transactions.py.
+written to is found out in transactions.py. Compiled, see `produce.pxd`.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ ZSTD_FIRST_VERSION = 7  # [KIP-110]
 MAGIC = 2
 MAGIC_POSITION = 16
 ERROR_CHARACTERS_MAX = 1_000  # a name that is no log topic's may be as long as a string can
+_ACKS_ALL = ACKS_ALL  # the same as C constants
+_HEADER_BYTES = HEADER_BYTES
 _LENGTH = struct.Struct(">i")
 _LENGTH_POSITION = 8
 
@@ -62,7 +64,7 @@ class Produce:
 class BatchTicket(ProducedPartition):
     """Waits for the batch of one partition, and is the partition's row of the response."""
 
-    __slots__ = ("_batch", "_partition", "_produce")
+    __slots__ = ("_batch", "_partition", "_produce", "wants_durable")
 
     def __init__(
         self, produce: Produce, index: int, partition: Partition, batch: RecordBatch
@@ -71,11 +73,7 @@ class BatchTicket(ProducedPartition):
         self._produce: Produce | None = produce
         self._partition = partition
         self._batch: RecordBatch | None = batch
-
-    @property
-    def wants_durable(self) -> bool:
-        """Whether the answer waits for the disk."""
-        return self._produce is not None and self._produce.acks == ACKS_ALL
+        self.wants_durable = produce.acks == _ACKS_ALL
 
     def written(self, base_offset: int) -> None:
         """The batch has its offset."""
@@ -86,7 +84,7 @@ class BatchTicket(ProducedPartition):
         self.start_offset = self._partition.start_offset
         if batch.log_append_time:
             self.log_append_time_ms = batch.max_timestamp
-        if self._produce is not None and self._produce.acks != ACKS_ALL:
+        if not self.wants_durable:
             self._finish()
 
     def durable(self) -> None:
@@ -121,7 +119,8 @@ def produce(call: Call) -> None:
             try:
                 if refusal is not None:
                     raise refusal
-                partition, batch = _taken(call, name)
+                partition = _partition_of(call, name, request.index)
+                batch = _batch_of(request, call.version)
             except IsthmusError as error:
                 row = ProducedPartition(request.index)
                 _refuse(under_way, row, error.with_traceback(None))
@@ -148,35 +147,37 @@ def _refusal(request: ProduceRequest) -> RequestRefused | None:
     return None
 
 
-def _taken(call: Call, name: str | None) -> tuple[Partition, RecordBatch]:
-    """Return the partition that the request stands at, and the one batch for it."""
-    request: ProduceRequest = call.request
+def _partition_of(call: Call, name: str | None, index: int) -> Partition:
+    """Return a partition that clients may write to. Raises IsthmusError."""
     if name is None:
         raise RequestRefused(ErrorCode.UNKNOWN_TOPIC_ID, "no log topic has this id")
     if is_internal(name):
         raise TopicInvalid(f"{name} is written by the server only")
-    partition = call.shore.log.partition(name, request.index)
+    partition: Partition | None = call.shore.log.partition(name, index)
     if partition is None:
-        raise TopicUnknown(f"no partition {request.index} of a log topic {name}")
-    batch = _batch_of(request.records(), call.version)
-    if batch.is_transactional and request.transactional_id is None:
-        denied = ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
-        raise RequestRefused(denied, "a transactional batch without a transactional id")
-    return partition, batch
+        raise TopicUnknown(f"no partition {index} of a log topic {name}")
+    return partition
 
 
-def _batch_of(records: memoryview | None, version: int) -> RecordBatch:
-    """Return the one batch in `records`. Raises BatchRefused or CorruptBatch."""
-    if records is None or len(records) < HEADER_BYTES:
+def _batch_of(request: ProduceRequest, version: int) -> RecordBatch:
+    """Return the one batch for the partition that the request stands at.
+
+    Raises BatchRefused, CorruptBatch or RequestRefused.
+    """
+    records = request.records()
+    if records is None or len(records) < _HEADER_BYTES:
         raise BatchRefused("exactly one record batch per partition, here is none")
     if records[MAGIC_POSITION] != MAGIC:
         raise BatchRefused("records of versions 0 and 1 are not taken any more")
     size = _LENGTH.unpack_from(records, _LENGTH_POSITION)[0] + 12
-    if HEADER_BYTES <= size < len(records):
+    if _HEADER_BYTES <= size < len(records):
         raise BatchRefused("exactly one record batch per partition, here are more")
     if size != len(records):
         raise CorruptBatch(f"a batch says it has {size} bytes and has {len(records)}")
     batch = RecordBatch(records)
+    if batch.is_transactional and request.transactional_id is None:
+        denied = ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+        raise RequestRefused(denied, "a transactional batch without a transactional id")
     if batch.compression == ZSTD and version < ZSTD_FIRST_VERSION:
         raise RequestRefused(
             ErrorCode.UNSUPPORTED_COMPRESSION_TYPE, f"zstd in Produce version {version}"

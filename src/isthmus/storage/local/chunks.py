@@ -4,7 +4,7 @@ A chunk keeps views of the very bytes that came in, so that a round can copy the
 without reading the file. It gives them up when it grows so large that its segment is better
 synced by itself; and all chunks together are bounded by `ChunkBudget`, where those that wait
 longest give theirs up first. A chunk without views goes to its segment, so what is lost is
-time, never a byte.
+time, never a byte. Compiled, see `chunks.pxd`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """How many segments have their files open, and how large the indexes are that they keep.
 
 A partition has as many segments as its retention allows, a process only so many descriptors. So
-a file is opened when it is needed, and the longest unused is closed.
+a file is opened when it is needed, and the longest unused is closed. Compiled, see
+`open_segments.pxd`.
 """
 
 from __future__ import annotations
@@ -38,6 +39,12 @@ class OpenSegments:
         index_bytes = segment.index_bytes
         self._index_bytes += index_bytes - self._open.pop(segment, 0)
         self._open[segment] = index_bytes
+        if len(self._open) > self.limit or self._index_bytes > self.index_bytes_max:
+            self._make_room(segment)
+        self.crowded = len(self._open) > self.limit
+
+    def _make_room(self, segment: Segment) -> None:
+        """Close some of those that were not used for the longest time, not `segment`."""
         for _ in range(_EVICTION_TRIES):
             if len(self._open) <= self.limit and self._index_bytes <= self.index_bytes_max:
                 break
@@ -46,7 +53,6 @@ class OpenSegments:
                 oldest.close()
             else:
                 self._open[oldest] = self._open.pop(oldest)  # moved to the end
-        self.crowded = len(self._open) > self.limit
 
     def forget(self, segment: Segment) -> None:
         """The segment has closed its file."""

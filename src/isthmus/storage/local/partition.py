@@ -7,7 +7,7 @@
 
 Offsets are given when a batch is queued, so a failed write takes them back from all that was
 queued behind it. All this runs on the loop; only `SyncWork` and `SweepWork` leave it. Loading a
-partition from its directory is recovery.py's.
+partition from its directory is recovery.py's. Compiled, see `partition.pxd`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from isthmus.storage.local.tail import Tail
 from isthmus.storage.local.time_lookup import TimeLookup
 from isthmus.storage.log import ISOLATION_WRITTEN
 from isthmus.storage.topic_configs import DURABILITY_SYNCED
-from isthmus.storage.validation import check_batch, check_start
+from isthmus.storage.validation import check_batch, check_start, check_trusted
 from isthmus.storage.waiters import Waiters
 
 if TYPE_CHECKING:
@@ -176,7 +176,8 @@ class LocalPartition:
             stopped: IsthmusError | None = self._closed or self._shared.error
             if stopped is not None:
                 raise stopped
-            check_batch(batch, self.config, self._shared.runtime.now_ms(), trusted=trusted)
+            check = check_trusted if trusted else check_batch
+            check(batch, self.config, self._shared.runtime.now_ms())
             if batch.producer_id >= 0:
                 sent = self.producers.admit(batch, base_offset)
         except IsthmusError as error:
@@ -214,33 +215,42 @@ class LocalPartition:
 
     def _write(self, batches: list[RecordBatch]) -> StorageError | None:
         """Write batches as far as they can be; return why the rest could not."""
-        written: list[RecordBatch] = []
+        before = self.end_offset
+        size_before, sealed = self.segments.size_bytes, self.segments.sealed_bytes
         failure = None
-        keep = self.config.durability == DURABILITY_SYNCED
         try:
             self._prepare(batches[0].base_offset)
-            for chunk in self._chunks(batches):
-                views = [batch.data for batch in chunk]
-                self.segments.append(chunk, views, keep=keep)
-                self.tail.extend(views, [batch.next_offset for batch in chunk])
-                self.end_offset = chunk[-1].next_offset
-                written += chunk
+            for part in self.segments.parts(batches, self._queue_bytes, self._queue_newest):
+                self._put(part)
         except OSError as error:
             what = f"{self.segments.directory} was not written"
             failure = self._shared.trouble.found(error, what)
             self._cut_needed = True
             self._cut_back()
             self._take_back()
-            for batch in written:
-                self.producers.replay(batch)
+            for batch in batches:
+                if batch.next_offset <= self.end_offset:
+                    self.producers.replay(batch)
         for aborted in self.producers.aborted:
             self.segments.note_aborted(aborted)
         self.producers.settle()
-        if written:
-            size = sum(batch.size for batch in written)
+        if self.segments.sealed_bytes > sealed:
+            self._shared.sweeper.ask(self, move=True)
+        if self.end_offset > before:
+            size = self.segments.size_bytes - size_before
             self._shared.written_bytes += size
             self._restart.wrote(self, size)
         return failure
+
+    def _put(self, batches: list[RecordBatch]) -> None:
+        """Write batches to the active segment. Raises OSError."""
+        views, ends = [], []
+        for batch in batches:
+            views.append(batch.data)
+            ends.append(batch.next_offset)
+        self.segments.append(batches, views)
+        self.tail.extend(views, ends)
+        self.end_offset = ends[-1]
 
     def _prepare(self, base_offset: int) -> None:
         """Bring the directory to where the first append can go. Raises OSError."""
@@ -254,27 +264,6 @@ class LocalPartition:
             self.segments.add(base_offset)
         if self.producers.aborted:
             self.segments.load_aborted()
-
-    def _chunks(self, batches: list[RecordBatch]) -> Iterator[list[RecordBatch]]:
-        """Part the batches where a new segment begins, beginning it. Raises OSError."""
-        segments = self.segments
-        first, last = batches[0].size, batches[-1].last_offset
-        others = self._queue_bytes - first
-        if not segments.is_full(first, others, last, self._queue_newest):
-            yield batches
-            return
-        chunk: list[RecordBatch] = []
-        pending = 0
-        for batch in batches:
-            if segments.is_full(pending, batch.size, batch.last_offset, batch.max_timestamp):
-                if chunk:
-                    yield chunk
-                segments.roll(batch.base_offset)
-                self._shared.sweeper.ask(self, move=True)
-                chunk, pending = [], 0
-            chunk.append(batch)
-            pending += batch.size
-        yield chunk
 
     def _cut_back(self) -> None:
         try:

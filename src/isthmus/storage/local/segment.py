@@ -8,7 +8,7 @@ stays open, because only the descriptor that wrote is sure to hear of a failed w
 Indexes are hints (index.py): what is read is checked against the file, and an index that turns
 out wrong is built again. What may take long is done on another thread with a `twin`. Not here:
 reading batches (reading.py), choosing a segment (segments.py), cutting a torn tail
-(recovery.py), syncing (sync.py).
+(recovery.py), syncing (sync.py). Compiled, see `segment.pxd`.
 """
 
 from __future__ import annotations
@@ -139,8 +139,10 @@ class Segment:
     @property
     def index_bytes(self) -> int:
         """Memory that the indexes take just now."""
-        indexes = (self._offset_index, self._time_index, self._aborted)
-        return sum(index.size for index in indexes if index is not None)
+        size = 0 if self._aborted is None else self._aborted.size
+        if self._offset_index is not None and self._time_index is not None:
+            size += self._offset_index.size + self._time_index.size
+        return size
 
     @property
     def entries(self) -> int:

@@ -3,7 +3,7 @@
 Everything before the newest segment is only read, found by binary search over base offsets. A
 directory is made with the partition, a segment file with the first batch. Rolling follows
 Kafka: by size, by age of the first record (in record time), when an index is full, and when an
-offset would not fit into the index any more.
+offset would not fit into the index any more. Compiled, see `segments.pxd`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from isthmus.storage.local.reading import walk_segments
 from isthmus.storage.local.segment import Segment
 from isthmus.storage.local.segment_times import first_timestamp
 from isthmus.storage.local.swap import DELETED_SUFFIX
+from isthmus.storage.topic_configs import DURABILITY_SYNCED
 from isthmus.wire.crc32c import crc32c
 
 if TYPE_CHECKING:
@@ -192,13 +193,8 @@ class SegmentList:
         self.changed[segment] = None
         segment.has_aborts = True
 
-    def append(
-        self, batches: list[RecordBatch], views: list[memoryview], *, keep: bool
-    ) -> None:
-        """Append to the active segment. Raises OSError; see `Segment.append`.
-
-        `keep`: somebody may wait for the next round, so let it have the views.
-        """
+    def append(self, batches: list[RecordBatch], views: list[memoryview]) -> None:
+        """Append to the active segment. Raises OSError; see `Segment.append`."""
         segment = self._segments[-1]
         was_dirty, position = segment.dirty, segment.size
         if position == 0:
@@ -209,8 +205,8 @@ class SegmentList:
         if not self.chunks or self.chunks[-1].segment is not segment:
             self.chunks.append(Chunk(self._budget, segment, position))
         chunk = self.chunks[-1]
-        if not keep:
-            chunk.drop()
+        if self._config.durability != DURABILITY_SYNCED:
+            chunk.drop()  # nobody waits for a round, so it need not have the views
         chunk.extend(views, segment.size - position, segment.next_offset)
 
     def note_names(self) -> None:
@@ -241,6 +237,30 @@ class SegmentList:
         self.dirty = [segment for segment in self.dirty if segment.dirty]
         while self.chunks and self.chunks[0].end <= self.chunks[0].segment.synced_size:
             self.chunks.pop(0).drop()
+
+    def parts(
+        self, batches: list[RecordBatch], size: int, newest: int
+    ) -> Iterator[list[RecordBatch]]:
+        """Part batches where a new segment begins, beginning it. Raises OSError.
+
+        All together they have `size` bytes, and `newest` is their largest timestamp. Each part
+        is appended before the next is asked for.
+        """
+        first, last = batches[0], batches[-1]
+        if not self.is_full(first.size, size - first.size, last.last_offset, newest):
+            yield batches
+            return
+        part: list[RecordBatch] = []
+        pending = 0
+        for batch in batches:
+            if self.is_full(pending, batch.size, batch.last_offset, batch.max_timestamp):
+                if part:
+                    yield part
+                self.roll(batch.base_offset)
+                part, pending = [], 0
+            part.append(batch)
+            pending += batch.size
+        yield part
 
     def is_full(self, pending: int, size: int, last_offset: int, timestamp: int) -> bool:
         """Whether a batch needs a new segment once `pending` bytes are in. Raises OSError."""

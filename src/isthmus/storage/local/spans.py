@@ -52,6 +52,9 @@ class VerifiedBytes:
 
     def add(self, start: int, end: int) -> None:
         """Note that the bytes from `start` to before `end` are good."""
+        if self._ends and self._ends[-1] == start:
+            self._ends[-1] = end  # appended to the file
+            return
         first = bisect_right(self._starts, start)
         if first and self._ends[first - 1] >= start:
             first -= 1

@@ -9,7 +9,7 @@ all partitions (journal.py decides). Moving recovery points is not its work: see
 
 A failed sync is never simply tried again: the kernel may have dropped the very pages and report
 success the next time. Where it was only room that lacked, mending.py makes it good; after any
-other error nothing can be promised any more [DESIGN 3, guarantee 2].
+other error nothing can be promised any more [DESIGN 3, guarantee 2]. Compiled, see `sync.pxd`.
 """
 
 from __future__ import annotations

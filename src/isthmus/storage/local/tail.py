@@ -3,7 +3,7 @@
 Views of the very bytes that came in, no copies. A tail is bounded by
 `TailBudget.tail_bytes_max` and all tails together by `total_bytes_max`: when there is too
 much, the tails of the partitions unused longest are given up whole. What has left a tail is
-read from the file.
+read from the file. Compiled, see `tail.pxd`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from bisect import bisect_right
 from typing import Final
 
 BATCH_COST_BYTES: Final = 400  # what Python needs to keep one batch beyond its bytes
+_BATCH_COST_BYTES: Final = BATCH_COST_BYTES  # the same as a C constant
 
 
 class TailBudget:
@@ -59,16 +60,16 @@ class Tail:
 
     def extend(self, views: list[memoryview], next_offsets: list[int]) -> None:
         """Add batches that follow those here."""
-        before = self.cost_bytes
+        before = self._cost(len(self._views))
         end = self._ends[-1] if self._ends else self._base_bytes
         for view in views:
             end += len(view)
             self._ends.append(end)
         self._views += views
         self._next_offsets += next_offsets
-        if self.cost_bytes > self._budget.tail_bytes_max:
+        if self._cost(len(self._views)) > self._budget.tail_bytes_max:
             self._trim()
-        self._budget.use(self, self.cost_bytes - before)
+        self._budget.use(self, self._cost(len(self._views)) - before)
 
     def read(self, offset: int, bytes_max: int, limit: int) -> list[memoryview] | None:
         """Return whole batches from the one that holds `offset` to before `limit`.
@@ -105,7 +106,7 @@ class Tail:
         """Cost of the first `count` batches."""
         if count == 0:
             return 0
-        return self._ends[count - 1] - self._base_bytes + count * BATCH_COST_BYTES
+        return self._ends[count - 1] - self._base_bytes + count * _BATCH_COST_BYTES
 
     def _trim(self) -> None:
         """Drop the oldest until a quarter is free, so that this is done once in a while."""

@@ -1,0 +1,40 @@
+# C types of storage/local/sync.py; the code is there.
+
+cimport cython
+
+
+cdef class SyncWork:
+    cdef readonly object partition
+    cdef readonly long long end_offset
+    cdef readonly object chunks
+    cdef readonly list descriptors
+    cdef public object directories
+    cdef public long long names_version
+    cdef public object journalled
+    cdef public object replacement
+    cdef public object replacement_error
+
+    cpdef object run(self, object files)
+
+
+@cython.final
+cdef class Syncer:
+    cdef readonly object seconds
+    cdef readonly long long failures
+    cdef dict _asked
+    cdef object _clock
+    cdef object _doubt
+    cdef bint _failed
+    cdef object _files
+    cdef object _journal
+    cdef object _on_failure
+    cdef object _round
+    cdef object _runtime
+
+    cpdef object ask(self, object syncable)
+    cpdef object forget(self, object syncable)
+    cpdef object start(self)
+    cdef object _begin(self)
+    cdef object _settle(self, object current)
+    @cython.locals(work=SyncWork)
+    cdef object _deliver(self, object current)

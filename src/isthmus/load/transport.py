@@ -14,6 +14,7 @@ import ssl
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from websockets.client import ClientProtocol
+from websockets.frames import Opcode, apply_mask  # type: ignore[attr-defined]
 from websockets.protocol import State
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
@@ -222,6 +223,7 @@ class WebSocketTransport:
             if not self._inner.handshake():
                 return False
             self._websocket.send_request(self._websocket.connect())
+            self._unsent = memoryview(b"".join(self._websocket.data_to_send()))
             self._is_asked = True
         self.flush()
         size = self._inner.receive_into(memoryview(self._scrap))
@@ -244,7 +246,7 @@ class WebSocketTransport:
         self.flush()
         if self._unsent:
             return 0
-        self._websocket.send_binary(data)
+        self._unsent = memoryview(frame_of(Opcode.BINARY, data))
         self.flush()
         return len(data)
 
@@ -254,9 +256,10 @@ class WebSocketTransport:
             return size
         frames = self._frames
         frames.feed(self._scrap, size)
-        for ping in frames.pings:
-            self._websocket.send_pong(ping)
-        frames.pings.clear()
+        if frames.pings:
+            pongs = b"".join(frame_of(Opcode.PONG, ping) for ping in frames.pings)
+            self._unsent = memoryview(bytes(self._unsent) + pongs)
+            frames.pings.clear()
         with frames.out.view() as view:
             taken = len(view)
             room[:taken] = view
@@ -264,9 +267,6 @@ class WebSocketTransport:
         return taken or (0 if frames.is_closed else None)
 
     def flush(self) -> None:
-        self._unsent = memoryview(
-            bytes(self._unsent) + b"".join(self._websocket.data_to_send())
-        )
         while self._unsent:
             taken = self._inner.send(self._unsent)
             if not taken:
@@ -275,6 +275,19 @@ class WebSocketTransport:
 
     def close(self) -> None:
         self._inner.close()
+
+
+def frame_of(opcode: int, data: bytes | memoryview) -> bytes:
+    """Return a whole frame of a client, masked as it has to be [RFC 6455, 5.3]."""
+    size = len(data)
+    if size < 126:
+        head = bytes((0x80 | opcode, 0x80 | size))
+    elif size < 65_536:
+        head = bytes((0x80 | opcode, 0x80 | 126)) + size.to_bytes(2, "big")
+    else:
+        head = bytes((0x80 | opcode, 0x80 | 127)) + size.to_bytes(8, "big")
+    key = os.urandom(4)
+    return b"".join((head, key, apply_mask(data, key)))
 
 
 def is_connected(plain: socket.socket) -> bool:

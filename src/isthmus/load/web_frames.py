@@ -1,8 +1,8 @@
 """What is inside the WebSocket frames that a server sends: MQTT, however it is cut.
 
 A server may give each packet a frame of its own, so this runs once per message. Frames from a
-server are not masked [RFC 6455, 5.1]. What a client sends, a frame for many packets, is made by
-`websockets`. Compiled with the types in `web_frames.pxd`.
+server are not masked [RFC 6455, 5.1]. What a client sends, a frame for many packets, is made in
+transport.py. Compiled with the types in `web_frames.pxd`.
 """
 
 from __future__ import annotations

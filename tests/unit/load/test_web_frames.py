@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 from websockets.frames import Frame, Opcode
+from websockets.protocol import State
+from websockets.server import ServerProtocol
 
 from isthmus.errors import Malformed
+from isthmus.load.transport import frame_of
 from isthmus.load.web_frames import WebFrames
 
 PAYLOADS = [b"", b"one", b"." * 125, b"." * 126, b"x" * 70_000, b"the last"]
@@ -54,3 +57,13 @@ def test_behind_a_close_nothing_comes() -> None:
 def test_what_mqtt_has_no_use_for_is_refused(data: bytes) -> None:
     with pytest.raises(Malformed):
         WebFrames().feed(data, len(data))
+
+
+@pytest.mark.parametrize("size", [0, 125, 126, 65_535, 65_536, 200_000])
+def test_a_server_understands_what_a_client_sends(size: int) -> None:
+    server = ServerProtocol(state=State.OPEN, max_size=None)
+    data = bytes(range(256)) * (size // 256 + 1)
+    server.receive_data(frame_of(Opcode.BINARY, memoryview(data)[:size]))
+    (frame,) = server.events_received()
+    assert isinstance(frame, Frame)
+    assert (frame.opcode, frame.data, frame.fin) == (Opcode.BINARY, data[:size], True)

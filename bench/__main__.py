@@ -21,6 +21,7 @@ from bench.process import BenchError, fresh_directory
 from bench.report import Outcome
 from bench.retained_rows import retained_rows
 from bench.session_rows import session_rows
+from bench.subscription_rows import subscription_rows
 from bench.sync_rows import sync_rows
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def all_rows() -> list[Row]:
         *mqtt_rows(),
         *retained_rows(),
         *session_rows(),
+        *subscription_rows(),
         *kafka_rows(),
         *sync_rows(),
         *footprint_rows(),

@@ -38,7 +38,7 @@ class Authority:
         chain = b"".join(each.bytes() for each in made.cert_chain_pems)
         return self._write(f"{name}.pem", plain + chain)
 
-    def revoke(self, *certificates: Path) -> Path:
+    def revoke(self, *certificates: Path, until: datetime.datetime = FAR_AHEAD) -> Path:
         """Take certificates back, with those before; return the file of the list."""
         for each in certificates:
             self._revoked.append(
@@ -46,7 +46,7 @@ class Authority:
             )
         ca = x509.load_pem_x509_certificate(self._ca.cert_pem.bytes())
         key = serialization.load_pem_private_key(self._ca.private_key_pem.bytes(), None)
-        builder = x509.CertificateRevocationListBuilder(ca.subject, LONG_AGO, FAR_AHEAD)
+        builder = x509.CertificateRevocationListBuilder(ca.subject, LONG_AGO, until)
         for number in self._revoked:
             revoked = x509.RevokedCertificateBuilder(number, LONG_AGO).build()
             builder = builder.add_revoked_certificate(revoked)

@@ -51,13 +51,14 @@ from isthmus.storage.local.settings import LocalSettings
 from isthmus.storage.memory import MemoryLog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from starlette.applications import Starlette
 
     from isthmus.broker.access import Access
     from isthmus.config import HttpSettings, MqttSettings, Settings
     from isthmus.errors import IsthmusError
+    from isthmus.server.tls import Certificates
 
 logger = logging.getLogger(__name__)
 
@@ -138,10 +139,10 @@ async def serve(settings: Settings, read: Callable[[], Settings]) -> int:
     await entrances.open(mqtt, kafka, ways)
     reloads.add("limits", partial(new_limits, mqtt, kafka, entrances.doors, settings))
     async with asyncio.TaskGroup() as group:
-        unready = partial(_unready, log, stop)
-        build = http_shore(broker, mqtt, kafka, ways, security, settings.http, unready)
+        shores = (broker, mqtt, kafka, ways, security, entrances.certificates)
+        build = http_shore(*shores, settings.http, partial(_unready, log, stop))
         group.create_task(serve_http(entrances.doors, build, stop))
-        watched += [*entrances.certificates, *rules.watched]
+        watched += [*entrances.certificates, *rules.watched, entrances.ends(runtime)]
         group.create_task(keep_renewed(watched, renewal, stop, settings.tls.reload_check_s))
         group.create_task(reloads.run(stop))
         logger.info("ready")
@@ -343,6 +344,7 @@ def http_shore(
     kafka: KafkaShore,
     ways: Ways,
     security: Security,
+    certificates: Sequence[Certificates],
     settings: HttpSettings,
     unready: Callable[[], str | None],
 ) -> Callable[[], Starlette]:
@@ -360,7 +362,7 @@ def http_shore(
         security=security,
         allow_anonymous=settings.allow_anonymous,
         asked=asked,
-        metrics=(METRICS, partial(look, broker, mqtt, kafka)),
+        metrics=(METRICS, partial(look, broker, mqtt, kafka, certificates)),
     )
 
 

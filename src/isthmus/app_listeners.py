@@ -24,6 +24,7 @@ from isthmus.mqtt.handshake import Offer
 from isthmus.server.admission import Admission, Total
 from isthmus.server.certificate_names import CertificateNames
 from isthmus.server.kafka_listener import KafkaListener
+from isthmus.server.lifetimes import Ends
 from isthmus.server.listener import Listening, address_of, close_socket, open_socket
 from isthmus.server.mqtt_listener import MqttListener
 from isthmus.server.reception import Reception
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from isthmus.config import HttpSettings, MqttSettings, Settings
     from isthmus.config_listeners import Address, KafkaListenerSettings
     from isthmus.logs import Sparing
+    from isthmus.runtime import Runtime
     from isthmus.server.admission import Arrival
     from isthmus.server.kafka import KafkaShore
     from isthmus.server.kafka_login import KafkaDoor
@@ -117,6 +119,10 @@ class Entrances:
     def certificates(self) -> list[Certificates]:
         """Those of all listeners that speak TLS."""
         return [each.certificates for each in self._all if each.certificates is not None]
+
+    def ends(self, runtime: Runtime) -> Ends:
+        """Return what warns of those that are about to be over."""
+        return Ends(self.certificates, runtime.now_ms)
 
     def open_sockets(self) -> None:
         """Open every port, or none. Raises ConfigError."""

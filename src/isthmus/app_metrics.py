@@ -21,7 +21,7 @@ from isthmus.kafka.errors import ErrorCode
 from isthmus.metrics import Metric
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from isthmus.broker.broker import Broker
     from isthmus.broker.clients import Clients
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from isthmus.server.kafka import KafkaShore
     from isthmus.server.kafka_listener import KafkaListener
     from isthmus.server.mqtt_listener import MqttListener, MqttShore
+    from isthmus.server.tls import Certificates
     from isthmus.storage.log import Log
     from isthmus.storage.measures import LogMeasures
 
@@ -45,6 +46,7 @@ class Counted(NamedTuple):
     log: Log
     measures: LogMeasures
     waiting: Waiting
+    certificates: Sequence[Certificates]
 
     @property
     def clients(self) -> Clients:
@@ -53,13 +55,17 @@ class Counted(NamedTuple):
 
 
 def look(
-    broker: Broker, mqtt: MqttShore, kafka: KafkaShore, done: Callable[[Counted], object]
+    broker: Broker,
+    mqtt: MqttShore,
+    kafka: KafkaShore,
+    certificates: Sequence[Certificates],
+    done: Callable[[Counted], object],
 ) -> None:
     """Give `done` all that there is to collect from, perhaps within this call."""
 
     def looked(waiting: Waiting) -> None:
         log = broker.log
-        done(Counted(broker, mqtt, kafka, log, log.measures(), waiting))
+        done(Counted(broker, mqtt, kafka, log, log.measures(), waiting, certificates))
 
     survey(broker.runtime, mqtt.clients.sessions, looked)
 
@@ -82,6 +88,15 @@ def refusals(
         (each.name, reason): count
         for each in listeners
         for reason, count in each.admission.refusals.items()
+    }
+
+
+def expiries(counted: Counted) -> dict[tuple[str, ...], int]:
+    """Return until when certificates and lists of revoked ones are good."""
+    return {
+        (each.listener, setting): life.end_s
+        for each in counted.certificates
+        for setting, life in each.ends.items()
     }
 
 
@@ -194,6 +209,12 @@ METRICS: Final = (
         "loop_held_seconds",
         "How long everybody waited for one turn of the loop, looked at 20 times a second.",
         lambda c: c.mqtt.loop.held,
+    ),
+    gauge(
+        "tls_expiry_timestamp_seconds",
+        "Until when what is in a listener's files is good: that which is over first.",
+        expiries,
+        *("listener", "setting"),
     ),
     # --- MQTT ---------------------------------------------------------------------------------
     gauge(

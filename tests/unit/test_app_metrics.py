@@ -70,7 +70,7 @@ class Room:
             clients.traces,
             security=security_of(self.shore),
             allow_anonymous=False,
-            metrics=(METRICS, partial(look, self.shore.broker, self.mqtt, self.kafka)),
+            metrics=(METRICS, partial(look, self.shore.broker, self.mqtt, self.kafka, [])),
             **asked,
         )
 

@@ -16,13 +16,16 @@ import asyncio
 import logging
 import ssl
 import sys
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from isthmus.errors import ConfigError
+from isthmus.server.lifetimes import lifetimes_in
 
 if TYPE_CHECKING:
     from isthmus.config_listeners import TlsOptions
+    from isthmus.server.lifetimes import Lifetime
 
 logger = logging.getLogger(__name__)
 
@@ -98,8 +101,9 @@ class Certificates:
     """
 
     def __init__(self, options: TlsOptions, listener: str) -> None:
+        self.listener = listener
+        self.ends: dict[str, Lifetime] = {}  # by setting: of what is over first
         self._options = options
-        self._listener = listener
         self._stamps = self._look()
         self.context = self._load()
 
@@ -116,9 +120,9 @@ class Certificates:
         try:
             self.context = self._load()
         except (ConfigError, OSError) as error:  # or a file went away while it was read
-            logger.error("certificates kept listener=%s reason=%s", self._listener, error)
+            logger.error("certificates kept listener=%s reason=%s", self.listener, error)
             return False
-        logger.info("certificates reloaded listener=%s", self._listener)
+        logger.info("certificates reloaded listener=%s", self.listener)
         return True
 
     def _look(self) -> dict[str, Stamp | None]:
@@ -132,6 +136,7 @@ class Certificates:
     def _load(self) -> ssl.SSLContext:
         """Return the context to listen with; it chooses a certificate by the name asked for."""
         options = self._options
+        self.ends = {}
         if options.psk_file:
             keys = self._load_keys(options.psk_file)
             if sys.version_info >= (3, 13):
@@ -218,6 +223,7 @@ class Certificates:
 
     def _load_pair(self, context: ssl.SSLContext, certificate: str, key: str) -> None:
         self._check_readable("certificate", certificate)
+        self._note_end("certificate", certificate)
         if key:
             self._check_readable("key", key)
 
@@ -252,10 +258,23 @@ class Certificates:
 
     def _load_trusted(self, context: ssl.SSLContext, setting: str, file: str) -> None:
         self._check_readable(setting, file)
+        if setting == "crl":
+            self._note_end(setting, file)
         try:
             context.load_verify_locations(cafile=file)
         except ssl.SSLError as error:
             raise self._wrong(setting, file, f"is refused: {told(error)}") from None
+
+    def _note_end(self, setting: str, file: str) -> None:
+        """Note what of a file is over first."""
+        try:
+            lives = lifetimes_in(Path(file).read_text("latin-1"))
+        except (ValueError, LookupError, StopIteration):
+            return  # OpenSSL says what is wrong with it
+        known = self.ends.get(setting)
+        lives += [known] if known is not None else []
+        if lives:
+            self.ends[setting] = min(lives, key=attrgetter("end_s"))
 
     def _check_readable(self, setting: str, file: str) -> None:
         try:
@@ -265,7 +284,7 @@ class Certificates:
             raise self._wrong(setting, file, why) from None
 
     def _wrong(self, setting: str, file: str, why: str) -> ConfigError:
-        return ConfigError(f"the listener {self._listener}: {setting} = {file!r} {why}")
+        return ConfigError(f"the listener {self.listener}: {setting} = {file!r} {why}")
 
 
 def stamp_of(file: str) -> Stamp | None:

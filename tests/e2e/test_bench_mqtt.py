@@ -309,6 +309,13 @@ def test_a_connection_that_ends_is_opened_again_and_nothing_is_lost() -> None:
     assert list(report.errors.values()) == [1] and not report.is_good
 
 
+def test_a_server_that_throws_clients_out_again_and_again_ends_the_load() -> None:
+    with impostor(lambda number, publish: None if number % 2 else [plain(publish)]) as server:
+        report = MqttLoad(server.plan(qos=1, quiet_s=60.0, window=2)).run()
+    assert report.disconnects == 11  # five for each of the two, and the one that was too much
+    assert 0 < report.totals.acknowledged < 50 and not report.is_good
+
+
 def test_a_server_that_falls_silent_ends_the_load() -> None:
     silent = threading.Event()
 

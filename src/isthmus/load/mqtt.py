@@ -21,15 +21,11 @@ import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Final, Protocol
 
+from isthmus.load.clients import UNTIL_MEASURED, Clients
 from isthmus.load.errors import LoadError
 from isthmus.load.latencies import Latencies
 from isthmus.load.link import Link, LinkError, Stage
-from isthmus.load.publisher import HEADER_BYTES, Publisher, head_of
 from isthmus.load.report import Measured, MqttReport
-from isthmus.load.subscriber import Subscriber
-from isthmus.load.tally import Tally
-from isthmus.load.totals import Totals
-from isthmus.load.transport import Opener
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -38,14 +34,14 @@ if TYPE_CHECKING:
 
 AT_A_TIME: Final = 100  # connections on their way to their CONNACK
 RECEIVE_BYTES: Final = 262_144
-RETRY_NS: Final = 500_000_000
+RETRY_NS: Final = 200_000_000
+DISCONNECTS_MAX: Final = 5  # of each client, after which a count is not waited for
 GIVE_UP_NS: Final = 1_000_000_000
 TICK_NS: Final = 100_000_000
 PAUSE_S: Final = 0.05
 READER_PAUSE_S: Final = 0.001
 SELECTOR_S: Final = 0.002
 SPARE_FILES: Final = 64
-UNTIL_MEASURED: Final = 1 << 62
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
@@ -73,9 +69,12 @@ class MqttLoad:
         self._reader = reader
         self._clock = clock
         self._notice = notice
-        self.totals = Totals()
-        self.acknowledged = Latencies()
-        self.delivered = Latencies()
+        self._clients = Clients(plan, is_read_elsewhere=reader is not None)
+        self._links = self._clients.links
+        self._publishing = self._clients.publishing
+        self.totals = self._clients.totals
+        self.acknowledged = self._clients.acknowledged
+        self.delivered = self._clients.delivered
         self.opened = Latencies()
         self.opening_s = 0.0
         self.disconnects = 0
@@ -83,14 +82,6 @@ class MqttLoad:
         self.errors: Counter[str] = Counter()
         self._selector = selectors.DefaultSelector()
         self._room = memoryview(bytearray(RECEIVE_BYTES + 2 * plan.packet_bytes))
-        self._run = int.from_bytes(os.urandom(2), "big")
-        self._fans = plan.fans()
-        if reader is not None:  # it gets every message once more
-            self._fans = [[fan + 1 for fan in fans] for fans in self._fans]
-        self._fan_max = max((fan for fans in self._fans for fan in fans), default=0)
-        self._links = self._make_links()
-        self._elsewhere = self._subscriber(Tally())
-        self._publishing = [link for link in self._links if link.publisher is not None]
         self._is_opening = True
         self._may_publish = False
         self._retries: deque[tuple[int, Link]] = deque()
@@ -197,7 +188,7 @@ class MqttLoad:
     def report(self) -> MqttReport:
         """Return what became of it."""
         totals = self.totals
-        unanswered = sum(part.unacknowledged for part in self._publishers())
+        unanswered = sum(part.unacknowledged for part in self._clients.publishers())
         return MqttReport(
             plan=self._plan,
             measured=self._measured,
@@ -220,75 +211,6 @@ class MqttLoad:
         return settled == totals.published and totals.delivered >= totals.expected
 
     # --- clients ------------------------------------------------------------------------------
-
-    def _make_links(self) -> list[Link]:
-        plan = self._plan
-        opener = Opener(plan.address, plan.tls, plan.server_name)
-        self.acknowledged.since_ns = self.delivered.since_ns = UNTIL_MEASURED
-        prefix = plan.client_prefix
-        if not plan.persistent:
-            prefix += f"-{self._run:04x}"
-        # Where each message is for one subscriber alone, one tally does for all of them.
-        is_alone = plan.is_shared or self._fan_max == 1
-        common = Tally() if is_alone else None
-        links = []
-        for number in range(plan.subscribers):
-            part = self._subscriber(common or Tally())
-            name = f"{prefix}-sub-{number}"
-            links.append(Link(plan, opener, name, part, plan.filters_of(number)))
-        links += [
-            Link(plan, opener, f"{prefix}-idle-{number}", self._subscriber(Tally()))
-            for number in range(plan.idle)
-        ]
-        for number in range(plan.publishers):
-            publisher = self._publisher(number)
-            name = f"{prefix}-pub-{number}"
-            links.append(Link(plan, opener, name, publisher, publisher=publisher))
-        return links
-
-    def _subscriber(self, arrived: Tally) -> Subscriber:
-        plan = self._plan
-        return Subscriber(
-            self._filler(),
-            self.totals,
-            self.delivered,
-            arrived,
-            version=plan.version,
-            run=self._run,
-            packet_size_max=2 * plan.packet_bytes,
-        )
-
-    def _publisher(self, number: int) -> Publisher:
-        plan = self._plan
-        heads = [
-            head_of(
-                name.encode(),
-                plan.payload_bytes,
-                version=plan.version,
-                qos=plan.qos,
-                retain=plan.retain,
-            )
-            for name in plan.topic_names[number]
-        ]
-        return Publisher(
-            heads,
-            self._fans[number],
-            self._filler(),
-            self.totals,
-            self.acknowledged,
-            version=plan.version,
-            qos=plan.qos,
-            window=plan.window_size,
-            run=self._run,
-            index=number,
-            stride=plan.publishers,
-        )
-
-    def _filler(self) -> bytes:
-        return b"." * (self._plan.payload_bytes - HEADER_BYTES)
-
-    def _publishers(self) -> list[Publisher]:
-        return [link.publisher for link in self._publishing if link.publisher is not None]
 
     def _open(self, link: Link) -> None:
         try:
@@ -317,7 +239,7 @@ class MqttLoad:
         self._start_ns = now = self._progress_ns = self._clock()
         self._dispatched = 0
         self._target = self.totals.published + count if count else UNTIL_MEASURED
-        publishers = self._publishers()
+        publishers = self._clients.publishers()
         share, rest = divmod(count, max(1, len(publishers)))
         interval_ns = self._interval_s() * 1e9
         for number, publisher in enumerate(publishers):
@@ -330,13 +252,17 @@ class MqttLoad:
         begin = now = self._clock()
         patience_ns = int(1e9 * max(self._plan.quiet_s, self._interval_s() * 2))
         while end_ns is None or now < end_ns:
-            if end_ns is None and (self._is_done() or now - self._progress_ns > patience_ns):
+            if end_ns is None and (
+                self._is_done()
+                or now - self._progress_ns > patience_ns
+                or self.disconnects > DISCONNECTS_MAX * len(self._links)
+            ):
                 break
             flows = self._publish(now)
             self._turn(self._pause_s(now, end_ns, flows=flows))
             if self._reader is not None:
                 for arrived_ns, payload in self._reader.read():
-                    self._elsewhere.take(payload, arrived_ns)
+                    self._clients.elsewhere.take(payload, arrived_ns)
             now = self._clock()
             self._look(now)
             if now >= self._tick_ns:
@@ -413,9 +339,9 @@ class MqttLoad:
     def _publish_in_turn(self, now: int) -> bool:
         """Let the publishers fill, burst by burst, what is left of the window of deliveries."""
         window = self._plan.window_size
-        fan = max(1, self._fan_max)
+        fan = max(1, self._clients.fan_max)
         room = window
-        if self._fan_max:
+        if self._clients.fan_max:
             room -= self.totals.expected - self.totals.delivered - self._given_up
             if room < max(fan, window // 8):
                 return False
@@ -431,7 +357,7 @@ class MqttLoad:
             if count:
                 made += count
                 self._try(link, self._serve)
-            if self._fan_max:
+            if self._clients.fan_max:
                 room -= count * fan
                 if room < fan:
                     break

@@ -52,7 +52,7 @@ class ConsumerGroupMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.topics = KnownTopics(a=3, b=2)
-        self.group = ConsumerGroup("g", self.topics, TERMS)
+        self.group = ConsumerGroup("g", self.topics, lambda _: TERMS)
         self.now = 0
         self.clients: list[Client] = []
         self.records: list[tuple[bytes, bytes | None]] = []
@@ -195,7 +195,7 @@ class ConsumerGroupMachine(RuleBasedStateMachine):
             group_id, row = read_row(key, value)
             assert group_id == "g"
             kept.take(row)
-        group = ConsumerGroup("g", self.topics, TERMS)
+        group = ConsumerGroup("g", self.topics, lambda _: TERMS)
         group.restore(kept, self.now)
         return group
 

@@ -275,8 +275,7 @@ class GroupTable:
 
     def new_consumer_group(self, group_id: str) -> ConsumerGroup:
         """Return a group of the consumer protocol that nobody knows yet."""
-        terms = self._terms(group_id)
-        return ConsumerGroup(group_id, self._topics, terms, members_max=self._members_max)
+        return ConsumerGroup(group_id, self._topics, self._terms, members_max=self._members_max)
 
     def settle(
         self, state: StoredState, reply: Callable[[ErrorCode], None] | None = None

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from isthmus.broker.bans import BANS_LOG_TOPIC, read_terms
+from isthmus.broker.group_configs import CONFIGS_LOG_TOPIC
 from isthmus.broker.kept_rules import ACCESS_LOG_TOPIC, read_added
 from isthmus.broker.retained import RETAINED_LOG_TOPIC
 from isthmus.broker.session_log import SESSIONS_LOG_TOPIC
@@ -100,6 +101,17 @@ def group_record(record: Record) -> dict[str, Any]:
         "since_ms": group.since_ms,
         "members": [member.member_id for member in snapshot.members],
     }
+
+
+def group_configs_record(record: Record) -> dict[str, Any]:
+    """The settings of one group."""
+    about = {"group_id": (record.key or b"").decode()}
+    if record.value is None:
+        return {**about, "removed": True}
+    try:
+        return {**about, "settings": msgspec.json.decode(record.value)}
+    except msgspec.DecodeError as error:
+        return {**about, "undecodable": str(error)}
 
 
 def plain(value: Any) -> Any:
@@ -205,6 +217,7 @@ DECODERS: Final[Mapping[str, Callable[[Record], dict[str, Any]]]] = {
     BANS_LOG_TOPIC: ban_record,
     USERS_LOG_TOPIC: user_record,
     ACCESS_LOG_TOPIC: rule_record,
+    CONFIGS_LOG_TOPIC: group_configs_record,
 }
 
 

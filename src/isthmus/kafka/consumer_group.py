@@ -38,16 +38,15 @@ from isthmus.kafka.consumer_types import (
     SubscriptionRow,
     TargetEpochRow,
     TargetRow,
-    Terms,
 )
 from isthmus.kafka.errors import ErrorCode
 from isthmus.kafka.reconciling import next_holding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from isthmus.kafka.assignors import TopicPlace
-    from isthmus.kafka.consumer_types import Heartbeat, KeptGroup, Topics
+    from isthmus.kafka.consumer_types import Heartbeat, KeptGroup, Terms, Topics
 
 LEAVE = -1  # member epochs of a last heartbeat
 LEAVE_FOR_A_WHILE = -2  # a static member that means to come back
@@ -58,14 +57,20 @@ class ConsumerGroup:
     """One group of the consumer protocol; see the head of the file for the contract."""
 
     def __init__(
-        self, group_id: str, topics: Topics, terms: Terms, *, members_max: int = 10_000
+        self,
+        group_id: str,
+        topics: Topics,
+        terms: Callable[[str], Terms],
+        *,
+        members_max: int = 10_000,
     ) -> None:
-        self.terms = terms
+        """`terms` are those of a group by its id, now: they may change."""
         self.epoch = 1
         self.target_epoch = 0
         self.members: dict[str, ConsumerMember] = {}
         self.targets: dict[str, frozenset[TopicPlace]] = {}
         self._group_id = group_id
+        self._terms = terms
         self._topics = topics
         self._members_max = members_max
         self._is_dead = False
@@ -138,7 +143,7 @@ class ConsumerGroup:
         return HeartbeatAnswer(
             member.member_id,
             holding.epoch,
-            self.terms.heartbeat_interval_ms,
+            self._terms(self._group_id).heartbeat_interval_ms,
             frozenset(holding.assigned) if beat.is_full or has_changed else None,
         )
 
@@ -169,10 +174,8 @@ class ConsumerGroup:
     def is_alive(self, member: ConsumerMember, now_ms: int) -> None:
         """Note that a member lives."""
         classic = member.subscription.classic
-        timeout_ms = (
-            self.terms.session_timeout_ms if classic is None else classic.session_timeout_ms
-        )
-        member.due_ms = now_ms + timeout_ms
+        terms = self._terms(self._group_id) if classic is None else classic
+        member.due_ms = now_ms + terms.session_timeout_ms
 
     def check_commit(
         self,
@@ -488,7 +491,7 @@ class ConsumerGroup:
 
     def _assign(self, now_ms: int) -> None:
         """Decide anew who is to have what, unless that was done just now."""
-        interval_ms = self.terms.assignment_interval_ms
+        interval_ms = self._terms(self._group_id).assignment_interval_ms
         if self._assigned_ms is not None and now_ms < self._assigned_ms + interval_ms:
             return
         self._assigned_ms = now_ms

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 from isthmus.broker.consumer_groups import ConsumerGroups
 from isthmus.broker.fetch_sessions import FetchSessions
 from isthmus.broker.fetches import Fetches
+from isthmus.broker.group_configs import GroupConfigs
 from isthmus.broker.group_offsets import GroupOffsets
 from isthmus.broker.groups import GroupTable
 from isthmus.broker.identity import CERTIFICATE, Identity, Principal
@@ -104,13 +105,14 @@ class KafkaShore:
         self.topic_ids = TopicIds(log)
         self.fetches = Fetches(runtime, log, self.topic_ids)
         self.fetch_sessions = FetchSessions(runtime, sessions_max=settings.fetch_sessions_max)
+        self.group_configs = GroupConfigs(runtime, log, broker, consumer_terms(settings))
         self.groups = GroupTable(
             runtime,
             log,
             broker,
             initial_delay_ms=settings.group_initial_rebalance_delay_ms,
             members_max=settings.group_members_max,
-            terms=lambda _: consumer_terms(settings),
+            terms=self.group_configs.terms,
             migration=settings.group_consumer_migration_policy,
         )
         self.consumer_groups = ConsumerGroups(runtime, self.groups)

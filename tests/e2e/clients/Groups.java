@@ -13,6 +13,8 @@ import java.util.Map;
 import java.util.Set;
 import java.util.TreeSet;
 import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.clients.admin.AlterConfigOp;
+import org.apache.kafka.clients.admin.ConfigEntry;
 import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.clients.consumer.OffsetAndMetadata;
@@ -20,6 +22,7 @@ import org.apache.kafka.clients.consumer.SubscriptionPattern;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.config.ConfigResource;
 import org.apache.kafka.common.serialization.StringDeserializer;
 import org.apache.kafka.common.serialization.StringSerializer;
 import org.apache.kafka.tools.consumer.group.ConsumerGroupCommand;
@@ -42,6 +45,7 @@ public class Groups {
             comeBack();
             readByPattern(admin);
             upgrade(admin);
+            configure(admin);
         }
         System.out.println("== end");
     }
@@ -139,6 +143,16 @@ public class Groups {
             one.commitSync();
             one.close();
         }
+    }
+
+    static void configure(Admin admin) throws Exception {
+        String name = "consumer.session.timeout.ms";
+        ConfigResource group = new ConfigResource(ConfigResource.Type.GROUP, unique);
+        AlterConfigOp change = new AlterConfigOp(new ConfigEntry(name, "50000"), AlterConfigOp.OpType.SET);
+        admin.incrementalAlterConfigs(Map.of(group, List.of(change))).all().get();
+        ConfigEntry entry = admin.describeConfigs(List.of(group)).all().get().get(group).get(name);
+        check(entry.value().equals("50000"), "the setting of a group");
+        check(entry.source() == ConfigEntry.ConfigSource.DYNAMIC_GROUP_CONFIG, "where it comes from");
     }
 
     static String typeOf(Admin admin, String group) throws Exception {

@@ -294,6 +294,13 @@ def test_records_of_the_server_are_decoded() -> None:
     assert said("mine", b"a/b", b"xy") is None
 
 
+def test_settings_of_groups_are_decoded() -> None:
+    told = said("__isthmus_groups", b"g", b'{"consumer.session.timeout.ms": "50000"}')
+    assert told == {"group_id": "g", "settings": {"consumer.session.timeout.ms": "50000"}}
+    assert said("__isthmus_groups", b"g", None) == {"group_id": "g", "removed": True}
+    assert "undecodable" in said("__isthmus_groups", b"g", b"?")
+
+
 def test_rows_of_consumer_groups_are_decoded() -> None:
     held = Holding(3, 2, MemberState.UNREVOKED, {(b"t" * 16, 1): 3}, {})
     subscribed = Subscription(None, None, "c", "/h", 60_000, frozenset("ba"), "", None)

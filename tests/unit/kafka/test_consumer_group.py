@@ -28,7 +28,9 @@ class Room:
     def __init__(self, *, members_max: int = 10, **terms: int) -> None:
         self.topics = KnownTopics(t=4, u=2)
         self.terms = Terms()._replace(**terms)
-        self.group = ConsumerGroup("g", self.topics, self.terms, members_max=members_max)
+        self.group = ConsumerGroup(
+            "g", self.topics, lambda _: self.terms, members_max=members_max
+        )
         self.now = 0
 
     def beat(self, member_id: str, epoch: int, **changes: Any) -> HeartbeatAnswer:
@@ -291,7 +293,7 @@ def test_a_restart_goes_on_with_all_timeouts() -> None:
     for row in room.group.take_unstored():
         kept.take(read_row(row_key("g", row), row_value(row, 0))[1])
     before = room.rows()
-    room.group = ConsumerGroup("g", room.topics, room.terms)
+    room.group = ConsumerGroup("g", room.topics, lambda _: room.terms)
     room.group.restore(kept, room.now)
     assert room.rows() == before
     assert room.refused("m3", 0, instance_id="i1") is ErrorCode.UNRELEASED_INSTANCE_ID

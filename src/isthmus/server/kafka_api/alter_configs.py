@@ -1,4 +1,4 @@
-"""IncrementalAlterConfigs and AlterConfigs: settings of log topics change in use.
+"""IncrementalAlterConfigs and AlterConfigs: settings of log topics and groups change in use.
 
 Each resource of a request succeeds or fails alone, and a resource as a whole: of its settings
 either all are in force afterwards or none. What the server itself is configured with stands in
@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections import Counter
 from enum import IntEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from isthmus.errors import ConfigInvalid, IsthmusError, TopicInvalid, TopicUnknown
 from isthmus.kafka.errors import ErrorCode
-from isthmus.server.kafka_api.configs import BROKER_RESOURCE, TOPIC_RESOURCE
+from isthmus.server.kafka_api.configs import BROKER_RESOURCE, GROUP_RESOURCE, TOPIC_RESOURCE
 from isthmus.server.kafka_api.log_topics import RequestRefused, is_internal, refusal_of
 from isthmus.storage.names import check_log_topic
 from isthmus.storage.topic_configs import SETTINGS, check_configs
@@ -54,7 +55,15 @@ def _alter(call: Call, change: Change) -> None:
     times = Counter(
         (one["resource_type"], one["resource_name"]) for one in request["resources"]
     )
-    rows = []
+    rows: list[dict[str, Any]] = []
+    waiting = 1  # for settings of groups that are not durable yet, and for the end of this
+
+    def answered() -> None:
+        nonlocal waiting
+        waiting -= 1
+        if not waiting:
+            call.answer({"responses": rows})
+
     for resource in request["resources"]:
         kind, name = resource["resource_type"], resource["resource_name"]
         row: dict[str, Any] = {
@@ -68,13 +77,24 @@ def _alter(call: Call, change: Change) -> None:
             _check_once(resource["configs"])
             if kind == TOPIC_RESOURCE:
                 _alter_log_topic(call, name, resource["configs"], change)
+            elif kind == GROUP_RESOURCE:
+                wanted = _wanted_of_group(call, name, resource["configs"], change)
+                if wanted is not None:
+                    waiting += 1
+                    done = partial(_group_altered, row, answered)
+                    call.shore.group_configs.set(name, wanted, done)
             else:
                 _check_others(call.shore, kind, name, resource["configs"])
         except IsthmusError as error:
             row["error_code"] = refusal_of(error)
             row["error_message"] = str(error)
         rows.append(row)
-    call.answer({"responses": rows})
+    answered()
+
+
+def _group_altered(row: dict[str, Any], answered: Callable[[], None], code: ErrorCode) -> None:
+    row["error_code"] = code
+    answered()
 
 
 def _check_once(configs: list[dict[str, Any]]) -> None:
@@ -103,6 +123,18 @@ def _alter_log_topic(
     check_configs(wanted)
     if not call.request["validate_only"] and wanted != dict(log_topic.configs):
         shore.log.configure(name, wanted)
+
+
+def _wanted_of_group(
+    call: Call, group_id: str, configs: list[dict[str, Any]], change: Change
+) -> dict[str, str] | None:
+    """Return the settings that a group is to have, None where nothing is to be changed."""
+    if not group_id:
+        raise RequestRefused(ErrorCode.INVALID_REQUEST, "groups have no common settings")
+    groups = call.shore.group_configs
+    wanted = change(call.shore, groups.of(group_id), configs)
+    groups.check(wanted)
+    return None if call.request["validate_only"] or wanted == groups.of(group_id) else wanted
 
 
 def _replaced(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from isthmus.kafka.errors import ErrorCode
-from isthmus.server.kafka_api.configs import BROKER_RESOURCE, TOPIC_RESOURCE
+from isthmus.server.kafka_api.configs import BROKER_RESOURCE, GROUP_RESOURCE, TOPIC_RESOURCE
 from isthmus.server.kafka_api.log_topics import CLUSTER_OPERATIONS
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ CONTROLLERS: Final = 2
 
 BROKER_LOGGER_RESOURCE: Final = 8
 CLIENT_METRICS_RESOURCE: Final = 16
-GROUP_RESOURCE: Final = 32
 RESOURCES: Final = (
     TOPIC_RESOURCE,
     BROKER_RESOURCE,
@@ -63,7 +62,11 @@ def list_config_resources(call: Call) -> None:
         call.answer({"error_code": ErrorCode.UNSUPPORTED_VERSION})
         return
     broker = [str(shore.node_id)]
-    names = {TOPIC_RESOURCE: sorted(shore.log.topics), BROKER_RESOURCE: broker}
+    names = {
+        TOPIC_RESOURCE: sorted(shore.log.topics),
+        BROKER_RESOURCE: broker,
+        GROUP_RESOURCE: shore.group_configs.group_ids,
+    }
     call.answer(
         {
             "config_resources": [

@@ -1,4 +1,4 @@
-"""DescribeConfigs: every setting of a log topic and of the server, and where it comes from.
+"""DescribeConfigs: every setting of a log topic, the server and a group, and its origin.
 
 The settings of log topics are the table in storage/topic_configs.py. Those of the server are
 told under the names that Apache Kafka gives them, because tools look for these.
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
+from isthmus.broker.group_configs import SETTINGS as GROUP_SETTINGS
 from isthmus.errors import IsthmusError, TopicUnknown
+from isthmus.kafka.assignors import ASSIGNORS
 from isthmus.kafka.errors import ErrorCode
 from isthmus.server.kafka_api.log_topics import RequestRefused, refusal_of
 from isthmus.storage.names import check_log_topic
@@ -23,10 +25,12 @@ if TYPE_CHECKING:
 
 TOPIC_RESOURCE: Final = 2
 BROKER_RESOURCE: Final = 4
+GROUP_RESOURCE: Final = 32
 
 SOURCE_TOPIC: Final = 1
 SOURCE_SERVER: Final = 4
 SOURCE_DEFAULT: Final = 5
+SOURCE_GROUP: Final = 8
 
 KINDS: Final = {
     "boolean": 1,
@@ -145,6 +149,31 @@ def server_configs(shore: KafkaShore, address: tuple[str, int]) -> list[Config]:
             "The longest session timeout that a member may ask for.",
         ),
         (
+            "group.consumer.session.timeout.ms",
+            str(settings.group_consumer_session_timeout_ms),
+            "int",
+            "Silence after which a member of the consumer protocol is put out.",
+        ),
+        (
+            "group.consumer.heartbeat.interval.ms",
+            str(settings.group_consumer_heartbeat_interval_ms),
+            "int",
+            "Time between heartbeats that members of the consumer protocol are told.",
+        ),
+        (
+            "group.consumer.assignment.interval.ms",
+            str(settings.group_consumer_assignment_interval_ms),
+            "int",
+            "Shortest time between two assignments of a group of the consumer protocol.",
+        ),
+        (
+            "group.consumer.migration.policy",
+            settings.group_consumer_migration_policy,
+            "string",
+            "Which way a group with members may go between the two protocols.",
+        ),
+        ("group.consumer.assignors", ",".join(ASSIGNORS), "list", "Assignors of the server."),
+        (
             "group.max.size",
             str(settings.group_members_max),
             "int",
@@ -171,6 +200,21 @@ def server_configs(shore: KafkaShore, address: tuple[str, int]) -> list[Config]:
             synonyms = _default_synonyms(setting, shore.log.topic_defaults)
             found.append(Config(name, value, source, setting.kind, setting.doc, synonyms))
     return sorted(found)
+
+
+def group_configs(shore: KafkaShore, group_id: str) -> list[Config]:
+    """Return the settings of a group; those that it does not have are the server's."""
+    own = shore.group_configs.of(group_id)
+    found = []
+    for name, setting in GROUP_SETTINGS.items():
+        default = str(getattr(shore.group_configs.defaults, setting.term))
+        value, source = own.get(name, default), SOURCE_SERVER
+        synonyms: Synonyms = ((f"group.{name}", default, SOURCE_SERVER),)
+        if name in own:
+            source = SOURCE_GROUP
+            synonyms = ((name, value, source), *synonyms)
+        found.append(Config(name, value, source, "int", setting.doc, synonyms))
+    return found
 
 
 def describe_configs(call: Call) -> None:
@@ -214,6 +258,8 @@ def _described(call: Call, kind: int, name: str) -> list[Config]:
                 ErrorCode.INVALID_REQUEST, f"broker {name!r}, and there is {shore.node_id}"
             )
         return server_configs(shore, call.connection.address)
+    if kind == GROUP_RESOURCE and name:
+        return group_configs(shore, name)
     raise RequestRefused(
         ErrorCode.INVALID_REQUEST, f"resources of type {kind} have no settings"
     )

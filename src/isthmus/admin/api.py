@@ -173,8 +173,10 @@ class Api:
     async def _end_session(self, request: Request) -> Response:
         query_of(request)
         client_id = request.path_params["client_id"]
-        if not self._inspection.end_session(client_id):
+        told: Told[IsthmusError | None] = Told()
+        if not self._inspection.end_session(client_id, told.tell):
             raise not_there(f"there is no session of a client {client_id!r}")
+        await durable(told)
         return Response(status_code=204)
 
     # --- retained messages --------------------------------------------------------------------

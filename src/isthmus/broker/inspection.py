@@ -267,13 +267,19 @@ class Inspection:
         entry.connection.close(AdministrativeAction("an administrator ended the connection"))
         return True
 
-    def end_session(self, client_id: str) -> bool:
-        """End a session, and its connection if it has one; False where there is none."""
+    def end_session(
+        self, client_id: str, done: Callable[[IsthmusError | None], object]
+    ) -> bool:
+        """End a session, and its connection, and tell `done` once that is durable.
+
+        With the error if it cannot be. False, and nothing is told, where there is none.
+        """
         entry = self._sessions.entries.get(client_id)
         if entry is None:
             return False
         self.kick(client_id)
         self._sessions.end(entry)
+        self._broker.session_log.when_durable(done)
         return True
 
     # --- bans ---------------------------------------------------------------------------------

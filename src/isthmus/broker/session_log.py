@@ -57,6 +57,7 @@ from isthmus.record.batch import BatchBuilder
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from isthmus.broker.appends import Done
     from isthmus.broker.broker import Broker
     from isthmus.broker.sessions import SessionEntry
     from isthmus.broker.subscriptions import Subscription
@@ -116,6 +117,7 @@ class SessionLog:
         self._builder = BatchBuilder()
         self._due: dict[Session | ShareGroup, bool] = {}  # True: somebody will rely on it
         self._rows: list[Row] = []
+        self._asking: list[Done] = []  # who waits until all of it is durable
         self._checkpoint: list[Session | ShareGroup] = []  # still to be written for it
         self._generation = 0  # of the keys of marks
         self._number = 0  # of the next marks
@@ -198,6 +200,13 @@ class SessionLog:
                 self._rows.append((will_key(client), None))
         self._rows.append((client, None))
         self._broker.schedule()
+
+    def when_durable(self, done: Done) -> None:
+        """Tell `done` once what has happened in this turn is durable, or cannot be now."""
+        if self._due or self._rows:
+            self._asking.append(done)
+        else:
+            done(None)
 
     # --- checkpoints --------------------------------------------------------------------------
 
@@ -303,6 +312,7 @@ class SessionLog:
                 self._add_will(each, rows)
         ticket = _Written(self, list(due), rows.copy())
         ticket.wants_durable = bool(rows) or any(due.values())
+        ticket.asking, self._asking = self._asking, []
         if due:
             key = marks_key(self._generation, self._number)
             rows.append((key, self._marks(everywhere=False)))
@@ -452,6 +462,8 @@ class SessionLog:
         for session, attachment, packet_ids in ticket.released:
             session.complete(attachment, packet_ids)
             self._broker.touch(session)
+        for done in ticket.asking:
+            done(None)
 
     def settle_failed(self, ticket: _Written, error: IsthmusError) -> None:
         """The log does not hold it: write all of it again, with the next checkpoint."""
@@ -470,12 +482,14 @@ class SessionLog:
             entry = cast("SessionEntry", session.owner)
             if entry.connection is not None and session.attachment == attachment:
                 entry.connection.close(error)
+        for done in ticket.asking:
+            done(error)
 
 
 class _Written:
     """Waits for one write, of one batch or more."""
 
-    __slots__ = ("_log", "batches", "owners", "released", "rows", "wants_durable")
+    __slots__ = ("_log", "asking", "batches", "owners", "released", "rows", "wants_durable")
 
     def __init__(
         self, log: SessionLog, owners: list[Session | ShareGroup], rows: list[Row]
@@ -484,6 +498,7 @@ class _Written:
         self.owners = owners  # of the states that are written
         self.rows = rows  # but for the sessions' states and queues
         self.released: list[tuple[Session, int, list[int]]] = []
+        self.asking: list[Done] = []
         self.batches = 0  # that are not durable yet
         self.wants_durable = True
 

@@ -60,6 +60,10 @@ def message(shore: Shore, inspection: Inspection, topic_name: str) -> RetainedMe
 # --- clients and sessions ---------------------------------------------------------------------
 
 
+def unheard(_: object) -> None:
+    """Hear that something is durable."""
+
+
 def test_sessions_in_pages_in_the_order_in_which_they_began() -> None:
     shore, inspection = room()
     for number in range(7):
@@ -72,8 +76,8 @@ def test_who_stays_is_shown_once_whoever_comes_and_goes() -> None:
     shore, inspection = room()
     clients = [shore.client(f"c{number}", expiry_s=100) for number in range(6)]
     first = inspection.sessions(Wanted(), -1, 2)
-    inspection.end_session("c1")  # where the cursor stands
-    inspection.end_session("c2")
+    inspection.end_session("c1", unheard)  # where the cursor stands
+    inspection.end_session("c2", unheard)
     clients[0].connect(clean_start=True, expiry_s=100)  # a new session of a client seen before
     assert first.next is not None
     rest = inspection.sessions(Wanted(), int(first.next), 10)
@@ -185,11 +189,15 @@ def test_ending_a_session_ends_all_of_it(expiry_s: int) -> None:
     shore, inspection = room()
     device = shore.client("device", expiry_s=expiry_s)
     device.subscribe("a")
-    assert inspection.end_session("device")
+    told: list[object] = []
+    assert inspection.end_session("device", told.append)
     assert isinstance(device.closed, AdministrativeAction)
+    assert told == ([] if expiry_s else [None]), "what is not kept need not become durable"
     shore.runtime.settle()
+    assert told == [None]
     assert session_of(inspection, "device") is None
-    assert not inspection.end_session("device")
+    assert not inspection.end_session("device", told.append)
+    assert told == [None]
     assert shore.broker.subscriptions.receivers("a") == ([], ())
     assert shore.end().clients.sessions.entries == {}
 
@@ -201,7 +209,7 @@ def test_the_will_of_a_session_that_is_ended_is_sent() -> None:
     will = Will(b"w", b"gone", 0, False, {0x18: 50})
     shore.client("device", expiry_s=100, will=will).lose()
     assert watcher.messages() == []
-    inspection.end_session("device")
+    inspection.end_session("device", unheard)
     shore.runtime.settle()
     assert watcher.messages() == [("w", b"gone", 0)]
 

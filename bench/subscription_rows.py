@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from bench import packets
-from bench.mqtt_load import open_client, read_exactly
+from bench.mqtt_client import open_client, read_exactly
 from bench.process import BenchError, running
 from bench.rows import Measurement, Row
 from bench.systems import Isthmus, Mosquitto

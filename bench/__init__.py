@@ -7,6 +7,7 @@ its time on one row. For whoever changes the message path and wants to know what
     process.py        one server process: start, CPU, memory, stop
     systems.py        how to start Isthmus, Mosquitto and the null broker
     apache_kafka.py   how to get and start Apache Kafka
+    bridged.py        Mosquitto, a bridge (bridge_program.py) and Apache Kafka as one system
     load.py           the MQTT load: `isthmus.load`, as `isthmus bench` has it, on one system
     mqtt_client.py  packets.py    a raw MQTT client for rows that need no such load
     null_broker.py    a broker that does nothing: the ceiling of the load generator

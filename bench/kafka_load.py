@@ -54,29 +54,33 @@ def servers(address: Address) -> str:
     return f"{address[0]}:{address[1]}"
 
 
-def create_log_topic(address: Address) -> None:
-    """Create the log topic of the load, one replica, and wait for its leaders."""
+def create_log_topic(
+    address: Address, log_topic: str = LOG_TOPIC, partitions: int = PARTITIONS
+) -> None:
+    """Create a log topic, one replica, and wait for its leaders."""
     admin = AdminClient({"bootstrap.servers": servers(address), "log_level": 0})
     deadline = time.perf_counter() + FIRST_CALL_SECONDS
     while True:
         try:
-            created = admin.create_topics([NewTopic(LOG_TOPIC, PARTITIONS, 1)])
-            created[LOG_TOPIC].result(PATIENCE_SECONDS)
+            created = admin.create_topics([NewTopic(log_topic, partitions, 1)])
+            created[log_topic].result(PATIENCE_SECONDS)
             break
         except KafkaException as error:
             if time.perf_counter() > deadline:
                 raise BenchError(f"no log topic: {error}") from error
             time.sleep(0.2)
-    wait_for_leaders(address)
+    wait_for_leaders(address, log_topic, partitions)
 
 
-def wait_for_leaders(address: Address) -> None:
-    """Return once every partition of the log topic has a leader."""
+def wait_for_leaders(
+    address: Address, log_topic: str = LOG_TOPIC, partitions: int = PARTITIONS
+) -> None:
+    """Return once every partition of a log topic has a leader."""
     admin = AdminClient({"bootstrap.servers": servers(address), "log_level": 0})
     deadline = time.perf_counter() + FIRST_CALL_SECONDS
     while True:
-        found = admin.list_topics(LOG_TOPIC, timeout=PATIENCE_SECONDS).topics[LOG_TOPIC]
-        if len(found.partitions) == PARTITIONS and all(
+        found = admin.list_topics(log_topic, timeout=PATIENCE_SECONDS).topics[log_topic]
+        if len(found.partitions) == partitions and all(
             partition.leader >= 0 for partition in found.partitions.values()
         ):
             return

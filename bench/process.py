@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -42,6 +42,7 @@ class Server:
     kafka: Address | None = None
     scheme: str = "tcp"  # what MQTT is spoken inside of
     ca: Path | None = None  # who vouches for it, with TLS
+    others: list[Server] = field(default_factory=list)  # that belong to the same system
 
     def cpu_s(self) -> float:
         """Return the seconds of CPU, user and system, that the server has used so far."""
@@ -72,6 +73,8 @@ class Server:
 
     def check(self) -> None:
         """Raise BenchError with the server's last words when it has ended."""
+        for other in self.others:
+            other.check()
         status = self.process.poll()
         if status is not None:
             raise BenchError(f"the server ended with status {status}: {self.last_words()}")
@@ -82,7 +85,9 @@ class Server:
         return " | ".join(line for line in text.splitlines()[-3:] if line.strip())
 
     def stop(self) -> None:
-        """End the server with SIGTERM, with SIGKILL if it does not listen."""
+        """End the server with SIGTERM, with SIGKILL if it does not listen; the last first."""
+        for other in reversed(self.others):
+            other.stop()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
@@ -94,8 +99,8 @@ class Server:
             self.process.stdout.close()
 
     def _pids(self) -> list[int]:
-        """Return the server's process and its descendants."""
-        found = [self.process.pid]
+        """Return the system's processes and their descendants."""
+        found = [each.process.pid for each in (self, *self.others)]
         for pid in found:
             for children in Path(f"/proc/{pid}/task").glob("*/children"):
                 found.extend(int(child) for child in children.read_text().split())

@@ -33,6 +33,7 @@ TYPED = [
     "isthmus.kafka.codec",
     "isthmus.kafka.parts",
     "isthmus.kafka.produce",
+    "isthmus.kafka.fetch",
     "isthmus.storage.local.tail",
     "isthmus.storage.local.chunks",
     "isthmus.storage.local.open_segments",

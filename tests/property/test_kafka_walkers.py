@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.errors import Malformed
-from isthmus.kafka import codec, schema
+from isthmus.kafka import codec, frames, schema
+from isthmus.kafka.api import ApiKey
+from isthmus.kafka.fetch import FetchedPartition, FetchRequest
 from isthmus.kafka.produce import ProducedPartition, ProduceRequest, put_produce_response
 from isthmus.wire.buffer import WriteBuffer
 
@@ -218,6 +220,195 @@ def produced_body(version: int, row: ProducedPartition) -> dict[str, Any]:
         ],
     }
     if version >= 10:
+        leader = {"leader_id": row.leader_id, "leader_epoch": row.leader_epoch}
+        body["current_leader"] = leader
+    return body
+
+
+# --- Fetch ------------------------------------------------------------------------------------
+
+OF_PARTITION = {  # in which version it came, and what it is where it lacks
+    "partition": (4, 0, "index"),
+    "current_leader_epoch": (9, -1, "leader_epoch"),
+    "fetch_offset": (4, 0, "offset"),
+    "last_fetched_epoch": (12, -1, "last_fetched_epoch"),
+    "partition_max_bytes": (4, 0, "bytes_max"),
+}
+OF_REQUEST = ("max_wait_ms", "min_bytes", "max_bytes", "isolation_level")
+OF_SESSION = ("session_id", "session_epoch")
+
+
+@st.composite
+def fetch_bodies(draw: st.DrawFn, version: int) -> dict[str, Any]:
+    def key() -> dict[str, Any]:
+        return {"topic_id": draw(UUIDS)} if version >= 13 else {"topic": draw(NAMES)}
+
+    def partition() -> dict[str, Any]:
+        row = {
+            name: draw(numbers(64 if name == "fetch_offset" else 32))
+            for name, (first, _, _) in OF_PARTITION.items()
+            if version >= first
+        }
+        if version >= 5:
+            row["log_start_offset"] = draw(numbers(64))
+        if version >= 17:
+            row["replica_directory_id"] = draw(UUIDS | st.just(bytes(16)))
+        if version >= 18:
+            row["high_watermark"] = draw(numbers(64))
+        return row
+
+    some = st.integers(0, 3)
+    body: dict[str, Any] = {name: draw(numbers(32)) for name in OF_REQUEST[:3]}
+    body["isolation_level"] = draw(numbers(8))
+    body["topics"] = [
+        {**key(), "partitions": [partition() for _ in range(draw(some))]}
+        for _ in range(draw(some))
+    ]
+    if version >= 7:
+        body |= {name: draw(numbers(32)) for name in OF_SESSION}
+        body["forgotten_topics_data"] = [
+            {**key(), "partitions": draw(st.lists(numbers(32), max_size=3))}
+            for _ in range(draw(some))
+        ]
+    if version >= 11:
+        body["rack_id"] = draw(NAMES)
+    if version >= 12:
+        body["cluster_id"] = draw(TEXTS)
+    if version >= 15:
+        state = {"replica_id": draw(numbers(32)), "replica_epoch": draw(numbers(64))}
+        body["replica_state"] = state
+    else:
+        body["replica_id"] = draw(numbers(32))
+    return body
+
+
+def walked_fetch(version: int, data: bytes) -> list[Any] | None:
+    try:
+        request = FetchRequest(version, data, len(BEFORE))
+    except Malformed:
+        return None
+    found: list[Any] = [getattr(request, name) for name in (*OF_REQUEST, *OF_SESSION)]
+    while request.next_topic():
+        while request.next_partition():
+            key = request.topic_id if version >= 13 else request.name
+            found.append((key, [getattr(request, one) for _, _, one in OF_PARTITION.values()]))
+    while request.next_forgotten():
+        key = request.topic_id if version >= 13 else request.name
+        found.append((key, request.index))
+    assert not request.next_partition()
+    return found
+
+
+def decoded_fetch(version: int, data: bytes) -> list[Any] | None:
+    body = decoded("FetchRequest", version, data)
+    if body is None:
+        return None
+    key = "topic_id" if version >= 13 else "topic"
+    found: list[Any] = [body[name] for name in (*OF_REQUEST, *OF_SESSION)]
+    for topic in body["topics"]:
+        rows = topic["partitions"]
+        found += [(topic[key], [row[name] for name in OF_PARTITION]) for row in rows]
+    for topic in body["forgotten_topics_data"]:
+        found += [(topic[key], index) for index in topic["partitions"]]
+    return found
+
+
+@settings(max_examples=300, deadline=None)
+@given(version=versions("FetchRequest"), data=st.data(), edits=EDITS)
+def test_a_fetch_request_is_walked_as_it_is_decoded(
+    version: int, data: st.DataObject, edits: list[tuple[str, int, bytes]]
+) -> None:
+    body = data.draw(fetch_bodies(version))
+    message = BEFORE + edited(encoded("FetchRequest", version, body), edits) + BEHIND
+    walked = walked_fetch(version, message)
+    assert walked == decoded_fetch(version, message)
+    assert walked is not None or edits
+
+
+@settings(max_examples=100, deadline=None)
+@given(version=st.integers(12, 18), own=TAGS, of_topic=TAGS, of_partition=TAGS, edits=EDITS)
+def test_tagged_fields_of_a_fetch_request_are_stepped_over(
+    version: int,
+    own: list[tuple[int, bytes]],
+    of_topic: list[tuple[int, bytes]],
+    of_partition: list[tuple[int, bytes]],
+    edits: list[tuple[str, int, bytes]],
+) -> None:
+    row = {"partition": 7, "fetch_offset": 5, "partition_max_bytes": 0x0B0C0D0E}
+    plain = encoded("FetchRequest", version, {"topics": [{"partitions": [row]}]})
+    head, tail = plain.split(bytes.fromhex("0b0c0d0e"))
+    assert tail == bytes.fromhex("0000 01 01 00"), "tags, nothing forgotten, no rack, tags"
+    plain = (
+        head
+        + bytes.fromhex("0b0c0d0e")
+        + tag_section(of_partition)
+        + tag_section(of_topic)
+        + b"\1\1"
+        + tag_section(own)
+    )
+    message = BEFORE + edited(plain, edits) + BEHIND
+    assert walked_fetch(version, message) == decoded_fetch(version, message)
+
+
+@settings(max_examples=200, deadline=None)
+@given(version=versions("FetchResponse"), session_id=numbers(32), data=st.data())
+def test_a_fetch_response_is_written_as_it_is_encoded(
+    version: int, session_id: int, data: st.DataObject
+) -> None:
+    some = st.integers(0, 3)
+    records = st.lists(st.binary(max_size=40) | st.just(b"r" * 3_000), max_size=3)
+    session_id = session_id if version >= 7 else 0
+    topics: list[tuple[str | bytes, list[FetchedPartition]]] = []
+    bodies = []
+    for _ in range(data.draw(some)):
+        key = data.draw(UUIDS) if version >= 13 else data.draw(NAMES)
+        rows = []
+        for _ in range(data.draw(some)):
+            row = FetchedPartition(data.draw(numbers(32)))
+            row.error = data.draw(numbers(16))
+            row.high_watermark, row.last_stable_offset = data.draw(
+                st.tuples(numbers(64), numbers(64))
+            )
+            row.start_offset = data.draw(numbers(64))
+            pairs = st.lists(st.tuples(numbers(64), numbers(64)), max_size=3)
+            row.aborted = data.draw(st.none() | pairs)
+            row.buffers = data.draw(records)
+            if version >= 12:
+                row.diverging = data.draw(st.none() | st.tuples(st.integers(0, 9), numbers(64)))
+                row.leader_id = data.draw(st.integers(-1, 3))
+                row.leader_epoch = data.draw(numbers(32)) if row.leader_id >= 0 else -1
+            rows.append(row)
+        topics.append((key, rows))
+        name = "topic_id" if version >= 13 else "topic"
+        bodies.append({name: key, "partitions": [fetched_body(version, row) for row in rows]})
+    body: dict[str, Any] = {"session_id": session_id, "responses": bodies}
+    nodes = []
+    if version >= 16:
+        nodes = data.draw(st.lists(st.tuples(numbers(32), NAMES, numbers(32)), max_size=2))
+        body["node_endpoints"] = [
+            {"node_id": node, "host": host, "port": port} for node, host, port in nodes
+        ]
+    written = frames.encode_fetch_response(version, 7, session_id, topics, nodes)
+    assert b"".join(written) == frames.encode_response(ApiKey.FETCH, version, 7, body)
+
+
+def fetched_body(version: int, row: FetchedPartition) -> dict[str, Any]:
+    aborted = row.aborted
+    if aborted is not None:
+        aborted = [{"producer_id": one, "first_offset": two} for one, two in aborted]
+    body: dict[str, Any] = {
+        "partition_index": row.index,
+        "error_code": row.error,
+        "high_watermark": row.high_watermark,
+        "last_stable_offset": row.last_stable_offset,
+        "log_start_offset": row.start_offset,
+        "aborted_transactions": aborted,
+        "records": list(row.buffers),
+    }
+    if row.diverging is not None:
+        epoch, end_offset = row.diverging
+        body["diverging_epoch"] = {"epoch": epoch, "end_offset": end_offset}
+    if version >= 12:
         leader = {"leader_id": row.leader_id, "leader_epoch": row.leader_epoch}
         body["current_leader"] = leader
     return body

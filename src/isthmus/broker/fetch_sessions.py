@@ -11,38 +11,44 @@ where there is none, the client is served without a session, which the protocol 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from isthmus.broker.fetches import FetchPartition, PartitionRead
+from isthmus.broker.fetches import FetchPartition
 from isthmus.kafka.errors import ErrorCode
+from isthmus.kafka.fetch import IDS_FIRST_VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
+    from isthmus.kafka.fetch import FetchRequest
     from isthmus.runtime import Runtime
 
-IDS_FIRST_VERSION = 13  # from here on partitions are named by topic id [KIP-516]
 EPOCH_INITIAL = 0
 EPOCH_FINAL = -1
 EPOCH_MAX = (1 << 31) - 1
 Key = tuple[str | bytes, int]
 
 
-def entries_of(topics: Iterable[dict[str, Any]]) -> list[FetchPartition]:
+def entries_of(request: FetchRequest) -> list[FetchPartition]:
     """Return the partitions that a request names."""
-    return [
-        FetchPartition(
-            topic["topic"],
-            topic["topic_id"],
-            partition["partition"],
-            partition["fetch_offset"],
-            partition["partition_max_bytes"],
-            partition["current_leader_epoch"],
-            partition["last_fetched_epoch"],
-        )
-        for topic in topics
-        for partition in topic["partitions"]
-    ]
+    entries = []
+    while request.next_topic():
+        while request.next_partition():
+            entries.append(_entry_of(request))
+    return entries
+
+
+def _entry_of(request: FetchRequest) -> FetchPartition:
+    """Return the partition that a request stands at."""
+    return FetchPartition(
+        request.name,
+        request.topic_id,
+        request.index,
+        request.offset,
+        request.bytes_max,
+        request.leader_epoch,
+        request.last_fetched_epoch,
+    )
 
 
 class FetchSession:
@@ -57,26 +63,35 @@ class FetchSession:
         self.entries: dict[Key, FetchPartition] = {}
         self.used_ms = now_ms
 
-    def update(self, entries: list[FetchPartition]) -> None:
-        """Add partitions, or change what is wanted of them."""
-        for entry in entries:
-            known = self.entries.get(entry.key)
-            if known is not None:
-                entry.told, entry.found_as = known.told, known.found_as
-            self.entries[entry.key] = entry
+    def update(self, request: FetchRequest) -> None:
+        """Add partitions, or change what is wanted of them; forget others."""
+        while request.next_topic():
+            while request.next_partition():
+                known = self.entries.get((request.name or request.topic_id, request.index))
+                if known is None:
+                    entry = _entry_of(request)
+                    self.entries[entry.key] = entry
+                else:
+                    known.want(
+                        request.offset,
+                        request.bytes_max,
+                        request.leader_epoch,
+                        request.last_fetched_epoch,
+                    )
+        while request.next_forgotten():
+            self.entries.pop((request.name or request.topic_id, request.index), None)
 
-    def news(self, reads: list[PartitionRead]) -> list[PartitionRead]:
+    def news(self, reads: Sequence[FetchPartition]) -> list[FetchPartition]:
         """Return the reads that the client must hear of, and note that it did."""
         told = []
         for read in reads:
-            entry = read.entry
-            if read.size or read.error or read.diverging or entry.told != read.marks:
+            if read.has_news:
                 told.append(read)
                 # An error is told again and again, until the client does something about it.
-                entry.told = None if read.error else read.marks
-            if read.size and self.entries.get(entry.key) is entry:
-                del self.entries[entry.key]
-                self.entries[entry.key] = entry
+                read.told = None if read.error else read.marks
+            if read.size and self.entries.get(read.key) is read:
+                del self.entries[read.key]
+                self.entries[read.key] = read
         return told
 
 
@@ -103,7 +118,7 @@ class FetchContext:
         """What the response says; 0 is no session."""
         return 0 if self.session is None else self.session.session_id
 
-    def news(self, reads: list[PartitionRead]) -> list[PartitionRead]:
+    def news(self, reads: Sequence[FetchPartition]) -> Sequence[FetchPartition]:
         """Return what the response must hold; the first one of a session holds all."""
         if self.session is None:
             return reads
@@ -125,15 +140,15 @@ class FetchSessions:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def begin(self, request: dict[str, Any], version: int) -> FetchContext:
+    def begin(self, request: FetchRequest, version: int) -> FetchContext:
         """Find out what a request wants; the context says so where its session is wrong."""
-        session_id, epoch = request["session_id"], request["session_epoch"]
-        if epoch in (EPOCH_INITIAL, EPOCH_FINAL):
+        session_id, epoch = request.session_id, request.session_epoch
+        if epoch == EPOCH_FINAL:
             self._sessions.pop(session_id, None)
-            entries = entries_of(request["topics"])
-            if epoch == EPOCH_FINAL or not entries:
-                return FetchContext(entries)
-            return self._open(entries, version)
+            return FetchContext(entries_of(request))
+        if epoch == EPOCH_INITIAL:
+            self._sessions.pop(session_id, None)
+            return self._open(request, version)
         session = self._sessions.get(session_id)
         if session is None:
             return FetchContext([], error=ErrorCode.FETCH_SESSION_ID_NOT_FOUND)
@@ -143,23 +158,23 @@ class FetchSessions:
             return FetchContext([], error=ErrorCode.FETCH_SESSION_TOPIC_ID_ERROR)
         return self._go_on(session, request)
 
-    def _open(self, entries: list[FetchPartition], version: int) -> FetchContext:
+    def _open(self, request: FetchRequest, version: int) -> FetchContext:
         now_ms = self._runtime.monotonic_ms()
+        session = FetchSession(self._fresh_id(), now_ms, uses_ids=version >= IDS_FIRST_VERSION)
+        session.update(request)
+        entries = [*session.entries.values()]
+        if not entries:
+            return FetchContext(entries)
         if len(self._sessions) >= self._sessions_max:
             oldest = next(iter(self._sessions.values()))
             if oldest.used_ms + self._idle_ms > now_ms:
                 return FetchContext(entries)
             del self._sessions[oldest.session_id]
-        session = FetchSession(self._fresh_id(), now_ms, uses_ids=version >= IDS_FIRST_VERSION)
-        session.update(entries)
         self._sessions[session.session_id] = session
-        return FetchContext([*session.entries.values()], session, is_full=True)
+        return FetchContext(entries, session, is_full=True)
 
-    def _go_on(self, session: FetchSession, request: dict[str, Any]) -> FetchContext:
-        for topic in request["forgotten_topics_data"]:
-            for index in topic["partitions"]:
-                session.entries.pop((topic["topic"] or topic["topic_id"], index), None)
-        session.update(entries_of(request["topics"]))
+    def _go_on(self, session: FetchSession, request: FetchRequest) -> FetchContext:
+        session.update(request)
         del self._sessions[session.session_id]
         if not session.entries:
             return FetchContext([])

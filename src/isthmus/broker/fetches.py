@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from isthmus.broker.users import USERS_LOG_TOPIC
 from isthmus.errors import IsthmusError, OffsetOutOfRange
 from isthmus.kafka.errors import ErrorCode, code_of
+from isthmus.kafka.fetch import FetchedPartition
 from isthmus.storage.log import ISOLATION_DURABLE, ISOLATION_WRITTEN
 
 if TYPE_CHECKING:
@@ -26,20 +27,25 @@ if TYPE_CHECKING:
 
     from isthmus.broker.topic_ids import TopicIds
     from isthmus.runtime import Runtime
-    from isthmus.storage.log import FileSpan, Log, Partition
+    from isthmus.storage.log import Log, Partition
 
 
-class FetchPartition:
-    """What a client wants of one partition, and what it was last told of it."""
+class FetchPartition(FetchedPartition):
+    """What a client wants of one partition, what was found there when it was last read, and
+    what the client was told of it.
+
+    One object for as long as a fetch session names the partition, however often it is read.
+    """
 
     __slots__ = (
         "bytes_max",
+        "current_epoch",
         "found_as",
-        "index",
+        "is_loading",
         "last_fetched_epoch",
-        "leader_epoch",
         "name",
         "offset",
+        "size",
         "told",
         "topic_id",
     )
@@ -51,53 +57,53 @@ class FetchPartition:
         index: int,
         offset: int,
         bytes_max: int,
-        leader_epoch: int = -1,
+        current_epoch: int = -1,
         last_fetched_epoch: int = -1,
     ) -> None:
+        super().__init__(index)
         self.name = name  # empty where the client speaks of topic ids
         self.topic_id = topic_id
-        self.index = index
+        self.found_as = ""  # the log topic that the topic id stood for when last read
+        self.told: tuple[int, int, int] | None = None  # in this session; see `marks`
+        self.want(offset, bytes_max, current_epoch, last_fetched_epoch)
+        self.forget_read()
+
+    def want(
+        self, offset: int, bytes_max: int, current_epoch: int, last_fetched_epoch: int
+    ) -> None:
+        """Take what the client wants from now on."""
         self.offset = offset
         self.bytes_max = bytes_max
-        self.leader_epoch = leader_epoch
+        self.current_epoch = current_epoch  # what the client takes for the leader's
         self.last_fetched_epoch = last_fetched_epoch
-        self.found_as = ""  # the log topic that the topic id stood for when last read
-        self.told: tuple[int, int, int] | None = (
-            None  # in this session; see PartitionRead.marks
-        )
+
+    def forget_read(self) -> None:
+        """Forget what was found, and let go of the records."""
+        self.clear()
+        self.size = 0
+        self.is_loading = False  # more is on its way from the disk
 
     @property
     def key(self) -> tuple[str | bytes, int]:
         """What makes the partition the same one in the next request."""
         return (self.name or self.topic_id, self.index)
 
+    @property
+    def marks(self) -> tuple[int, int, int]:
+        """High watermark, last stable offset, log start offset."""
+        return self.high_watermark, self.last_stable_offset, self.start_offset
 
-class PartitionRead:
-    """What was found in one partition."""
-
-    __slots__ = (
-        "aborted",
-        "buffers",
-        "diverging",
-        "entry",
-        "error",
-        "is_loading",
-        "leader_epoch",
-        "marks",
-        "size",
-    )
-
-    def __init__(self, entry: FetchPartition) -> None:
-        self.entry = entry
-        self.error = ErrorCode.NONE
-        self.marks = (-1, -1, -1)  # high watermark, last stable offset, log start offset
-        self.leader_epoch = -1
-        self.diverging: tuple[int, int] | None = None  # (epoch, end offset) [KIP-595]
-        self.buffers: Sequence[memoryview | bytes | FileSpan] = ()
-        self.size = 0
-        # Of what was read, as (producer id, first offset); None for who does not ask for it.
-        self.aborted: Sequence[tuple[int, int]] | None = None
-        self.is_loading = False  # more is on its way from the disk
+    @property
+    def has_news(self) -> bool:
+        """Whether the client does not know yet what was found."""
+        if self.size or self.error or self.diverging is not None or self.told is None:
+            return True
+        high_watermark, last_stable_offset, start_offset = self.told
+        return (
+            high_watermark != self.high_watermark
+            or last_stable_offset != self.last_stable_offset
+            or start_offset != self.start_offset
+        )
 
 
 class Fetch(NamedTuple):
@@ -121,7 +127,7 @@ class Fetches:
         self._parked: set[_Parked] = set()
 
     def serve(
-        self, fetch: Fetch, reply: Callable[[list[PartitionRead]], None]
+        self, fetch: Fetch, reply: Callable[[Sequence[FetchPartition]], None]
     ) -> Callable[[], None] | None:
         """Answer through `reply`, at once or when there is enough or the time is up.
 
@@ -146,65 +152,79 @@ class Fetches:
         """How many fetches wait."""
         return len(self._parked)
 
-    def read(self, fetch: Fetch) -> list[PartitionRead]:
-        """Read what is there now, in the order of the request and within its limits."""
+    def read(self, fetch: Fetch) -> Sequence[FetchPartition]:
+        """Read what is there now, in the order of the request and within its limits.
+
+        What was found is in the entries of the fetch, until they are read again.
+        """
         left = fetch.bytes_max
         is_first = True
-        reads = []
         for entry in fetch.entries:
-            read = self._read_one(entry, fetch, left, is_first=is_first)
-            if read.size or read.is_loading:
+            entry.forget_read()
+            self._read_one(entry, fetch, left, is_first=is_first)
+            if entry.size or entry.is_loading:
                 is_first = False
                 # What is loaded at one time for one fetch is within its limits, too.
-                left -= read.size or min(left, entry.bytes_max)
-            reads.append(read)
-        return reads
+                left -= entry.size or min(left, entry.bytes_max)
+        return fetch.entries
 
     def _read_one(
         self, entry: FetchPartition, fetch: Fetch, bytes_left: int, *, is_first: bool
-    ) -> PartitionRead:
-        read = PartitionRead(entry)
+    ) -> None:
         partition = self._find(entry)
         if partition is None:
-            read.error = self._absence_of(entry)
-            return read
+            entry.error = self._absence_of(entry)
+            return
         entry.found_as = partition.log_topic
-        read.leader_epoch = partition.leader_epoch
-        read.error = _refusal_of(partition, entry)
-        if read.error:
-            return read
-        read.marks = (
-            partition.end_offset,
-            partition.last_stable_offset,
-            partition.start_offset,
-        )
+        entry.leader_epoch = partition.leader_epoch
+        entry.error = _refusal_of(partition, entry)
+        if entry.error:
+            return
+        entry.high_watermark = partition.end_offset
+        entry.last_stable_offset = partition.last_stable_offset
+        entry.start_offset = partition.start_offset
         if entry.last_fetched_epoch >= 0:
             epoch, end_offset = epoch_end(partition, entry.last_fetched_epoch)
             if epoch < 0:
-                return _out_of_range(read, partition)
+                _fail(entry, ErrorCode.OFFSET_OUT_OF_RANGE, partition)
+                return
             if epoch < entry.last_fetched_epoch or end_offset < entry.offset:
-                read.diverging = (epoch, end_offset)
-                return read
+                entry.diverging = (epoch, end_offset)
+                return
+        if fetch.isolation == ISOLATION_DURABLE:
+            entry.aborted = ()
         bytes_max = min(bytes_left, entry.bytes_max)
-        if bytes_max <= 0 and not is_first:
-            return read
+        if entry.offset == entry.high_watermark or (bytes_max <= 0 and not is_first):
+            return
+        self._take(entry, partition, fetch, bytes_max, is_first=is_first)
+
+    @staticmethod
+    def _take(
+        entry: FetchPartition,
+        partition: Partition,
+        fetch: Fetch,
+        bytes_max: int,
+        *,
+        is_first: bool,
+    ) -> None:
+        """Read records from where the client is, if they fit."""
         try:
             records = partition.read(
                 entry.offset, bytes_max, fetch.isolation, spans=fetch.spans
             )
-            fits = is_first or records.size <= bytes_max
-            if fits:
-                read.buffers, read.size = records.buffers, records.size
-            if fits and records.span is not None:
-                read.buffers = (records.span,)
-            if fetch.isolation == ISOLATION_DURABLE:
-                read.aborted = records.aborted if fits else ()
         except OffsetOutOfRange:
-            return _out_of_range(read, partition)
+            _fail(entry, ErrorCode.OFFSET_OUT_OF_RANGE, partition)
+            return
         except IsthmusError as error:
-            return _failed(read, code_of(error))
-        read.is_loading = records.is_loading
-        return read
+            _fail(entry, code_of(error), None)
+            return
+        entry.is_loading = records.is_loading
+        if not is_first and records.size > bytes_max:
+            return
+        entry.size = records.size
+        entry.buffers = records.buffers if records.span is None else (records.span,)
+        if fetch.isolation == ISOLATION_DURABLE:
+            entry.aborted = records.aborted
 
     def _find(self, entry: FetchPartition) -> Partition | None:
         name = entry.name or self._topic_ids.name_of(entry.topic_id)
@@ -225,7 +245,7 @@ class Fetches:
         return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
 
     @staticmethod
-    def _suffices(fetch: Fetch, reads: list[PartitionRead], *, is_over: bool) -> bool:
+    def _suffices(fetch: Fetch, reads: Sequence[FetchPartition], *, is_over: bool) -> bool:
         """Whether to answer now; `is_over`: the client waits no longer."""
         size = 0
         is_loading = False
@@ -238,17 +258,20 @@ class Fetches:
             return False
         return is_over or size >= fetch.bytes_min
 
-    def _watch(self, parked: _Parked, reads: list[PartitionRead]) -> None:
+    def _watch(self, parked: _Parked, reads: Sequence[FetchPartition]) -> None:
         """Ask every partition to wake the fetch when it can give more than it just did."""
         isolation = parked.fetch.isolation
         for read in reads:
-            partition = self._find(read.entry)
+            partition = self._find(read)
             if partition is None:
                 continue  # deleted just now; `recheck` tells
-            offset = read.entry.offset
+            offset = read.offset
             if not read.is_loading:  # what is there was taken, or is for another time
-                end = partition.end_offset if isolation == ISOLATION_WRITTEN else read.marks[1]
-                offset = max(end, offset)
+                is_written = isolation == ISOLATION_WRITTEN
+                offset = max(
+                    offset, partition.end_offset if is_written else read.last_stable_offset
+                )
+            read.buffers = ()  # it is read again
             parked.cancels.append(partition.wait(offset, parked.wake, isolation))
 
     def look_again(self, parked: _Parked, *, is_over: bool) -> None:
@@ -285,7 +308,7 @@ class _Parked:
         fetches: Fetches,
         runtime: Runtime,
         fetch: Fetch,
-        reply: Callable[[list[PartitionRead]], None],
+        reply: Callable[[Sequence[FetchPartition]], None],
     ) -> None:
         self.fetch = fetch
         self.reply = reply
@@ -327,22 +350,18 @@ class _Parked:
             self._fetches.look_again(self, is_over=True)
 
 
-def _failed(read: PartitionRead, error: ErrorCode) -> PartitionRead:
-    read.error = error
-    read.buffers, read.size = (), 0
-    return read
-
-
 def _refusal_of(partition: Partition, entry: FetchPartition) -> ErrorCode:
     if partition.log_topic == USERS_LOG_TOPIC:  # what is kept of passwords is nobody's to read
         return ErrorCode.TOPIC_AUTHORIZATION_FAILED
-    return epoch_error(partition, entry.leader_epoch)
+    return epoch_error(partition, entry.current_epoch)
 
 
-def _out_of_range(read: PartitionRead, partition: Partition) -> PartitionRead:
-    read.error = ErrorCode.OFFSET_OUT_OF_RANGE
-    read.marks = (-1, -1, partition.start_offset)
-    return read
+def _fail(entry: FetchPartition, error: ErrorCode, partition: Partition | None) -> None:
+    """Tell an error instead of what was found; where the `partition` starts is told still."""
+    entry.clear()
+    entry.error = error
+    if partition is not None:
+        entry.start_offset = partition.start_offset
 
 
 def epoch_error(partition: Partition, leader_epoch: int) -> ErrorCode:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from isthmus.errors import Malformed
 from isthmus.kafka import api, codec, schema
 from isthmus.kafka.errors import RequestUnsupported
+from isthmus.kafka.fetch import FetchRequest, put_fetch_response
 from isthmus.kafka.produce import ProduceRequest, put_produce_response
 from isthmus.wire.buffer import WriteBuffer
 
@@ -24,11 +25,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from isthmus.kafka.codec import Body, Data
+    from isthmus.kafka.fetch import FetchedPartition
     from isthmus.kafka.produce import ProducedPartition
 
 _HEADER: Final = struct.Struct(">hhi")
-_WALKED: Final = {int(api.ApiKey.PRODUCE): ProduceRequest}  # by hand, not made into a dict
 _PRODUCE: Final = int(api.ApiKey.PRODUCE)
+_FETCH: Final = int(api.ApiKey.FETCH)
+# By hand, not made into a dict.
+_WALKED: Final[dict[int, type[ProduceRequest | FetchRequest]]] = {
+    _PRODUCE: ProduceRequest,
+    _FETCH: FetchRequest,
+}
 _response: Final = WriteBuffer()
 
 
@@ -97,10 +104,29 @@ def encode_response_buffers(
     splices: list[tuple[int, Data]] = []
     _start(api_key, version, correlation_id)
     codec.encode(api.response_name(api_key), version, body, _response, splices)
+    return _take_with(splices)
+
+
+def encode_fetch_response(
+    version: int,
+    correlation_id: int,
+    session_id: int,
+    topics: Sequence[tuple[str | bytes, Sequence[FetchedPartition]]],
+    endpoints: Sequence[tuple[int, str, int]],
+) -> list[Any]:
+    """Do the same for a response to Fetch, see `kafka.fetch.put_fetch_response`."""
+    splices: list[tuple[int, Any]] = []
+    _start(_FETCH, version, correlation_id)
+    put_fetch_response(_response, version, session_id, topics, endpoints, splices)
+    return _take_with(splices)
+
+
+def _take_with(splices: list[tuple[int, Any]]) -> list[Any]:
+    """Take the response out of the shared buffer, and put in between what was left out."""
     beside = sum([len(part) for _, part in splices])
     _response.patch_u32(0, len(_response) - 4 + beside)
     frame = memoryview(_response.take())
-    buffers: list[Data] = []
+    buffers: list[Any] = []
     start = 0
     for position, part in splices:
         if position > start:

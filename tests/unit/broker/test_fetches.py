@@ -12,16 +12,19 @@ from tests.storage.disk import SimDisk
 from tests.unit.broker.kafka_room import KafkaRoom, TurnAppends, batch_of
 
 from isthmus.broker.fetch_sessions import EPOCH_FINAL, EPOCH_MAX, FetchContext, FetchSessions
-from isthmus.broker.fetches import Fetch, Fetches, FetchPartition, PartitionRead, epoch_end
+from isthmus.broker.fetches import Fetch, Fetches, FetchPartition, epoch_end
 from isthmus.broker.topic_ids import TopicIds
 from isthmus.broker.users import USERS_LOG_TOPIC
+from isthmus.kafka.codec import encode
 from isthmus.kafka.errors import ErrorCode
+from isthmus.kafka.fetch import FetchRequest
 from isthmus.record.batch import BatchBuilder
 from isthmus.record.markers import EndMarker, build_marker
 from isthmus.record.walk import offset_after
 from isthmus.storage.local.log import LocalLog
 from isthmus.storage.local.settings import LocalSettings
 from isthmus.storage.log import ISOLATION_DURABLE
+from isthmus.wire.buffer import WriteBuffer
 
 BIG = 1 << 20
 BATCH_BYTES = batch_of(1_700_000_000_000, b"v").size
@@ -34,7 +37,7 @@ class FetchRoom(KafkaRoom):
         super().__init__()
         self.topic = self.log.create("t", 3, {})
         self.fetches = Fetches(self.runtime, self.log, TopicIds(self.log))
-        self.answers: list[list[PartitionRead]] = []
+        self.answers: list[list[FetchPartition]] = []
 
     def serve(self, *entries: FetchPartition, **limits: int) -> Any:
         return self.fetches.serve(Fetch(entries, **limits), self.answers.append)
@@ -153,7 +156,7 @@ def test_a_fetch_from_within_a_batch_gets_the_whole_batch() -> None:
         (want(9), ErrorCode.UNKNOWN_TOPIC_OR_PARTITION),
         (want(offset=5), ErrorCode.OFFSET_OUT_OF_RANGE),
         (want(offset=-1), ErrorCode.OFFSET_OUT_OF_RANGE),
-        (want(leader_epoch=1), ErrorCode.UNKNOWN_LEADER_EPOCH),
+        (want(current_epoch=1), ErrorCode.UNKNOWN_LEADER_EPOCH),
         (FetchPartition("", b"x" * 16, 0, 0, BIG), ErrorCode.UNKNOWN_TOPIC_ID),
     ],
 )
@@ -166,7 +169,7 @@ def test_errors_are_told_at_once(entry: FetchPartition, error: ErrorCode) -> Non
 def test_an_older_leader_epoch_is_fenced() -> None:
     room = FetchRoom()
     room.topic.partitions[0].leader_epoch = 3
-    room.serve(want(leader_epoch=2))
+    room.serve(want(current_epoch=2))
     assert room.answers[0][0].error is ErrorCode.FENCED_LEADER_EPOCH
 
 
@@ -250,20 +253,39 @@ class SessionRoom(FetchRoom):
             }
             for index, offset in partitions
         ]
-        return self.sessions.begin(
-            {
-                "session_id": session_id,
-                "session_epoch": epoch,
-                "topics": [{**named, "partitions": wanted}] if wanted else [],
-                "forgotten_topics_data": [{**named, "partitions": list(forgotten)}],
-            },
-            version,
-        )
+        out = WriteBuffer()
+        body = {
+            "session_id": session_id,
+            "session_epoch": epoch,
+            "topics": [{**named, "partitions": wanted}] if wanted else [],
+            "forgotten_topics_data": [{**named, "partitions": list(forgotten)}],
+        }
+        encode("FetchRequest", version, body, out)
+        return self.sessions.begin(FetchRequest(version, out.take(), 0), version)
 
     def told(self, context: FetchContext) -> list[int]:
         """Serve what the context wants; return the partitions that the response names."""
         reads = self.fetches.read(Fetch(context.entries))
-        return [read.entry.index for read in context.news(reads)]
+        return [read.index for read in context.news(reads)]
+
+
+def test_a_poll_makes_nothing_for_a_partition_that_a_session_knows() -> None:
+    room = SessionRoom()
+    opened = room.begin(0, 0, ((0, 0), (1, 0)))
+    again = room.begin(opened.session_id, 1, ((1, 3),))
+    assert list(map(id, again.entries)) == list(map(id, opened.entries))
+    assert [entry.offset for entry in again.entries] == [0, 3]
+
+
+def test_what_waits_holds_on_to_no_records() -> None:
+    room = FetchRoom()
+    room.produce("t")
+    entry = want()
+    assert room.serve(entry, wait_ms=500, bytes_min=BATCH_BYTES + 1) is not None
+    assert entry.size == BATCH_BYTES
+    assert not entry.buffers
+    room.produce("t")
+    assert sum(map(len, entry.buffers)) == 2 * BATCH_BYTES
 
 
 def test_a_session_tells_only_news() -> None:
@@ -289,7 +311,7 @@ def test_a_partition_that_gave_data_goes_to_the_end() -> None:
         room.produce("t", index)
     context = room.begin(session_id, 1)
     reads = room.fetches.read(Fetch(context.entries, bytes_max=1))
-    assert [read.entry.index for read in context.news(reads) if read.size] == [0]
+    assert [read.index for read in context.news(reads) if read.size] == [0]
     assert [entry.index for entry in room.begin(session_id, 2).entries] == [1, 2, 0]
 
 

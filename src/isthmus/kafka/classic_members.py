@@ -63,7 +63,7 @@ def join(group: ConsumerGroup, join: Join, fresh: str, now_ms: int) -> JoinAnswe
     if known is None and group.is_full:
         return JoinAnswer(ErrorCode.GROUP_MAX_SIZE_REACHED, join.member_id)
     is_current = known is not None and said.generation in (-1, known.holding.epoch)
-    owned = group.topic_places(said.owned) if is_current else frozenset()
+    owned = group.reads.places(said.owned) if is_current else frozenset()
     subscription = Subscription(
         join.instance_id,
         said.rack_id,
@@ -102,7 +102,7 @@ def sync(
         return SyncAnswer(ErrorCode.REBALANCE_IN_PROGRESS)
     member.act_due_ms = None
     metadata = classic.protocols[0][1]
-    share = write_assignment(group.topic_names(holding.assigned), metadata)
+    share = write_assignment(group.by_name(holding.assigned), metadata)
     return SyncAnswer(ErrorCode.NONE, PROTOCOL_TYPE, protocol[1] or names[0], share)
 
 
@@ -203,7 +203,7 @@ def to_consumer(group: Group, into: ConsumerGroup, now_ms: int) -> bool:
             None,
             ClassicTerms(member.session_timeout_ms, member.protocols),
         )
-        places = into.topic_places(share)
+        places = into.reads.places(share)
         kept.targets[member.member_id] = places
         held = dict.fromkeys(places, kept.epoch)
         kept.holdings[member.member_id] = Holding(
@@ -224,7 +224,7 @@ def to_classic(group: ConsumerGroup, into: Group, now_ms: int) -> None:
     for member in members:
         said, terms = member.subscription, _terms(member)
         metadata = dict(terms.protocols)[protocol]
-        share = group.topic_names(group.targets.get(member.member_id, ()))
+        share = group.by_name(group.targets.get(member.member_id, ()))
         snapshots.append(
             MemberSnapshot(
                 member.member_id,

@@ -12,13 +12,13 @@ rows that have changed: an answer may go out when they are durable, and `store_a
 back where that failed. What was kept is handed to `restore`.
 
 Not here: how a member comes to its target (reconciling.py), who is to have what (assignors.py),
-the forms of the rows (consumer_records.py), offsets and the log (broker/).
+what is read (read_topics.py), the forms of the rows (consumer_records.py), offsets and the log
+(broker/).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from isthmus.kafka.assignors import ASSIGNORS, DEFAULT_ASSIGNOR, Reader
@@ -40,10 +40,11 @@ from isthmus.kafka.consumer_types import (
     TargetRow,
 )
 from isthmus.kafka.errors import ErrorCode
+from isthmus.kafka.read_topics import ReadTopics
 from isthmus.kafka.reconciling import next_holding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
     from isthmus.kafka.assignors import TopicPlace
     from isthmus.kafka.consumer_types import Heartbeat, KeptGroup, Terms, Topics
@@ -72,14 +73,11 @@ class ConsumerGroup:
         self._group_id = group_id
         self._terms = terms
         self._topics = topics
+        self.reads = ReadTopics(topics)
         self._members_max = members_max
         self._is_dead = False
         self._static: dict[str, str] = {}  # instance id → member id
         self._held: set[TopicPlace] = set()
-        self._names: frozenset[str] | None = None  # all that is read; None: look again
-        self._matched: dict[str, frozenset[str]] = {}  # regular expression → log topics
-        self._found: dict[str, tuple[bytes, int]] = {}  # of the log topics read: id, partitions
-        self._digest = 0  # of `_found`
         self._assigned_ms: int | None = None  # monotonic
         self._unstored: dict[tuple[type[Row], str], None] = {}  # in the order of the changes
 
@@ -224,7 +222,7 @@ class ConsumerGroup:
 
     def subscribed(self) -> frozenset[str]:
         """Return the log topics that the members read."""
-        return self._all_names()
+        return self.reads.names(self._subscriptions())
 
     def forgets_since(self, _since_ms: int) -> int:
         """Return 0: only their commits count for offsets of what nobody reads."""
@@ -281,14 +279,14 @@ class ConsumerGroup:
         kinds = ((SubscriptionRow, self.members), (TargetRow, self.targets))
         named = [self._row(kind, name) for kind, names in kinds for name in names]
         named += [self._row(HoldingRow, name) for name in self.members]
-        named += [self._row(PatternRow, pattern) for pattern in self._matched]
+        named += [self._row(PatternRow, pattern) for pattern in self.reads.matched]
         return [*named, self._row(GroupRow, ""), self._row(TargetEpochRow, "")]
 
     def restore(self, kept: KeptGroup, now_ms: int) -> None:
         """Become the group that was kept; its members have one session timeout to call."""
-        self.epoch, self._digest = kept.epoch or 1, kept.digest
+        self.epoch, self.reads.digest = kept.epoch or 1, kept.digest
         self.target_epoch = kept.target_epoch
-        self._matched = dict(kept.patterns)
+        self.reads.matched = dict(kept.patterns)
         for member_id, subscription in kept.subscriptions.items():
             member = self._admit(member_id, None)
             member.subscription = subscription
@@ -313,15 +311,29 @@ class ConsumerGroup:
         if kind is TargetRow:
             return TargetRow(name, self.targets.get(name))
         if kind is PatternRow:
-            return PatternRow(name, self._matched.get(name))
+            return PatternRow(name, self.reads.matched.get(name))
         if kind is TargetEpochRow:
             return TargetEpochRow(self.target_epoch)
-        return GroupRow(self._digest, self.epoch)
+        return GroupRow(self.reads.digest, self.epoch)
 
     # --- members ------------------------------------------------------------------------------
 
     def _all(self) -> Iterable[ConsumerMember]:
         return self.members.values()
+
+    def by_name(self, places: Iterable[TopicPlace]) -> dict[str, list[int]]:
+        """Return partitions by the names of their log topics."""
+        return self.reads.by_name(self._subscriptions(), places)
+
+    def _subscriptions(self) -> Iterable[Subscription]:
+        return (member.subscription for member in self.members.values())
+
+    def _look_at_topics(self) -> bool:
+        """Look up what is read; return whether that is not what it was."""
+        is_other, patterns = self.reads.look(self._subscriptions())
+        for pattern in patterns:
+            self._changed(PatternRow, pattern)
+        return is_other
 
     def static_member(self, instance_id: str) -> ConsumerMember | None:
         """Return the member that has this instance id."""
@@ -331,25 +343,6 @@ class ConsumerGroup:
         """Whether others hold all that a member is to have and has not."""
         target = self.targets.get(member.member_id, frozenset())
         return self._held.issuperset(target - member.holding.assigned.keys())
-
-    def topic_names(self, places: Iterable[TopicPlace]) -> dict[str, list[int]]:
-        """Return partitions by the names of their log topics, of those that are read."""
-        names = {topic_id: name for name, (topic_id, _) in self._found.items()}
-        found: dict[str, list[int]] = {}
-        for topic_id, index in sorted(places):
-            if topic_id in names:
-                found.setdefault(names[topic_id], []).append(index)
-        return found
-
-    def topic_places(self, names: Mapping[str, Iterable[int]]) -> frozenset[TopicPlace]:
-        """Return the partitions of log topics that are there."""
-        found = {name: self._topics.find(name) for name in names}
-        return frozenset(
-            (place[0], index)
-            for name, place in found.items()
-            if place is not None
-            for index in names[name]
-        )
 
     def _find(self, beat: Heartbeat) -> ConsumerMember | None:
         """Return the member that this is, None for a new one. Raises HeartbeatRefused."""
@@ -420,7 +413,7 @@ class ConsumerGroup:
             self._static[said.instance_id] = member.member_id
         if (said.topic_names, said.pattern) == (was.topic_names, was.pattern):
             return False
-        self._names = None
+        self.reads.forget()
         return True
 
     def _leave(self, beat: Heartbeat) -> None:
@@ -444,48 +437,13 @@ class ConsumerGroup:
                 del self._static[instance_id]
             for kind in (SubscriptionRow, TargetRow, HoldingRow):
                 self._changed(kind, name)
-        self._names = None
+        self.reads.forget()
         self._look_at_topics()
         self._bump()
 
     def _bump(self) -> None:
         self.epoch += 1
         self._changed(GroupRow)
-
-    # --- log topics ---------------------------------------------------------------------------
-
-    def _look_at_topics(self) -> bool:
-        """Look up what is read; return whether that is not what it was."""
-        patterns = {one.subscription.pattern for one in self._all()} - {""}
-        for pattern in self._matched.keys() | patterns:
-            names = self._topics.matching(pattern) if pattern in patterns else None
-            if names != self._matched.get(pattern):
-                self._changed(PatternRow, pattern)
-                self._names = None
-                if names is None:
-                    del self._matched[pattern]
-                else:
-                    self._matched[pattern] = names
-        places = {name: self._topics.find(name) for name in sorted(self._all_names())}
-        found = {name: place for name, place in places.items() if place is not None}
-        if found == self._found and self._digest:
-            return False
-        self._found = found
-        digest = _digest(found)
-        is_other, self._digest = digest != self._digest, digest
-        return is_other
-
-    def _all_names(self) -> frozenset[str]:
-        if self._names is None:
-            named = [one.subscription.topic_names for one in self._all()]
-            self._names = frozenset().union(*named, *self._matched.values())
-        return self._names
-
-    def _topic_ids(self, member: ConsumerMember) -> frozenset[bytes]:
-        """Return the log topics that a member reads, and that are there."""
-        subscription = member.subscription
-        names = subscription.topic_names | self._matched.get(subscription.pattern, frozenset())
-        return frozenset(self._found[name][0] for name in names if name in self._found)
 
     # --- assigning ----------------------------------------------------------------------------
 
@@ -498,12 +456,12 @@ class ConsumerGroup:
         readers = {
             member.member_id: Reader(
                 member.subscription.instance_id,
-                self._topic_ids(member),
+                self.reads.ids(member.subscription),
                 self.targets.get(member.member_id, frozenset()),
             )
             for member in self._all()
         }
-        shares = ASSIGNORS[self.assignor](readers, dict(self._found.values()))
+        shares = ASSIGNORS[self.assignor](readers, self.reads.partitions())
         for member_id, share in shares.items():
             target = frozenset(share)
             if self.targets.get(member_id) != target:
@@ -518,7 +476,7 @@ class ConsumerGroup:
         """Bring a member one step towards its target."""
         target = self.targets.get(member.member_id, frozenset())
         before = member.holding
-        topic_ids = self._topic_ids(member)
+        topic_ids = self.reads.ids(member.subscription)
         after = next_holding(before, self.target_epoch, target, topic_ids, self._held, owned)
         if after is not before:
             self._hold(member, after, now_ms)
@@ -563,14 +521,6 @@ def _check_epoch(holding: Holding, beat: Heartbeat) -> None:
             ErrorCode.FENCED_MEMBER_EPOCH,
             f"member epoch {beat.epoch}, and the group knows {holding.epoch}: join again",
         )
-
-
-def _digest(found: dict[str, tuple[bytes, int]]) -> int:
-    """Return a number for the log topics, their ids and sizes; never 0."""
-    digest = blake2b(digest_size=8)
-    for name, (topic_id, partitions) in found.items():
-        digest.update(b"%b\0%b%d\n" % (name.encode(), topic_id, partitions))
-    return int.from_bytes(digest.digest(), "big", signed=True) or 1
 
 
 _ORDER = (SubscriptionRow, PatternRow, GroupRow, TargetRow, TargetEpochRow, HoldingRow)

@@ -93,6 +93,7 @@ def test_the_first_new_member_takes_the_group_over() -> None:
     for _ in range(2):
         room.restart()
         assert len(room.group().members) == 2
+        assert room.share(old) == [0], "also who syncs before anybody calls"
         assert room.tells(old) is ErrorCode.NONE
         assert room.beat("m1", 2).epoch == 2
 

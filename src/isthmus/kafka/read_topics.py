@@ -1,0 +1,110 @@
+"""What the members of a group read, and what is there of it.
+
+Members name log topics, or a pattern; log topics come, grow and go. A digest of what is there
+tells whether that has changed since the group last looked, over a restart, too.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from isthmus.kafka.assignors import TopicPlace
+    from isthmus.kafka.consumer_types import Subscription, Topics
+
+
+class ReadTopics:
+    """The log topics of one group."""
+
+    def __init__(self, topics: Topics) -> None:
+        self.matched: dict[str, frozenset[str]] = {}  # regular expression → log topics
+        self.digest = 0  # of what was found; 0: nothing was looked up yet
+        self._topics = topics
+        self._names: frozenset[str] | None = None  # all that is read; None: look again
+        self._found: dict[
+            str, tuple[bytes, int]
+        ] = {}  # of those that are there: id, partitions
+
+    def forget(self) -> None:
+        """Somebody reads other things now."""
+        self._names = None
+
+    def look(self, subscriptions: Iterable[Subscription]) -> tuple[bool, list[str]]:
+        """Look up what is read now.
+
+        Return whether that is not what it was, and the patterns that match other log topics.
+        Raises HeartbeatRefused for a pattern that is none; who looked it up before is safe.
+        """
+        subscriptions = [*subscriptions]
+        patterns = {one.pattern for one in subscriptions} - {""}
+        changed = []
+        for pattern in self.matched.keys() | patterns:
+            names = self._topics.matching(pattern) if pattern in patterns else None
+            if names == self.matched.get(pattern):
+                continue
+            changed.append(pattern)
+            self.forget()
+            if names is None:
+                del self.matched[pattern]
+            else:
+                self.matched[pattern] = names
+        return self._find(subscriptions), changed
+
+    def _find(self, subscriptions: Iterable[Subscription]) -> bool:
+        places = {name: self._topics.find(name) for name in sorted(self.names(subscriptions))}
+        found = {name: place for name, place in places.items() if place is not None}
+        if found == self._found and self.digest:
+            return False
+        self._found = found
+        digest = _digest(found)
+        is_other, self.digest = digest != self.digest, digest
+        return is_other
+
+    def names(self, subscriptions: Iterable[Subscription]) -> frozenset[str]:
+        """Return all log topics that are read, there or not."""
+        if self._names is None:
+            named = [one.topic_names for one in subscriptions]
+            self._names = frozenset().union(*named, *self.matched.values())
+        return self._names
+
+    def ids(self, subscription: Subscription) -> frozenset[bytes]:
+        """Return the log topics that a member reads, and that are there."""
+        names = subscription.topic_names | self.matched.get(subscription.pattern, frozenset())
+        return frozenset(self._found[name][0] for name in names if name in self._found)
+
+    def partitions(self) -> dict[bytes, int]:
+        """Return how many partitions each has, by id."""
+        return dict(self._found.values())
+
+    def by_name(
+        self, subscriptions: Iterable[Subscription], places: Iterable[TopicPlace]
+    ) -> dict[str, list[int]]:
+        """Return partitions by the names of their log topics, of those that are read."""
+        found = {name: self._topics.find(name) for name in self.names(subscriptions)}
+        names = {place[0]: name for name, place in found.items() if place is not None}
+        rows: dict[str, list[int]] = {}
+        for topic_id, index in sorted(places):
+            if topic_id in names:
+                rows.setdefault(names[topic_id], []).append(index)
+        return rows
+
+    def places(self, names: Mapping[str, Iterable[int]]) -> frozenset[TopicPlace]:
+        """Return partitions by the ids of their log topics, of those that are there."""
+        found = {name: self._topics.find(name) for name in names}
+        return frozenset(
+            (place[0], index)
+            for name, place in found.items()
+            if place is not None
+            for index in names[name]
+        )
+
+
+def _digest(found: Mapping[str, tuple[bytes, int]]) -> int:
+    """Return a number for log topics, their ids and sizes; never 0."""
+    digest = blake2b(digest_size=8)
+    for name, (topic_id, partitions) in found.items():
+        digest.update(b"%b\0%b%d\n" % (name.encode(), topic_id, partitions))
+    return int.from_bytes(digest.digest(), "big", signed=True) or 1

@@ -1,22 +1,30 @@
 """What applications do, with one library after another: Node.js, a browser, asyncio, Go, Rust.
 
-Each library has one program (or page) for all tests of this file; paho is the other side.
+Each library has one program (or page) for all tests of this file; paho is the other side. paho
+for Java tells of itself what holds, in one run, because a JVM takes its time.
 """
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Final
+from xml.etree import ElementTree
 
 import pytest
+from tests.e2e.kafka_commands import CACHE, SHORT_LIVED, run_to_end
 from tests.e2e.mqtt_page import Page
-from tests.e2e.mqtt_programs import Message, paho_client, paho_publish, paho_subscribe
+from tests.e2e.mqtt_programs import CLIENTS, Message, paho_client, paho_publish, paho_subscribe
 from tests.e2e.mqtt_scripted import SCRIPTED, MqttJs, Properties, Scripted
-from tests.e2e.server_process import ServerProcess, address_of
+from tests.e2e.server_process import ServerProcess, address_of, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.e2e.mqtt_scripted import Client
+
+JAVA: Final = CLIENTS / "java"
+PAHO_VERSION: Final = ElementTree.parse(JAVA / "pom.xml").findtext(".//{*}paho.version")
+PAHO_JARS: Final = CACHE / f"paho-{PAHO_VERSION}"
 
 LISTENERS = "tcp://127.0.0.1:0,ws://127.0.0.1:0/mqtt"
 LIBRARIES: Final = (*SCRIPTED, MqttJs("mqtt.js over WebSocket", url="ws://{}/mqtt"), Page())
@@ -136,3 +144,18 @@ def test_what_only_5_has_comes_back_unaltered(client: Client, unique: str) -> No
     assert client.inbox.wait(1) == [message]
     assert client.properties == [asked]
     client.leave()
+
+
+def test_paho_for_java(server: ServerProcess, unique: str) -> None:
+    if not shutil.which("javac"):
+        pytest.skip("no Java to compile with")
+    if not PAHO_JARS.is_dir():
+        pytest.skip(f"no paho for Java in {PAHO_JARS}: .ci/run fetches it")
+    address = text_of(address_of(server.mqtt_listeners[False]))
+    command = ["java", "-Xmx256M", *SHORT_LIVED, "-cp", f"{PAHO_JARS}/*"]
+    told = run_to_end([*command, str(JAVA / "Paho.java"), address, unique])
+    assert told.decode().splitlines() == [
+        f"{version} {what}"
+        for what in ("messages", "retained", "session", "will")
+        for version in ("3.1.1", "5")
+    ]

@@ -27,6 +27,7 @@ from isthmus.app_listeners import (
     packet_size_max,
 )
 from isthmus.app_metrics import METRICS, look
+from isthmus.app_status import Overview
 from isthmus.broker.automatic import AutomaticSubscription
 from isthmus.broker.broker import Broker
 from isthmus.broker.clients import Clients
@@ -363,6 +364,7 @@ def http_shore(
         allow_anonymous=settings.allow_anonymous,
         asked=asked,
         metrics=(METRICS, partial(look, broker, mqtt, kafka, certificates)),
+        status=Overview(broker, mqtt, kafka, unready).look,
     )
 
 

@@ -138,12 +138,18 @@ def by_log_topic(counted: Counted, attribute: str) -> dict[tuple[str, ...], int]
     }
 
 
-def room(counted: Counted) -> float:
-    """Return the bytes that are free where the log is kept."""
+def room(log: Log) -> int | None:
+    """Return the bytes that are free where the log is kept; None: nobody can tell."""
     try:
-        return counted.log.volume()[1]
+        return log.volume()[1]
     except StorageError:
-        return float("nan")
+        return None
+
+
+def free(counted: Counted) -> dict[tuple[str, ...], int]:
+    """Return the same as a metric, which has no value where there is none."""
+    bytes_free = room(counted.log)
+    return {} if bytes_free is None else {(): bytes_free}
 
 
 def requests(counted: Counted) -> dict[tuple[str, ...], Histogram]:
@@ -423,7 +429,7 @@ METRICS: Final = (
         "Batches kept.",
         lambda c: sum(each.size_bytes for each in partitions(c.log)),
     ),
-    gauge("log_free_bytes", "Bytes free where the log is kept; -1: unbounded.", room),
+    gauge("log_free_bytes", "Bytes free where the log is kept; -1: unbounded.", free),
     gauge(
         "log_topic_size_bytes",
         "Batches kept, of the first thousand log topics by name.",

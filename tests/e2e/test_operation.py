@@ -50,6 +50,14 @@ def lasting(expiry_s: int = 1000) -> dict[str, Any]:
     return {"properties": properties, "clean_start": False}
 
 
+def test_the_status_is_a_few_numbers(own_server: ServerProcess, unique: str) -> None:
+    with paho_client(own_server.mqtt, unique):
+        found = dict(line.split("=", 1) for line in isthmus(own_server, "status"))
+        assert found["ready"] == "yes" and int(found["mqtt_connections"]) >= 1
+        [row] = rows(own_server, "status")
+        assert row["partitions"] >= row["log_topics"] > 0
+
+
 def test_clients_are_listed_and_shown(own_server: ServerProcess, unique: str) -> None:
     with paho_client(own_server.mqtt, f"{unique}/1", **lasting()) as client:
         paho_subscribe(client, f"{unique}/#", 1)

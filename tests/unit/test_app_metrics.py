@@ -17,6 +17,7 @@ from tests.unit.server.mqtt_wire import Wire
 
 from isthmus.admin.http import Asked, application
 from isthmus.app_metrics import METRICS, NAMED_MAX, look
+from isthmus.app_status import Overview
 from isthmus.broker.authentication import Chain, Found
 from isthmus.broker.inspection import Inspection
 from isthmus.broker.survey import LOOKED_AT_PER_TURN, Waiting, survey
@@ -221,6 +222,22 @@ def test_observers_may_read_the_metrics_and_nothing_else(
     assert room.page(authorization=shown)[0] == page
     headers = {"host": "localhost", "authorization": shown}
     assert ask(room.application, "GET", "/api/v1/clients", headers.items())[0] == api
+
+
+def test_the_status_says_what_is_there_and_what_went_wrong() -> None:
+    room = Room()
+    Wire(room.mqtt).connect("a")
+    reasons: list[str] = []
+    overview = Overview(
+        room.shore.broker, room.mqtt, room.kafka, lambda: next(iter(reasons), None)
+    )
+    room.shore.runtime.advance(3000)
+    found = overview.look()
+    assert (found["uptime_s"], found["ready"], found["mqtt_connections"]) == (3, True, 1)
+    assert (found["sessions"], found["log_free_bytes"], found["bans"]) == (1, -1, 0)
+    reasons.append("the disk is full")
+    found = overview.look()
+    assert (found["ready"], found["not_ready_because"]) == (False, "the disk is full")
 
 
 def test_programs_elsewhere_may_not_read_them() -> None:

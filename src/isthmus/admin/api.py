@@ -282,6 +282,16 @@ class Api:
         return StreamingResponse(lines, media_type="application/x-ndjson")
 
 
+def status_page(status: Callable[[], Mapping[str, object]]) -> Endpoint:
+    """Return what answers how the server is."""
+
+    async def answer(request: Request) -> Response:
+        query_of(request)
+        return json_of(status())
+
+    return answer
+
+
 class Told(Generic[Answer]):
     """An answer that comes through a function, and may come when nobody waits any more."""
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from starlette.applications import Starlette
     from starlette.requests import Request
@@ -148,12 +148,14 @@ def application(
     allow_anonymous: bool,
     asked: Asked | None = None,
     metrics: tuple[Sequence[Metric], Look] | None = None,
+    status: Callable[[], Mapping[str, object]] = dict,
 ) -> Starlette:
     """Return the routes; `/healthz` is answered by whoever lives, `/readyz` asks `unready`.
 
     `unready` says why the server should get no traffic now, or None where it should.
     `allow_anonymous`: other machines may use the REST API. `asked`: only administrators may.
-    `metrics`: which there are, and what gives what they are collected from.
+    `metrics`: which there are, and what gives what they are collected from. `status` says how
+    the server is.
     """
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
@@ -161,7 +163,7 @@ def application(
     from starlette.routing import Route
 
     from isthmus.admin.access import AccessApi
-    from isthmus.admin.api import Api, Refusal, refused
+    from isthmus.admin.api import Api, Refusal, refused, status_page
     from isthmus.admin.authority import Administrators, from_anywhere, from_this_machine
     from isthmus.admin.metrics import MetricsPage
     from isthmus.admin.users import UsersApi
@@ -182,6 +184,7 @@ def application(
         authorize = Administrators(chain, [administrators], guard)
         observe = Administrators(chain, [administrators, observers], guard)
     others = UsersApi(security.users).table() | AccessApi(*security).table()
+    others["/status"] = {"GET": status_page(status)}
     api = Api(inspection, traces, authorize, others)
     return Starlette(
         routes=[

@@ -1,4 +1,4 @@
-"""`isthmus clients`, `sessions` and `retained`: what a running server has, and what is to go.
+"""`isthmus status`, `clients`, `sessions`, `retained`: what a server has, and what is to go.
 
 They ask its REST API. Times are in UTC for people, in milliseconds since the epoch in JSON.
 """
@@ -63,6 +63,14 @@ def show_one(item: dict[str, Any], *, as_json: bool) -> None:
     for name in item:
         shown = name.removesuffix("_ms") if name.endswith("_at_ms") else name
         click.echo(f"{shown}={in_words(item, shown)}")
+
+
+@click.command()
+@http_option
+@json_option
+def status(http: Address, as_json: bool) -> None:
+    """Print how the server is: what there is of it, and what has gone wrong so far."""
+    show_one(RestShore(http).get("status"), as_json=as_json)
 
 
 # --- clients ----------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ COMMANDS: Final = {  # name -> module that holds a click command of that name
     "produce": "isthmus.cli.kafka",
     "consume": "isthmus.cli.kafka",
     "topics": "isthmus.cli.topics",
+    "status": "isthmus.cli.clients",
     "clients": "isthmus.cli.clients",
     "sessions": "isthmus.cli.clients",
     "retained": "isthmus.cli.clients",

@@ -9,6 +9,7 @@ import socket
 import ssl
 import subprocess
 import threading
+from getpass import getuser
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 COUNT: Final = 300
 MOSQUITTO: Final = """
+user {user}
 allow_anonymous true
 persistence false
 max_inflight_messages 0
@@ -101,12 +103,10 @@ def running_mosquitto(directory: Path, authority: Authority) -> Iterator[Broker]
     ):
         ports = [each.getsockname()[1] for each in (one, two, three)]
     certificate = authority.issue("mosquitto", "127.0.0.1")
-    certificate.chmod(0o644)
-    for each in (directory, *directory.parents[:2], authority.directory):
-        each.chmod(0o755)  # it becomes another user where it can
     file = directory / "mosquitto.conf"
     names = dict(zip(("tcp", "tls", "ws"), ports, strict=True))
-    file.write_text(MOSQUITTO.format(certificate=certificate, **names), "utf-8")
+    text = MOSQUITTO.format(certificate=certificate, user=getuser(), **names)
+    file.write_text(text, "utf-8")
     process = subprocess.Popen(["mosquitto", "-c", str(file)])
     try:
         for port in ports:

@@ -33,23 +33,34 @@ def newest_timestamp(segment: Segment) -> int:
     """Return the largest timestamp in a segment. Raises OSError."""
     if not segment.newest_known:
         entry, newest = segment.last_entries()
-        if newest is not None and _bears_out(segment, entry, newest):
+        if newest is None or not _bears_out(segment, entry, newest):
+            segment.rebuild_indexes()
+        elif not segment.newest_known:  # else an index was built again on the way
             segment.max_timestamp, segment.max_timestamp_offset = newest
             segment.newest_known = True
-        else:
-            segment.rebuild_indexes()
     return segment.max_timestamp
 
 
 def _bears_out(
     segment: Segment, entry: tuple[int, int] | None, newest: tuple[int, int]
 ) -> bool:
-    """Whether what the last entry of the offset index leads to agrees with `newest`."""
-    if entry is not None and not segment.holds(entry):
+    """Whether the batch that brought `newest` is there, and none behind it is newer.
+
+    Mostly the last `entry` of the offset index is not behind it, and all there is to look at.
+    Where it is, older records may have come late; or the time index lacks its end.
+    """
+    timestamp, last_offset = newest
+    if entry is not None and entry[0] > last_offset:
+        scan = segment.scan_from(last_offset, verify=False)
+    elif entry is not None and not segment.holds(entry):
         return False
-    begin = 0 if entry is None else entry[1]
-    for _, batch in segment.scan(begin, verify=False, chunk_bytes=PROBE_BYTES):
+    else:
+        begin = 0 if entry is None else entry[1]
+        scan = segment.scan(begin, verify=False, chunk_bytes=PROBE_BYTES)
+    is_met = timestamp == NEVER
+    for _, batch in scan:
         time = batch.max_timestamp if batch.count else NEVER
-        if time > newest[0] or (batch.last_offset == newest[1] and time != newest[0]):
+        if time > timestamp:
             return False
-    return True
+        is_met = is_met or (batch.last_offset, time) == (last_offset, timestamp)
+    return is_met

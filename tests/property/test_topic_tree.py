@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from isthmus.topics.filter import check_topic_filter, check_topic_name, filter_matches
-from isthmus.topics.tree import TopicTree
+from isthmus.topics.tree import TopicTree, slots_of
 
 # Few different levels, so that filters and names meet often.
 LEVEL = st.sampled_from(["", "a", "b", "c", "$", "$SYS", "é"])
@@ -44,6 +44,7 @@ class Changes(RuleBasedStateMachine):
         super().__init__()
         self.tree = TopicTree()
         self.pairs: set[tuple[str, int]] = set()
+        self.seen: dict[str, tuple[int, list[int]]] = {}  # version and result, by name
 
     @rule(topic_filter=FILTERS, value=st.integers(0, 3))
     def add(self, topic_filter: str, value: int) -> None:
@@ -66,6 +67,14 @@ class Changes(RuleBasedStateMachine):
             value for topic_filter, value in self.pairs if filter_matches(topic_filter, name)
         )
         assert sorted(self.tree.match(name)) == expected
+        self.seen[name] = self.tree.version_at(slots_of(name)), expected
+
+    @invariant()
+    def a_result_is_another_one_only_with_its_version(self) -> None:
+        for name, (version, found) in self.seen.items():
+            now = self.tree.version_at(slots_of(name)), sorted(self.tree.match(name))
+            assert now[0] != version or now[1] == found
+            self.seen[name] = now
 
     @invariant()
     def the_count_is_right(self) -> None:

@@ -69,7 +69,7 @@ cdef class Broker:
     @cython.locals(offset="long long", place=Py_ssize_t, publish=Publish,
                    destination=Destination, receiver=Receiver, session=Session, qos=int,
                    group=ShareGroup,
-                   generation="long long",
+                   tree=TopicTree,
                    publishes=list, destinations=list, publishers=list)
     cdef _deliver(self, PublishTicket ticket, bint at_qos_2)
     cpdef count_backlog(self, Py_ssize_t size)

@@ -232,7 +232,7 @@ class Broker:
         ticket.destinations.append(destination)
         ticket.publishers.append(session)
         if publish.packet_id and session is not None:  # a will has no packet id
-            if destination.generation != self._tree.generation:
+            if destination.version != self._tree.version_at(destination.slots):
                 self.destinations.refresh(destination)
             reason = 0
             if not destination.receivers and not destination.groups:
@@ -480,14 +480,14 @@ class Broker:
         publishes = ticket.publishes
         destinations = ticket.destinations
         publishers = ticket.publishers
-        generation = self._tree.generation
+        tree = self._tree
         for place in range(len(publishes)):
             publish = publishes[place]
             if publish is None or (at_qos_2 and publish.qos != 2):
                 continue
             destination = destinations[place]
             assert destination is not None
-            if destination.generation != generation:
+            if destination.version != tree.version_at(destination.slots):
                 self.destinations.refresh(destination)
             for receiver in destination.receivers:
                 session = receiver.session

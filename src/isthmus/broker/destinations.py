@@ -1,9 +1,10 @@
 """Where a topic name leads: to the partition that stores it, and to those who are subscribed.
 
 Found once per topic name and kept, so that a message costs one lookup. What was kept goes
-stale in two ways: subscriptions change, then a destination asks for its receivers anew when it
-is used next; log topics change, then all is forgotten. The records of the Kafka side come
-through here from the other end: which topic name is this record's, and who gets it.
+stale in two ways: subscriptions change that may match, then a destination asks for its
+receivers anew when it is used next; log topics change, then all is forgotten. The records of
+the Kafka side come through here from the other end: which topic name is this record's, and who
+gets it.
 
 Topic names that begin with `$` are the server's own. What a client publishes under one of them
 is for whoever has reserved its first level: `reserved` has a function for each, which says
@@ -150,7 +151,7 @@ class Destinations:
             receivers = self._permits.passing(receivers, destination.topic_name)
         destination.receivers = receivers
         destination.groups = groups  # they ask themselves, for who gets a message
-        destination.generation = self._tree.generation
+        destination.version = self._tree.version_at(destination.slots)
 
     def topic_name_of(self, log_topic: str, record: Record) -> bytes | None:
         """Return the topic name of a record, None if it has none."""
@@ -180,7 +181,9 @@ class Destinations:
     def match(self, log_topic: str, record: Record) -> Destination | None:
         """Return whom a record goes to now; None if it has no topic name."""
         destination = self.of_record(log_topic, record)
-        if destination is not None and destination.generation != self._tree.generation:
+        if destination is None:
+            return None
+        if destination.version != self._tree.version_at(destination.slots):
             self.refresh(destination)
         return destination
 

@@ -19,7 +19,8 @@ cdef class Destination:
     cdef readonly bytes topic_header
     cdef readonly OpenBatch open
     cdef readonly list headers
-    cdef public long long generation
+    cdef readonly long long slots
+    cdef public long long version
     cdef public list receivers
     cdef public tuple groups
 

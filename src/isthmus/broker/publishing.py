@@ -17,6 +17,7 @@ from isthmus.broker.mapping import headers_of
 from isthmus.errors import RetainedFull
 from isthmus.mqtt.packets import Publish
 from isthmus.record.batch import BatchBuilder, encode_headers
+from isthmus.topics.tree import slots_of
 
 if TYPE_CHECKING:
     from isthmus.broker.broker import Broker
@@ -49,14 +50,15 @@ class Destination:
     """All that is known about one topic name: where it is stored and who gets it."""
 
     __slots__ = (
-        "generation",
         "groups",
         "headers",
         "key",
         "open",
         "receivers",
+        "slots",
         "topic_header",
         "topic_name",
+        "version",
     )
 
     def __init__(
@@ -71,7 +73,8 @@ class Destination:
             encode_headers(headers_of(Publish(topic_name, b"", qos), topic_header, 0))
             for qos in range(3)
         ]
-        self.generation = -1  # of the subscriptions that `receivers` was made from
+        self.slots = slots_of(topic_name.decode())
+        self.version = -1  # of the subscriptions that `receivers` was made from
         self.receivers: list[Receiver] = []
         self.groups: tuple[ShareGroup, ...] = ()
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, cast
 
 from isthmus.mqtt.codec import encode_properties
+from isthmus.mqtt.control import FILTERS_AT_A_TIME
 from isthmus.mqtt.properties import SUBSCRIPTION_ID
 from isthmus.topics.filter import SHARED_PREFIX, parse_shared
 from isthmus.topics.tree import TopicTree
@@ -176,8 +177,8 @@ class Subscriptions:
         """
         own = [*self.of(session).values()]
         session.subscriptions = ()
-        if own:
-            self.tree.outdate()
+        if len(own) > FILTERS_AT_A_TIME:
+            self.tree.outdate()  # what caches it is not to wait for the last one's removal
         return own
 
     def drop(self, subscriptions: Iterable[Subscription]) -> None:

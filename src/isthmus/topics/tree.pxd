@@ -1,5 +1,8 @@
 cimport cython
 
+cdef int _SLOT_BITS
+cdef long long _SLOT_MASK
+
 
 @cython.final
 cdef class TopicNode:
@@ -13,7 +16,8 @@ cdef class TopicNode:
 
 @cython.final
 cdef class TopicTree:
-    cdef readonly unsigned long long generation
+    cdef long long _everywhere
+    cdef unsigned long long[::1] _changes
     cdef Py_ssize_t _count
     cdef Py_ssize_t _wild
     cdef dict _exact
@@ -28,6 +32,11 @@ cdef class TopicTree:
     cpdef object value_of(self, str topic_filter)
 
     cpdef outdate(self)
+
+    cpdef long long version_at(self, long long slots) noexcept
+
+    @cython.locals(levels=list)
+    cdef int _changed(self, str topic_filter) except -1
 
     @cython.locals(found=list, levels=list)
     cpdef list match(self, str topic_name)
@@ -47,6 +56,9 @@ cdef class TopicTree:
     cdef int _cut(self, TopicNode node, list path, list levels) except -1
 
 
+@cython.locals(levels=list)
+cpdef long long slots_of(str topic_name) except -1
+cdef long long _slot(str beginning, int levels) except -1
 @cython.locals(only=TopicNode)
 cdef TopicNode _child(TopicNode node, str level)
 cdef int _add_child(TopicNode node, TopicNode child) except -1

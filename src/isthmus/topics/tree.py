@@ -8,17 +8,24 @@ values are a tuple, and only many of either are a dictionary. The same value und
 that both match is found twice: overlapping subscriptions are for the caller to merge
 [MQTT-3.3.4-2].
 
-`generation` grows with every change, so that whoever caches a result knows when it is stale.
+Whoever caches a result learns by `version_at` when it may be stale: whenever a filter came or
+went that begins as the topic name does, in its first two levels. That is told by counters, each
+for many beginnings, so it costs nothing to keep and rarely says so in vain.
+
 The walk keeps its own stack and goes at most TOPIC_LEVELS_MAX levels deep, whatever the name;
 it agrees with `filter.filter_matches`. Compiled with the types in `tree.pxd`.
 """
 
 from __future__ import annotations
 
+from array import array
+
 from isthmus.errors import TopicInvalid
 from isthmus.topics.filter import SHARED_PREFIX, TOPIC_LEVELS_MAX, check_topic_filter
 
 FEW_MAX = 4  # values of a filter that are a tuple
+_SLOT_BITS = 12  # of the number of counters
+_SLOT_MASK = (1 << _SLOT_BITS) - 1
 
 Values = object  # one value, or a tuple of a few, or the keys of a dictionary
 
@@ -40,10 +47,12 @@ class TopicNode:
 class TopicTree:
     """A set of (topic filter, value) pairs, asked by topic name."""
 
-    __slots__ = ("_count", "_exact", "_root", "_wild", "generation")
+    __slots__ = ("_changes", "_count", "_everywhere", "_exact", "_root", "_wild")
 
     def __init__(self) -> None:
-        self.generation = 0
+        self._everywhere = 0  # changes that concern all topic names
+        # others, by the slot of what the filter begins with
+        self._changes = array("Q", bytes(8 << _SLOT_BITS))
         self._count = 0
         self._wild = 0
         self._exact: dict[str, Values] = {}
@@ -81,7 +90,7 @@ class TopicTree:
                 node.values = _with(values, value)
             self._wild += 1
         self._count += 1
-        self.generation += 1
+        self._changed(topic_filter)
         return True
 
     def remove(self, topic_filter: str, value: object) -> bool:
@@ -100,7 +109,7 @@ class TopicTree:
                     self._exact[topic_filter] = left
         if removed:
             self._count -= 1
-            self.generation += 1
+            self._changed(topic_filter)
         return removed
 
     def value_of(self, topic_filter: str) -> object | None:
@@ -116,7 +125,31 @@ class TopicTree:
 
     def outdate(self) -> None:
         """Have whoever caches a result take it for stale, for another reason than the tree."""
-        self.generation += 1
+        self._everywhere += 1
+
+    def version_at(self, slots: int) -> int:
+        """Return a number that is another one when the result for a topic name may be.
+
+        `slots` is what `slots_of` has for the name.
+        """
+        return (
+            self._everywhere
+            + self._changes[slots & _SLOT_MASK]
+            + self._changes[slots >> _SLOT_BITS & _SLOT_MASK]
+            + self._changes[slots >> 2 * _SLOT_BITS & _SLOT_MASK]
+        )
+
+    def _changed(self, topic_filter: str) -> None:
+        """Count a change where all topic names are concerned that the filter matches."""
+        levels = topic_filter.split("/", 2)[:2]
+        if not _has_wildcard(topic_filter):
+            self._changes[_slot(topic_filter, 0)] += 1
+        elif _has_wildcard(levels[0]):
+            self._everywhere += 1
+        elif len(levels) == 1 or _has_wildcard(levels[1]):
+            self._changes[_slot(levels[0], 1)] += 1
+        else:
+            self._changes[_slot("/".join(levels), 2)] += 1
 
     def match(self, topic_name: str) -> list[object]:
         """Return the values of all filters that match the topic name [MQTT-4.7.3-4]."""
@@ -226,6 +259,21 @@ class TopicTree:
                 del node.children[level]
                 if not node.children:
                     node.children = None
+
+
+def slots_of(topic_name: str) -> int:
+    """Return which counters concern a topic name, as one number; see `TopicTree.version_at`."""
+    levels = topic_name.split("/", 2)[:2]
+    return (
+        _slot(topic_name, 0)
+        | _slot(levels[0], 1) << _SLOT_BITS
+        | _slot("/".join(levels), 2) << 2 * _SLOT_BITS
+    )
+
+
+def _slot(beginning: str, levels: int) -> int:
+    """Return the counter of a whole topic name (0 levels), or of one or two first levels."""
+    return (hash(beginning) + levels) & _SLOT_MASK
 
 
 def _child(node: TopicNode, level: str) -> TopicNode | None:

@@ -105,3 +105,37 @@ def test_the_subscriptions_of_a_session_that_ends_are_removed_in_turns() -> None
     assert again.messages() == [("t/6", b"for the new one", 0)]
     shore.runtime.settle()
     assert len(tree) == 2
+
+
+def test_who_gets_a_topic_name_is_asked_anew_only_where_that_may_have_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shore = Shore()
+    client, other = shore.client("c"), shore.client("other")
+    client.subscribe("plant/1/+")
+    client.publish("plant/1/temp", b"first")
+    asked: list[str] = []
+    subscriptions = shore.broker.subscriptions
+    ask = subscriptions.receivers
+
+    def counted(topic_name: str) -> object:
+        if not topic_name.startswith("$"):
+            asked.append(topic_name)
+        return ask(topic_name)
+
+    monkeypatch.setattr(subscriptions, "receivers", counted)
+    other.subscribe("station/1/+")
+    client.publish("plant/1/temp", b"second")
+    assert asked == []
+    other.subscribe("plant/+/temp")
+    client.publish("plant/1/temp", b"third")
+    assert asked == ["plant/1/temp"]
+    other.lose()
+    client.publish("plant/1/temp", b"fourth")
+    assert asked == ["plant/1/temp"] * 2
+    assert [payload for _, payload, _ in client.messages()] == [
+        b"first",
+        b"second",
+        b"third",
+        b"fourth",
+    ]

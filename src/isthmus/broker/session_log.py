@@ -4,9 +4,9 @@ A persistent session is there again after the end of the server, whatever end th
 cannot be found out from the log otherwise is written in the turn in which it happens, and
 stands in the log before anything of it leaves the process: that the session exists, its
 subscriptions, its will, and each step of a QoS 2 handshake. The rest (what is in flight at
-QoS 1, what waits) is written at a checkpoint, once a minute where it changed, and at an orderly
-end; the log itself tells what came since [DESIGN 5]. So after a crash QoS 1 repeats what came
-since the checkpoint, and QoS 2 repeats nothing.
+QoS 1, what waits) is written at a checkpoint, once a minute where it changed, after each
+thousandth acknowledgement, and at an orderly end; the log itself tells what came since
+[DESIGN 5]. So after a crash QoS 1 repeats what came since then, and QoS 2 repeats nothing.
 
 Each batch that holds session states begins with marks: how far the log was matched when they
 were written. A checkpoint ends with marks that hold for all sessions that it did not have to
@@ -136,7 +136,7 @@ class SessionLog:
             self.end(session)
 
     def note_step(self, session: Session) -> None:
-        """A QoS 2 handshake has gone on; what the client released must become durable."""
+        """Deliveries have gone on; of QoS 2, what the client released must become durable."""
         if session.persistent:
             self._due[session] = self._due.get(session, False) or session.step >= STEP_IN
         else:

@@ -38,6 +38,7 @@ cdef class Session:
     cdef public bint persistent
     cdef public bint changed
     cdef public int step
+    cdef int _acknowledged
     cdef readonly int next_packet_id
 
     @cython.locals(repeated=int)

@@ -59,14 +59,16 @@ NO_OUTPUT = WriteBuffer()
 NO_INFLIGHT: dict[int, Delivery] = {}
 NO_INCOMING = Incoming()
 
-STEP_OUT = 1  # a delivery at QoS 2 went on
+STEP_OUT = 1  # a delivery at QoS 2 went on, or many at QoS 1
 STEP_IN = 2  # a packet id of the client was taken or released: must become durable
+ACKNOWLEDGED_MAX = 1_000  # at QoS 1 before it is written down: what comes again after a crash
 
 
 class Session:
     """The state that the client and the server share, as the server sees it."""
 
     __slots__ = (
+        "_acknowledged",
         "_dropped",
         "_limits",
         "_maximum_qos",
@@ -141,6 +143,7 @@ class Session:
         self.persistent = False
         self.changed = False
         self.step = 0
+        self._acknowledged = 0  # at QoS 1, since a step was made of them
 
     # --- connections --------------------------------------------------------------------------
 
@@ -325,6 +328,10 @@ class Session:
         expected = AWAIT_PUBACK if ack.type == PUBACK else AWAIT_PUBCOMP
         if delivery is not None and delivery.state == expected:
             self.changed = True
+            self._acknowledged += 1
+            if self._acknowledged >= ACKNOWLEDGED_MAX:
+                self._acknowledged = 0
+                self.step |= STEP_OUT
             del self.inflight[ack.packet_id]
             if self.waiting() or self.refills:
                 self.drain()

@@ -21,6 +21,7 @@ from isthmus.mqtt.packets import (
     Unsubscribe,
 )
 from isthmus.mqtt.properties import SESSION_EXPIRY, SUBSCRIPTION_ID
+from isthmus.mqtt.session import ACKNOWLEDGED_MAX
 from isthmus.record.batch import BatchBuilder
 
 if TYPE_CHECKING:
@@ -129,6 +130,19 @@ def test_a_crash_may_repeat_qos_1_but_not_before_the_checkpoint() -> None:
     publisher.publish("t", b"new", 1, packet_id=1)
     client.send(*[Ack(PUBACK, one.packet_id) for one in client.packets()])
     assert payloads(back(shore.crash()).after_connack) == [b"new"]
+
+
+def test_of_many_acknowledgements_a_crash_repeats_few() -> None:
+    shore = Shore()
+    client = shore.client(expiry_s=100)
+    client.subscribe("t", 1)
+    client.packets()
+    publisher = shore.client("p")
+    for number in range(ACKNOWLEDGED_MAX + 3):
+        publisher.publish("t", b"%d" % number, 1, packet_id=1)
+        client.send(*[Ack(PUBACK, one.packet_id) for one in client.packets()])
+    again = payloads(back(shore.crash()).after_connack)
+    assert again == [b"%d" % number for number in range(ACKNOWLEDGED_MAX, ACKNOWLEDGED_MAX + 3)]
 
 
 def test_a_crash_does_not_repeat_qos_2_in_either_direction() -> None:

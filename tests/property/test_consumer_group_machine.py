@@ -1,7 +1,8 @@
 """Members of the consumer protocol come, go, die and change their minds, in any order.
 
 The clients here do as real ones: they give up what is no longer theirs before they say so, and
-take what is new only afterwards. Answers get lost, partitions and log topics come and go.
+take what is new only afterwards. Some are of the classic protocol, eager or cooperative.
+Answers get lost, partitions and log topics come and go.
 """
 
 from __future__ import annotations
@@ -13,10 +14,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from tests.unit.kafka.consumer_room import KnownTopics, beat_of
 
+from isthmus.kafka import classic_members
 from isthmus.kafka.consumer_group import ConsumerGroup
+from isthmus.kafka.consumer_protocol import read_assignment
 from isthmus.kafka.consumer_records import read_row, row_key, row_value
 from isthmus.kafka.consumer_types import GroupState, HeartbeatRefused, KeptGroup, Terms
 from isthmus.kafka.errors import ErrorCode
+from isthmus.kafka.frames import encode_prefixed
+from isthmus.kafka.group_types import Join
 
 TERMS = Terms(session_timeout_ms=10_000, heartbeat_interval_ms=1_000)
 REJOIN = {ErrorCode.FENCED_MEMBER_EPOCH, ErrorCode.UNKNOWN_MEMBER_ID}
@@ -47,6 +52,100 @@ class Client:
     def start_over(self) -> None:
         self.epoch, self.owned, self.target = 0, frozenset(), frozenset()
 
+    def call(self, group: ConsumerGroup, now: int, *, is_lost: bool) -> None:
+        """Send a heartbeat, and take in its answer where that comes."""
+        beat = beat_of(
+            self.name,
+            self.epoch,
+            topic_names=self.topic_names,
+            assignor=self.assignor,
+            owned=self.owned,
+            rebalance_timeout_ms=5_000,
+        )
+        try:
+            answer = group.heartbeat(beat, now)
+        except HeartbeatRefused as refused:
+            assert refused.code in REJOIN
+            self.start_over()
+            return
+        if not is_lost:
+            self.epoch = answer.epoch
+            assert answer.assigned is not None, "it has said all"
+            self.target = answer.assigned
+
+    def leave(self, group: ConsumerGroup, now: int) -> None:
+        if self.epoch > 0:
+            group.heartbeat(beat_of(self.name, -1), now)
+
+
+class ClassicClient(Client):
+    """One of the classic protocol; with the assignor `range` it gives up all it has first."""
+
+    def __init__(self, name: str, topic_names: frozenset[str], assignor: str | None) -> None:
+        super().__init__(name, topic_names, assignor)
+        self.next = "join"
+        self.subscribed = topic_names
+
+    def work(self) -> None:
+        """It works on what it is given as soon as that comes."""
+
+    def start_over(self) -> None:
+        super().start_over()
+        self.next = "join"
+
+    def call(self, group: ConsumerGroup, now: int, *, is_lost: bool) -> None:
+        identity = (self.name, None, self.epoch)
+        if self.next == "join":
+            self._join(group, now, is_lost=is_lost)
+        elif self.next == "sync":
+            answer = classic_members.sync(group, identity, ("consumer", "p"), now)
+            if self._goes_on(answer.error) and not is_lost:
+                self._take(group, answer.assignment)
+        else:
+            goes_on = self._goes_on(classic_members.heartbeat(group, identity, now))
+            if goes_on and self.topic_names != self.subscribed:
+                self.next = "join"
+
+    def _metadata(self, group: ConsumerGroup) -> bytes:
+        owned = group.by_name(self.owned)
+        body = {
+            "topics": sorted(self.topic_names),
+            "owned_partitions": [
+                {"topic": name, "partitions": rows} for name, rows in owned.items()
+            ],
+            "generation_id": self.epoch or -1,
+        }
+        return encode_prefixed("ConsumerProtocolSubscription", 2, body)
+
+    def _join(self, group: ConsumerGroup, now: int, *, is_lost: bool) -> None:
+        if self.assignor == "range":
+            self.owned = frozenset()
+        protocols = (("p", self._metadata(group)),)
+        join = Join(self.name, None, "c", "/h", 10_000, 5_000, "consumer", protocols)
+        answer = classic_members.join(group, join, "fresh", now)
+        assert answer.error is ErrorCode.NONE
+        if not is_lost:
+            self.subscribed = self.topic_names
+            self.epoch, self.next = answer.generation, "sync"
+
+    def _goes_on(self, error: ErrorCode) -> bool:
+        if error is ErrorCode.REBALANCE_IN_PROGRESS:
+            self.next = "join"
+        elif error:
+            assert error in {ErrorCode.UNKNOWN_MEMBER_ID, ErrorCode.ILLEGAL_GENERATION}
+            self.start_over()
+        return not error
+
+    def _take(self, group: ConsumerGroup, assignment: bytes) -> None:
+        given = read_assignment(assignment)
+        assert given is not None
+        target = group.reads.places(given)
+        self.next = "heartbeat" if self.owned <= target else "join"
+        self.owned = target
+
+    def leave(self, group: ConsumerGroup, now: int) -> None:
+        classic_members.leave(group, self.name, None)
+
 
 class ConsumerGroupMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
@@ -65,10 +164,13 @@ class ConsumerGroupMachine(RuleBasedStateMachine):
     @rule(
         topic_names=st.frozensets(st.sampled_from("abc")),
         assignor=st.sampled_from([None, "range", "uniform"]),
+        kind=st.sampled_from([Client, Client, ClassicClient]),
     )
-    def come(self, topic_names: frozenset[str], assignor: str | None) -> None:
+    def come(
+        self, topic_names: frozenset[str], assignor: str | None, kind: type[Client]
+    ) -> None:
         self.number += 1
-        client = Client(f"m{self.number}", topic_names, assignor)
+        client = kind(f"m{self.number}", topic_names, assignor)
         self.clients.append(client)
         self.beat(client)
 
@@ -95,8 +197,8 @@ class ConsumerGroupMachine(RuleBasedStateMachine):
     def go(self, data: st.DataObject, *, says_so: bool) -> None:
         client = data.draw(st.sampled_from(self.clients))
         self.clients.remove(client)
-        if says_so and client.epoch > 0 and client.name in self.group.members:
-            self.group.heartbeat(beat_of(client.name, -1), self.now)
+        if says_so and client.name in self.group.members:
+            client.leave(self.group, self.now)
             self.store()
 
     @rule(counts=st.dictionaries(st.sampled_from("abc"), st.integers(1, 4)))
@@ -134,11 +236,11 @@ class ConsumerGroupMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """In the end every partition that anybody reads has one who works on it."""
-        for _ in range(60):
+        for _ in range(100):
             for client in self.clients:
                 client.work()
                 self.beat(client)
-            self.pass_by(500)
+            self.pass_by(200)
         wanted = {
             (self.topics.ids[name], index)
             for client in self.clients
@@ -155,24 +257,7 @@ class ConsumerGroupMachine(RuleBasedStateMachine):
     # --- how ----------------------------------------------------------------------------------
 
     def beat(self, client: Client, *, is_lost: bool = False) -> None:
-        beat = beat_of(
-            client.name,
-            client.epoch,
-            topic_names=client.topic_names,
-            assignor=client.assignor,
-            owned=client.owned,
-            rebalance_timeout_ms=5_000,
-        )
-        try:
-            answer = self.group.heartbeat(beat, self.now)
-        except HeartbeatRefused as refused:
-            assert refused.code in REJOIN
-            client.start_over()
-        else:
-            if not is_lost:
-                client.epoch = answer.epoch
-                assert answer.assigned is not None, "it has said all"
-                client.target = answer.assigned
+        client.call(self.group, self.now, is_lost=is_lost)
         self.store()
 
     def pass_by(self, milliseconds: int) -> None:
@@ -201,6 +286,6 @@ class ConsumerGroupMachine(RuleBasedStateMachine):
 
 
 ConsumerGroupMachine.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=30, deadline=None
+    max_examples=40, stateful_step_count=30, deadline=None
 )
 TestConsumerGroup = ConsumerGroupMachine.TestCase

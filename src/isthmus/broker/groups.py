@@ -196,7 +196,9 @@ class GroupTable:
             return error or ErrorCode.UNKNOWN_MEMBER_ID
         now_ms = self._runtime.monotonic_ms()
         if isinstance(state.group, ConsumerGroup):
-            return classic_members.heartbeat(state.group, member, now_ms)
+            code = classic_members.heartbeat(state.group, member, now_ms)
+            self.settle(state)
+            return code
         return state.group.heartbeat(*member, now_ms)
 
     def leave(

@@ -114,6 +114,7 @@ def heartbeat(
     if isinstance(member, ErrorCode):
         return member
     group.is_alive(member, now_ms)
+    group.look()
     holding = member.holding
     is_free = holding.state is MemberState.UNRELEASED and not group.waits_for_others(member)
     if group.epoch > holding.epoch or holding.state is MemberState.UNREVOKED or is_free:

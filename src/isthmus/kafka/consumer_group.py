@@ -321,6 +321,11 @@ class ConsumerGroup:
     def _all(self) -> Iterable[ConsumerMember]:
         return self.members.values()
 
+    def look(self) -> None:
+        """Notice log topics that have come, grown or gone."""
+        if self._look_at_topics():
+            self._bump()
+
     def by_name(self, places: Iterable[TopicPlace]) -> dict[str, list[int]]:
         """Return partitions by the names of their log topics."""
         return self.reads.by_name(self._subscriptions(), places)

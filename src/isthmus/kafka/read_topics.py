@@ -21,12 +21,11 @@ class ReadTopics:
 
     def __init__(self, topics: Topics) -> None:
         self.matched: dict[str, frozenset[str]] = {}  # regular expression → log topics
-        self.digest = 0  # of what was found; 0: nothing was looked up yet
+        self.digest = 0  # of what was found; 0: nothing was ever looked up
         self._topics = topics
         self._names: frozenset[str] | None = None  # all that is read; None: look again
-        self._found: dict[
-            str, tuple[bytes, int]
-        ] = {}  # of those that are there: id, partitions
+        # Those there are, with id and partitions; None: not looked up since the start.
+        self._found: dict[str, tuple[bytes, int]] | None = None
 
     def forget(self) -> None:
         """Somebody reads other things now."""
@@ -56,7 +55,7 @@ class ReadTopics:
     def _find(self, subscriptions: Iterable[Subscription]) -> bool:
         places = {name: self._topics.find(name) for name in sorted(self.names(subscriptions))}
         found = {name: place for name, place in places.items() if place is not None}
-        if found == self._found and self.digest:
+        if found == self._found:
             return False
         self._found = found
         digest = _digest(found)
@@ -73,11 +72,12 @@ class ReadTopics:
     def ids(self, subscription: Subscription) -> frozenset[bytes]:
         """Return the log topics that a member reads, and that are there."""
         names = subscription.topic_names | self.matched.get(subscription.pattern, frozenset())
-        return frozenset(self._found[name][0] for name in names if name in self._found)
+        found = self._found or {}
+        return frozenset(found[name][0] for name in names if name in found)
 
     def partitions(self) -> dict[bytes, int]:
         """Return how many partitions each has, by id."""
-        return dict(self._found.values())
+        return dict((self._found or {}).values())
 
     def by_name(
         self, subscriptions: Iterable[Subscription], places: Iterable[TopicPlace]

@@ -160,6 +160,24 @@ def test_who_does_not_join_or_sync_in_time_is_put_out() -> None:
     assert room.tells(old) is ErrorCode.UNKNOWN_MEMBER_ID
 
 
+def test_a_classic_member_notices_log_topics_that_come() -> None:
+    room = MixedRoom(migration="upgrade")
+    room.enter("m1")
+    body = {"topics": ["t", "later"]}
+    metadata = encode_prefixed("ConsumerProtocolSubscription", 1, body)
+    member = room.enter_classic(protocols=(("range", metadata),))
+    room.beat("m1", -1)
+    member = room.enter_classic(member.member_id, protocols=(("range", metadata),))
+    assert room.tells(member) is ErrorCode.NONE
+    room.log.create("later", 1, {})
+    assert room.tells(member) is ErrorCode.REBALANCE_IN_PROGRESS
+    assert room.group().epoch > member.generation
+    epoch = room.group().epoch
+    room.runtime.settle()
+    room.restart()
+    assert room.group().epoch == epoch, "it is kept, too"
+
+
 def test_members_of_the_classic_protocol_are_told_what_they_may_not() -> None:
     room = MixedRoom()
     room.enter("m1")

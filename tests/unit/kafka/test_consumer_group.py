@@ -284,6 +284,19 @@ def test_rows_that_were_not_stored_are_due_again() -> None:
     assert room.group.take_unstored() == rows
 
 
+def test_a_log_topic_that_went_meanwhile_is_noticed_after_a_restart() -> None:
+    room = Room()
+    room.join("m1")
+    kept = KeptGroup()
+    for row in room.group.take_unstored():
+        kept.take(row)
+    room.topics.set()
+    room.group = ConsumerGroup("g", room.topics, lambda _: room.terms)
+    room.group.restore(kept, room.now)
+    answer = room.beat("m1", 2, owned=())
+    assert (answer.epoch, answer.assigned) == (3, frozenset())
+
+
 def test_a_restart_goes_on_with_all_timeouts() -> None:
     room = Room(session_timeout_ms=10 * REVOKE_MS)
     room.join("m1", instance_id="i1")

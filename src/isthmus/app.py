@@ -198,6 +198,7 @@ def open_broker(
         retained_bytes_max=settings.mqtt.retained_bytes_max,
         delayed_max=settings.mqtt.delayed_max,
         delayed_max_s=settings.mqtt.delayed_max_s,
+        delayed_bytes_max=settings.mqtt.delayed_bytes_max,
         rewritings=rewritings,
         sparkplug=settings.mqtt.sparkplug,
         new_group=partial(

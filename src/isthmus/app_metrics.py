@@ -356,6 +356,11 @@ METRICS: Final = (
         lambda c: len(c.broker.delayed),
     ),
     gauge(
+        "mqtt_delayed_bytes",
+        "Topic names, payloads and properties of these.",
+        lambda c: c.broker.delayed.size_bytes,
+    ),
+    gauge(
         "mqtt_slow_consumers",
         "Connected clients that took nothing of what waited for them, at the last look.",
         lambda c: c.mqtt.slow_consumers.now,

@@ -152,6 +152,9 @@ class MqttSettings(MqttLimits, frozen=True, kw_only=True):
     delayed_max: Annotated[int, Meta(ge=0)] = 100_000
     """Messages published to `$delayed/` that wait for their moment."""
 
+    delayed_bytes_max: Annotated[int, Meta(ge=0)] = 1_073_741_824
+    """Bytes of all these: their topic names, payloads and properties."""
+
     delayed_max_s: Annotated[int, Meta(ge=0, le=4_294_967_295)] = 4_294_967
     """Seconds that a message may be delayed by."""
 

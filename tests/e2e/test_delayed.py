@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.conformance.raw_client import RawClient
@@ -15,6 +16,7 @@ from tests.e2e.mqtt_programs import (
     paho_subscribe,
 )
 from tests.e2e.patience import TICK_S
+from tests.e2e.server_process import run_isthmus, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,3 +80,27 @@ def test_what_is_refused(server: ServerProcess, unique: str) -> None:
     assert client.publish(f"$delayed/1/{unique}").reason == 0x97
     assert client.publish(f"$delayed/1/{unique}", qos=2).reason == 0x97
     client.cut()
+
+
+def test_administrators_see_what_waits_and_cancel_it(
+    server: ServerProcess, unique: str
+) -> None:
+    here = ("--http", text_of(server.http))
+
+    def listed() -> list[dict[str, Any]]:
+        done = run_isthmus("delayed", "list", "--json", *here)
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    with paho_client(server.mqtt) as client:
+        paho_publish(
+            client, [Message(f"$delayed/90/{unique}/{kind}", b"12345", 1) for kind in "ab"]
+        )
+    first, second = listed()
+    assert [first["topic_name"], second["topic_name"]] == [f"{unique}/a", f"{unique}/b"]
+    assert first["payload_bytes"] == 5
+    assert run_isthmus("delayed", "cancel", first["id"], *here).returncode == 0
+    assert run_isthmus("delayed", "cancel", first["id"], *here).returncode != 0
+    server.kill()
+    server.start()
+    assert [row["id"] for row in listed()] == [second["id"]]

@@ -96,6 +96,8 @@ class Api:
                 "GET": self._retained_message,
                 "DELETE": self._remove_retained,
             },
+            "/delayed": {"GET": self._delayed},
+            "/delayed/{key}": {"DELETE": self._cancel_delayed},
             "/bans": {"GET": self._bans},
             "/bans/{kind}/{who:path}": {"PUT": self._ban, "DELETE": self._unban},
             "/traces": {"GET": self._list_traces},
@@ -212,6 +214,26 @@ class Api:
         told: Told[IsthmusError | None] = Told()
         if not self._inspection.remove_retained(topic_name, told.tell):
             raise not_there(f"nothing is retained under {topic_name!r}")
+        await durable(told)
+        return Response(status_code=204)
+
+    # --- delayed messages ---------------------------------------------------------------------
+
+    async def _delayed(self, request: Request) -> Response:
+        query = query_of(request, *PAGING)
+        limit, after = limit_in(query), query.get("cursor", "0")
+        if not re.fullmatch("[0-9]{1,18}", after):
+            raise cursor_unknown()
+        told: Told[Page | StorageError] = Told()
+        self._inspection.delayed(int(after), limit, told.tell)
+        return json_of(readable(await told.future))
+
+    async def _cancel_delayed(self, request: Request) -> Response:
+        query_of(request)
+        key = request.path_params["key"]
+        told: Told[IsthmusError | None] = Told()
+        if not self._inspection.cancel_delayed(key, told.tell):
+            raise not_there(f"no delayed message {key!r} waits")
         await durable(told)
         return Response(status_code=204)
 

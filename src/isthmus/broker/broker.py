@@ -85,6 +85,7 @@ class Broker:
         retained_bytes_max: int = 1 << 30,
         delayed_max: int = 100_000,
         delayed_max_s: int = 4_294_967,
+        delayed_bytes_max: int = 1 << 30,
         rewritings: Rewritings = NO_REWRITINGS,
         sparkplug: bool = False,
         new_group: Callable[..., ShareGroup] = ShareGroup,
@@ -101,10 +102,9 @@ class Broker:
         subscriptions = self.subscriptions = Subscriptions(partial(new_group, self))
         self.relays = Relays(self)
         self.traffic = Traffic()
-        self.published = self.delivered = 0
+        self.published = self.delivered = self.backlog_bytes = 0
         self.undeliverable = 0  # records whose key is no topic name
         self.lost = 0  # not stored, and nobody told: QoS 0, wills, refused before MQTT 5
-        self.backlog_bytes = 0
         self._tree = subscriptions.tree
         permits = self.permits = Permits(access or Access(), subscriptions.tree)
         new_topics = TopicDefaults(partitions_default, message_bytes_max)
@@ -126,7 +126,7 @@ class Broker:
         self._turn = self.turn
         partition = ensure_own(log, RETAINED_LOG_TOPIC, RETAINED_CONFIGS).partitions[0]
         self.retained = Retained(self, partition, retained_max, retained_bytes_max)
-        self.delayed = Delayed(self, delayed_max, delayed_max_s)
+        self.delayed = Delayed(self, delayed_max, delayed_max_s, delayed_bytes_max)
         partition = ensure_own(log, SESSIONS_LOG_TOPIC, SESSIONS_CONFIGS).partitions[0]
         self.session_log = SessionLog(self, partition)
         self.destinations.ensure_topic(DEFAULT_LOG_TOPIC)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from isthmus.broker.destinations import DELAYED_PREFIX, ensure_own
@@ -24,6 +25,9 @@ from isthmus.broker.recent_records import LOADING, RecentRecords, readable_recor
 from isthmus.errors import NotAuthorized, QuotaExceeded, Refused, StorageError, TopicInvalid
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from isthmus.broker.appends import Done
     from isthmus.broker.broker import Broker
     from isthmus.broker.mapping import Headers
     from isthmus.errors import IsthmusError
@@ -59,11 +63,13 @@ def parse(topic_name: bytes) -> tuple[int, bytes]:
 class Entry:
     """One delayed message."""
 
-    __slots__ = ("due_ms", "number", "offset")
+    __slots__ = ("due_ms", "is_sent", "number", "offset", "size")
 
-    def __init__(self, due_ms: int, number: int, offset: int = -1) -> None:
+    def __init__(self, due_ms: int, number: int, size: int, offset: int = -1) -> None:
         self.due_ms = due_ms  # by the wall clock
         self.number = number
+        self.size = size  # bytes of its topic name, payload and properties
+        self.is_sent = False  # it is on its way, and nobody can cancel it
         self.offset = offset  # of its record; -1: not written yet
 
     @property
@@ -75,7 +81,9 @@ class Entry:
 class Delayed:
     """All delayed messages."""
 
-    def __init__(self, broker: Broker, count_max: int, seconds_max: int) -> None:
+    def __init__(
+        self, broker: Broker, count_max: int, seconds_max: int, bytes_max: int
+    ) -> None:
         """Take up those of the last run, and what comes from now on. Raises StorageError."""
         self.partition = ensure_own(broker.log, DELAYED_LOG_TOPIC, DELAYED_CONFIGS).partitions[
             0
@@ -84,9 +92,11 @@ class Delayed:
         self._runtime = broker.runtime
         self._count_max = count_max
         self._seconds_max = seconds_max
+        self._bytes_max = bytes_max
+        self.size_bytes = 0  # of all that wait
         self._open_batch = OpenBatch(self.partition)
         self._records = RecentRecords()
-        self._count = 0
+        self._entries: dict[int, Entry] = {}  # all that wait, by their numbers
         self._number = 0  # of the newest
         self._due: deque[Entry] = deque()
         self._is_scheduled = False
@@ -94,7 +104,15 @@ class Delayed:
         broker.destinations.reserved[b"$delayed"] = self.take
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._entries)
+
+    def after(self, number: int) -> Iterator[Entry]:
+        """List those that are written, in the order of their numbers, after one number."""
+        return (
+            entry
+            for entry in self._entries.values()
+            if entry.number > number and entry.offset >= 0 and not entry.is_sent
+        )
 
     # --- from publishers ----------------------------------------------------------------------
 
@@ -111,13 +129,16 @@ class Delayed:
         destinations.known(topic_name)  # what cannot be published is refused now
         if seconds > self._seconds_max:
             raise QuotaExceeded(f"a message can be delayed by {self._seconds_max} s at most")
-        if self._count >= self._count_max:
+        if len(self._entries) >= self._count_max:
             raise QuotaExceeded(f"{self._count_max} messages are delayed, and no more can be")
         now_ms = self._runtime.now_ms()
-        self._number += 1
-        entry = Entry(now_ms + seconds * 1000, self._number)
-        self._count += 1
         headers = headers_of(publish, topic_name, now_ms)
+        size = size_of(publish.payload, headers)
+        if self.size_bytes + size > self._bytes_max:
+            raise QuotaExceeded(f"delayed messages have {self._bytes_max} bytes at most")
+        self._number += 1
+        entry = Entry(now_ms + seconds * 1000, self._number, size)
+        self._keep(entry)
         ticket = self._append(entry.key, publish.payload, headers, now_ms)
         ticket.entries.append(entry)
         ticket.add(publish, None, session)
@@ -149,7 +170,34 @@ class Delayed:
 
     def failed(self, entries: list[Entry | None]) -> None:
         """The records of these are not in the log."""
-        self._count -= len(entries) - entries.count(None)
+        for entry in entries:
+            if entry is not None:
+                self._forget(entry)
+
+    def _keep(self, entry: Entry) -> None:
+        self._entries[entry.number] = entry
+        self.size_bytes += entry.size
+
+    def _forget(self, entry: Entry) -> None:
+        del self._entries[entry.number]
+        self.size_bytes -= entry.size
+
+    def cancel(self, key: str, done: Done) -> bool:
+        """Have a message not come, and tell `done` once that is durable.
+
+        Or why it cannot be. False, and nothing is told, where none that waits has this key.
+        """
+        number = key.partition(".")[2]
+        entry = self._entries.get(int(number)) if number.isdecimal() else None
+        if entry is None or entry.key != key.encode() or entry.is_sent or entry.offset < 0:
+            return False
+        self.end(entry).others.append(Cancelling(self, entry, done))
+        return True
+
+    def take_back(self, entry: Entry) -> None:
+        """It could not be written that a message is cancelled, so it comes after all."""
+        self._keep(entry)
+        self._wait(entry)
 
     # --- when they are due --------------------------------------------------------------------
 
@@ -158,6 +206,8 @@ class Delayed:
         self._broker.deadlines.after(delay_ms, self._fall_due, entry)
 
     def _fall_due(self, entry: Entry) -> None:
+        if entry.number not in self._entries:
+            return  # somebody has cancelled it
         self._due.append(entry)
         self._send_later()
 
@@ -175,6 +225,9 @@ class Delayed:
             if self._broker.congested(self._resume):
                 return
             entry = self._due[0]
+            if entry.number not in self._entries or entry.is_sent:
+                self._due.popleft()
+                continue
             try:
                 record = self._records.at(self.partition, entry.offset)
             except StorageError as error:
@@ -200,14 +253,19 @@ class Delayed:
         if publish is None:
             self.end(entry)
         else:
+            entry.is_sent = True
             self._broker.publish_own(publish, Sent(self, entry))
 
-    def end(self, entry: Entry) -> None:
-        """A message is published, or never will be: its record is not needed any more."""
-        self._count -= 1
+    def end(self, entry: Entry) -> DelayedTicket:
+        """A message is published, or never will be: its record is not needed any more.
+
+        Returns what waits until that is written down.
+        """
+        self._forget(entry)
         ticket = self._append(entry.key, None, [], self._runtime.now_ms())
         ticket.entries.append(None)
         ticket.add(None, None, None)
+        return ticket
 
     def _again(self, entry: Entry) -> None:
         self._broker.deadlines.after(RETRY_MS, self._fall_due, entry)
@@ -218,6 +276,7 @@ class Delayed:
             logger.warning("delayed message not published error=%s", error)
             self.end(entry)
         elif self._broker.log.error is None:  # else nothing is stored until the next start
+            entry.is_sent = False
             self._again(entry)
 
     # --- the start ----------------------------------------------------------------------------
@@ -232,11 +291,35 @@ class Delayed:
                     continue
                 due_ms, _, number = key.partition(b".")
                 if due_ms.isdigit() and number.isdigit():
-                    entries[key] = Entry(int(due_ms), int(number), record.offset)
+                    size = size_of(record.value, record.headers)
+                    entries[key] = Entry(int(due_ms), int(number), size, record.offset)
                     self._number = max(self._number, int(number))
-        self._count = len(entries)
+        for entry in sorted(entries.values(), key=attrgetter("number")):
+            self._keep(entry)
         for entry in sorted(entries.values(), key=lambda one: (one.due_ms, one.number)):
             self._wait(entry)
+
+
+def size_of(payload: bytes, headers: Sequence[tuple[str, bytes | None]]) -> int:
+    """Return the bytes of a message: payload, and names and values of what goes with it."""
+    return len(payload) + sum(len(name) + len(value or b"") for name, value in headers)
+
+
+class Cancelling:
+    """Waits for the end of a message that is not to come."""
+
+    __slots__ = ("_delayed", "_done", "_entry")
+
+    def __init__(self, delayed: Delayed, entry: Entry, done: Done) -> None:
+        self._delayed = delayed
+        self._entry = entry
+        self._done = done
+
+    def settle(self, error: IsthmusError | None) -> None:
+        """That is durable; or, with an error, not."""
+        if error is not None:
+            self._delayed.take_back(self._entry)
+        self._done(error)
 
 
 class Sent:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 from msgspec import Struct
 
 from isthmus.broker.bans import Ban
-from isthmus.broker.mapping import publish_of
+from isthmus.broker.mapping import publish_of, topic_name_in
 from isthmus.broker.recent_records import LOADING, RecentRecords
 from isthmus.broker.sessions import EXPIRY_NEVER
 from isthmus.errors import AdministrativeAction, StorageError
@@ -35,10 +35,13 @@ if TYPE_CHECKING:
     from isthmus.broker.bans import Kind
     from isthmus.broker.broker import Broker
     from isthmus.broker.clients import Clients
+    from isthmus.broker.delayed import Entry as DelayedEntry
     from isthmus.broker.retained import Entry
     from isthmus.broker.sessions import SessionEntry
     from isthmus.broker.subscriptions import Subscription
     from isthmus.errors import IsthmusError
+    from isthmus.runtime import Runtime
+    from isthmus.storage.log import Partition
     from isthmus.topics.names import Walk
 
 PAGE_MAX: Final = 1_000  # items of one page
@@ -115,6 +118,16 @@ class RetainedMessage(RetainedView, frozen=True, kw_only=True):
     payload: bytes
     content_type: str | None
     user_properties: list[tuple[str, str]]
+
+
+class DelayedView(Struct, frozen=True, kw_only=True):
+    """A message that waits for its moment."""
+
+    id: str
+    topic_name: str
+    payload_bytes: int
+    delayed_at_ms: int
+    due_at_ms: int
 
 
 class BanView(Struct, frozen=True, kw_only=True):
@@ -319,6 +332,26 @@ class Inspection:
         """
         return self._guard.unban(kind, who, done)
 
+    # --- delayed messages ---------------------------------------------------------------------
+
+    def delayed(
+        self, after: int, count_max: int, done: Callable[[Page | StorageError], object]
+    ) -> None:
+        """Give `done` messages that wait, after the one of this number, as they came in."""
+        found = list(islice(self._broker.delayed.after(after), count_max + 1))
+        chosen = found[:count_max]
+        following = str(chosen[-1].number) if len(found) > count_max else None
+
+        def give(views: list[Any] | StorageError) -> None:
+            done(views if isinstance(views, StorageError) else Page(views, following))
+
+        partition = self._broker.delayed.partition
+        _Reading(self._broker.runtime, partition, chosen, _delayed_view, give).go_on()
+
+    def cancel_delayed(self, key: str, done: Callable[[IsthmusError | None], object]) -> bool:
+        """Have a message not come; tell `done` once that is durable. False: it is not there."""
+        return self._broker.delayed.cancel(key, done)
+
     # --- retained messages --------------------------------------------------------------------
 
     def retained(
@@ -349,14 +382,14 @@ class Inspection:
             if len(self._walks) > WALKS_MAX:
                 self._walks.popitem(last=False)
 
-        def give(messages: list[RetainedMessage] | StorageError) -> None:
+        def give(messages: list[Any] | StorageError) -> None:
             if isinstance(messages, StorageError):
                 done(messages)
                 return
             views = [_without_payload(message) for message in messages]
             done(Page(sorted(views, key=attrgetter("topic_name")), following))
 
-        _Reading(self._broker, entries, give).go_on()
+        self._read_retained(entries, give)
 
     def retained_message(
         self, topic_name: str, done: Callable[[RetainedMessage | StorageError | None], object]
@@ -364,13 +397,24 @@ class Inspection:
         """Give `done` what is retained under one topic name; None: nothing."""
         entry = self._broker.retained.get(topic_name.encode())
 
-        def give(messages: list[RetainedMessage] | StorageError) -> None:
+        def give(messages: list[Any] | StorageError) -> None:
             if isinstance(messages, StorageError):
                 done(messages)
             else:
                 done(messages[0] if messages else None)
 
-        _Reading(self._broker, [] if entry is None else [entry], give).go_on()
+        self._read_retained([] if entry is None else [entry], give)
+
+    def _read_retained(
+        self, entries: list[Entry], give: Callable[[list[Any] | StorageError], object]
+    ) -> None:
+        runtime = self._broker.runtime
+        now_ms = runtime.now_ms()
+
+        def view(record: Any, entry: Entry) -> RetainedMessage | None:
+            return None if entry.has_expired(now_ms) else _message_of(record, entry, now_ms)
+
+        _Reading(runtime, self._broker.retained.partition, entries, view, give).go_on()
 
     def remove_retained(
         self, topic_name: str, done: Callable[[IsthmusError | None], object]
@@ -398,21 +442,24 @@ class _Removal:
 
 
 class _Reading:
-    """Reads retained messages from the log, in its order, and waits for the disk if need be."""
+    """Reads messages from the log, in its order, and waits for the disk if need be."""
 
     def __init__(
         self,
-        broker: Broker,
-        entries: list[Entry],
-        done: Callable[[list[RetainedMessage] | StorageError], object],
+        runtime: Runtime,
+        partition: Partition,
+        entries: Sequence[Any],
+        view: Callable[[Any, Any], Struct | None],
+        done: Callable[[list[Any] | StorageError], object],
     ) -> None:
-        self._partition = broker.retained.partition
-        self._runtime = broker.runtime
-        self._now_ms = broker.runtime.now_ms()
+        """`view(record, entry)` is how one is shown that an entry's offset leads to."""
+        self._partition = partition
+        self._runtime = runtime
         self._entries = sorted(entries, key=_OFFSET)
         self._place = 0
         self._records = RecentRecords()
-        self._found: list[RetainedMessage] = []
+        self._found: list[Struct] = []
+        self._view = view
         self._done = done
 
     def go_on(self) -> None:
@@ -432,10 +479,9 @@ class _Reading:
                 self._partition.wait(entry.offset, self.go_on)
                 return
             self._place += 1
-            if record is not None and not entry.has_expired(self._now_ms):
-                message = _message_of(record, entry, self._now_ms)
-                if message is not None:
-                    self._found.append(message)
+            shown = self._view(record, entry) if record is not None else None
+            if shown is not None:
+                self._found.append(shown)
         self._done(self._found)
 
 
@@ -453,6 +499,19 @@ def _message_of(record: Any, entry: Entry, now_ms: int) -> RetainedMessage | Non
         payload=record.value,
         content_type=properties.get(CONTENT_TYPE),
         user_properties=properties.get(USER_PROPERTY, []),
+    )
+
+
+def _delayed_view(record: Any, entry: DelayedEntry) -> DelayedView | None:
+    topic_name = topic_name_in(record)
+    if topic_name is None or record.value is None:
+        return None
+    return DelayedView(
+        id=entry.key.decode(),
+        topic_name=topic_name.decode(),
+        payload_bytes=len(record.value),
+        delayed_at_ms=record.timestamp,
+        due_at_ms=entry.due_ms,
     )
 
 

@@ -28,6 +28,7 @@ COMMANDS: Final = {  # name -> module that holds a click command of that name
     "clients": "isthmus.cli.clients",
     "sessions": "isthmus.cli.clients",
     "retained": "isthmus.cli.clients",
+    "delayed": "isthmus.cli.delayed",
     "bans": "isthmus.cli.bans",
     "trace": "isthmus.cli.trace",
     "users": "isthmus.cli.users",

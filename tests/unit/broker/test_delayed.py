@@ -11,7 +11,8 @@ from tests.unit.broker.shore import Client, Shore
 from isthmus.broker.access import Access
 from isthmus.broker.access_rules import parse_rule
 from isthmus.broker.broker import BACKLOG_BYTES_MAX
-from isthmus.broker.delayed import DELAYED_LOG_TOPIC, RETRY_MS, parse
+from isthmus.broker.delayed import DELAYED_LOG_TOPIC, RETRY_MS, Cancelling, parse
+from isthmus.broker.inspection import Inspection, Page
 from isthmus.errors import NoSpace, TopicInvalid
 from isthmus.mqtt.packets import PUBACK, PUBREC, PUBREL, Ack, Publish, Will
 from isthmus.mqtt.properties import CONTENT_TYPE, MESSAGE_EXPIRY, USER_PROPERTY
@@ -358,3 +359,84 @@ def test_the_publishers_qos_2_is_taken_once(shore: Shore) -> None:
     reader.packets()
     shore.runtime.advance(60_000)
     assert reader.messages() == [("a", b"x", 2)]
+
+
+# --- administrators ---------------------------------------------------------------------------
+
+
+def listed(shore: Shore, after: int = 0, count_max: int = 10) -> Page:
+    found: list[Page] = []
+    inspection = Inspection(shore.broker, shore.clients)
+    inspection.delayed(after, count_max, found.append)  # type: ignore[arg-type]
+    shore.runtime.settle()
+    return found[0]
+
+
+def test_what_waits_is_listed_in_pages(shore: Shore) -> None:
+    client = shore.client("c")
+    for number in range(3):
+        publish(client, f"$delayed/{10 - number}/a/{number}")
+    first = listed(shore, count_max=2)
+    assert [view.topic_name for view in first.items] == ["a/0", "a/1"]
+    assert first.next is not None
+    rest = listed(shore, int(first.next))
+    (view,) = rest.items
+    assert rest.next is None
+    assert (view.payload_bytes, view.due_at_ms - view.delayed_at_ms) == (1, 8_000)
+
+
+def test_what_is_cancelled_does_not_come_not_after_a_restart_either(shore: Shore) -> None:
+    watcher = shore.client("w")
+    watcher.subscribe("a")
+    client = shore.client("c")
+    for _ in range(2):
+        publish(client, "$delayed/5/a")
+    first, _ = listed(shore).items
+    told: list[object] = []
+    assert shore.broker.delayed.cancel(first.id, told.append)
+    assert not shore.broker.delayed.cancel(first.id, told.append)
+    assert told == []
+    shore.runtime.settle()
+    assert told == [None] and waiting(shore) == len(shore.broker.delayed) == 1
+    again = shore.end()
+    assert len(again.broker.delayed) == 1
+    shore.runtime.advance(6_000)
+    shore.runtime.settle()
+    assert len(watcher.messages()) <= 1
+
+
+@pytest.mark.parametrize("key", ["", "x", "1.1", "1", ".", "1.x", "²"])
+def test_what_does_not_wait_is_not_cancelled(shore: Shore, key: str) -> None:
+    publish(shore.client("c"), "$delayed/5/a")
+    assert not shore.broker.delayed.cancel(key, lambda _: None)
+
+
+def test_what_could_not_be_cancelled_comes(shore: Shore) -> None:
+    watcher = shore.client("w")
+    watcher.subscribe("a")
+    publish(shore.client("c"), "$delayed/5/a")
+    (view,) = listed(shore).items
+    entry = next(shore.broker.delayed.after(0))
+    told: list[object] = []
+    cancelling = Cancelling(shore.broker.delayed, entry, told.append)
+    shore.broker.delayed._forget(entry)
+    error = NoSpace("full")
+    cancelling.settle(error)
+    assert told == [error] and view.id == entry.key.decode()
+    shore.runtime.advance(5_000)
+    shore.runtime.settle()
+    assert len(watcher.messages()) == 1
+    assert len(shore.broker.delayed) == 0 == shore.broker.delayed.size_bytes
+
+
+def test_their_bytes_have_a_limit() -> None:
+    shore = Shore(delayed_bytes_max=40)
+    client = shore.client("c")
+    assert publish(client, "$delayed/5/a") == 0
+    size = shore.broker.delayed.size_bytes
+    assert 0 < size < 40
+    assert publish(client, "$delayed/5/" + "a" * 40) == 0x97
+    assert shore.end().broker.delayed.size_bytes == size
+    shore.runtime.advance(5_000)
+    shore.runtime.settle()
+    assert shore.broker.delayed.size_bytes == 0

@@ -101,6 +101,7 @@ cdef class RecordReader:
     cpdef bint advance(self) except -1
     cpdef bint advance_to(self, long long offset) except -1
     cpdef Record record(self)
+    cpdef object check_all(self)
     cpdef object check(self)
 
     @cython.locals(batch=RecordBatch, codec=int, bytes_left=Py_ssize_t)

@@ -225,8 +225,7 @@ class RecordBatch:
         partition would be out of reach with it.
         """
         reader = RecordReader(self)
-        while reader.advance():
-            reader.check()
+        reader.check_all()
         if reader.offset != self.last_offset:
             raise CorruptBatch(
                 f"the last record has offset delta {reader.offset - self.base_offset},"
@@ -335,6 +334,17 @@ class RecordReader:
             raise CorruptBatch(f"base offset is {batch.base_offset}")
         if not -_SANE_MAX < batch.base_timestamp < _SANE_MAX:
             raise CorruptBatch(f"base timestamp is {batch.base_timestamp}")
+
+    def check_all(self) -> None:
+        """Walk all records that are left, without building one."""
+        try:
+            while self._left > 0:
+                self._advance()
+                self._left -= 1
+                self._check()
+        except Malformed as error:
+            raise CorruptBatch(f"a record is cut short: {error}") from None
+        self.advance()  # to the end, behind which nothing may follow
 
     def check(self) -> None:
         """Walk the record that `advance` stepped to, without building it."""

@@ -460,6 +460,10 @@ cdef class ReadBuffer:
         cdef Py_ssize_t left = self.end - self.position
         cdef unsigned long long byte
         cdef int index
+        if left > 0 and bytes_max > 0 and at[0] < 0x80:  # most are short
+            value[0] = at[0]
+            self.position += 1
+            return 0
         value[0] = 0
         if bytes_max > 10:
             bytes_max = 10

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isthmus import __version__
-from isthmus.admin.http import Asked, Security, application, serve_http
+from isthmus.admin.http import Asked, application, serve_http
 from isthmus.app_listeners import (
     Entrances,
     failures_in,
@@ -32,12 +32,11 @@ from isthmus.broker.automatic import AutomaticSubscription
 from isthmus.broker.broker import Broker
 from isthmus.broker.clients import Clients
 from isthmus.broker.inspection import Inspection
-from isthmus.broker.kept_rules import KeptRules
 from isthmus.broker.rewrite import Rewriting, Rewritings
 from isthmus.broker.routes import Route, RouteTable
+from isthmus.broker.security import open_security
 from isthmus.broker.shared import STRATEGIES
 from isthmus.broker.status import Status, totals_of
-from isthmus.broker.users import Users
 from isthmus.errors import ServerMoved, ServerShuttingDown, UseAnotherServer
 from isthmus.logs import Sparing
 from isthmus.server.kafka import KafkaShore
@@ -57,6 +56,7 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
     from isthmus.broker.access import Access
+    from isthmus.broker.security import Security
     from isthmus.config import HttpSettings, MqttSettings, Settings
     from isthmus.errors import IsthmusError
     from isthmus.server.tls import Certificates
@@ -134,7 +134,7 @@ async def serve(settings: Settings, read: Callable[[], Settings]) -> int:
     broker = open_broker(settings, runtime, log, routes, rules.access, rewritings)
     lines = Sparing(runtime, settings.log.repeats_s)
     mqtt = mqtt_shore(broker, settings.mqtt, automatic, lines)
-    security = open_security(settings, broker, mqtt, rules.access)
+    security = users_and_rules(settings, broker, mqtt, rules.access)
     watched = ways.open(runtime, security.users)
     kafka = kafka_shore(settings, broker, mqtt, security)
     await entrances.open(mqtt, kafka, ways)
@@ -216,6 +216,7 @@ def kafka_shore(
         broker.log,
         broker,
         settings.kafka,
+        security,
         refuses=mqtt.clients.guard.refuses,
         refuses_user=mqtt.clients.guard.refuses_user,
         lines=mqtt.lines,
@@ -225,13 +226,14 @@ def kafka_shore(
     return shore
 
 
-def open_security(
+def users_and_rules(
     settings: Settings, broker: Broker, mqtt: MqttShore, access: Access
 ) -> Security:
     """Read the users and the rules that the server keeps."""
-    users = Users(broker.runtime, broker.log, broker, settings.authentication.iterations)
-    users.follow(mqtt.clients.users_changed)
-    return Security(users, access, KeptRules(broker.runtime, broker.log, broker, access))
+    iterations = settings.authentication.iterations
+    security = open_security(broker.runtime, broker.log, broker, access, iterations)
+    security.users.follow(mqtt.clients.users_changed)
+    return security
 
 
 def topic_rules(

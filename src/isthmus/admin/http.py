@@ -26,13 +26,11 @@ if TYPE_CHECKING:
 
     from isthmus.admin.api import Authorize
     from isthmus.admin.metrics import Look
-    from isthmus.broker.access import Access
     from isthmus.broker.authentication import Chain
     from isthmus.broker.guard import Guard
     from isthmus.broker.inspection import Inspection
-    from isthmus.broker.kept_rules import KeptRules
+    from isthmus.broker.security import Security
     from isthmus.broker.traces import Traces
-    from isthmus.broker.users import Users
     from isthmus.metrics import Metric
 
 KEEP_ALIVE_S: Final = 5
@@ -47,14 +45,6 @@ class Asked(NamedTuple):
     administrators: str  # a group
     observers: str  # one that may read the metrics
     guard: Guard
-
-
-class Security(NamedTuple):
-    """Who there is, and who may do what."""
-
-    users: Users
-    access: Access
-    kept: KeptRules  # of the rules, those that change here
 
 
 class Doors(Protocol):

@@ -76,6 +76,7 @@ class Access:
 
     def __init__(self, rules: Iterable[Rule] = (), *, default: bool | None = True) -> None:
         self.generation = 0
+        self.is_open_for_kafka = True  # so that nobody need ask about what Kafka has
         self._followers: list[Callable[[], None]] = []
         self._kept: dict[str, int] = {}  # number of a rule, by its text
         self._number = KEPT_FIRST
@@ -136,12 +137,6 @@ class Access:
         """Whether everybody may do everything with topic names, so that nobody need ask."""
         return not self._kinds.get(TOPIC) and self.default is not False
 
-    @property
-    def is_open_for_kafka(self) -> bool:
-        """Whether everybody may do everything with what Kafka has."""
-        kinds = [kind for kind, rules in self._kinds.items() if rules and kind != TOPIC]
-        return not kinds and self.default is not False
-
     def allows(
         self, principal: Principal, operation: str, resource: str, kind: str = LOG
     ) -> Verdict:
@@ -189,6 +184,8 @@ class Access:
 
     def _changed(self) -> None:
         self.generation += 1
+        kinds = [kind for kind, rules in self._kinds.items() if rules and kind != TOPIC]
+        self.is_open_for_kafka = not kinds and self.default is not False
         for changed in self._followers:
             changed()
 

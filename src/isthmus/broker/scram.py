@@ -64,6 +64,12 @@ def keys_of(mechanism: str, password: bytes, salt: bytes, iterations: int) -> Sc
     """Return what is to be kept of a password [RFC 5802, 3]; slow."""
     name = HASHES[mechanism]
     salted = hashlib.pbkdf2_hmac(name, prepared_bytes(password), salt, iterations)
+    return keys_of_salted(mechanism, salted, salt, iterations)
+
+
+def keys_of_salted(mechanism: str, salted: bytes, salt: bytes, iterations: int) -> ScramKeys:
+    """Return the same from what the iterations make of a password (SaltedPassword)."""
+    name = HASHES[mechanism]
     client_key = hmac.digest(salted, b"Client Key", name)
     stored_key = hashlib.new(name, client_key).digest()
     server_key = hmac.digest(salted, b"Server Key", name)

@@ -46,6 +46,7 @@ from isthmus.server.admission import Total
 from isthmus.server.kafka_api.call import Call
 from isthmus.server.kafka_api.consumer_groups import consumer_terms
 from isthmus.server.kafka_api.counts import RequestCounts
+from isthmus.server.kafka_api.guards import may_begin
 from isthmus.server.kafka_api.sasl import sasl_token
 from isthmus.server.kafka_api.table import HANDLERS, unsupported_answer
 from isthmus.server.kafka_login import TOKEN_BYTES_MAX
@@ -55,7 +56,9 @@ from isthmus.server.sender import Sender
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from isthmus.broker.access import Rights
     from isthmus.broker.appends import Appends
+    from isthmus.broker.security import Security
     from isthmus.config import KafkaSettings
     from isthmus.errors import IsthmusError
     from isthmus.runtime import Runtime
@@ -88,6 +91,7 @@ class KafkaShore:
         log: Log,
         broker: Appends,
         settings: KafkaSettings,
+        security: Security,
         *,
         refuses: Callable[[str], IsthmusError | None] = lambda _: None,
         refuses_user: Callable[[str], IsthmusError | None] = lambda _: None,
@@ -100,6 +104,7 @@ class KafkaShore:
         """
         self.runtime = runtime
         self.log = log
+        self.security = security
         self.broker = broker
         self.settings = settings
         self.topic_ids = TopicIds(log)
@@ -206,6 +211,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
         "identity",
         "login",
         "principal",
+        "rights",
     )
 
     identity: Identity  # known once the connection is made
@@ -234,6 +240,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
         self._is_paused = False
         self._is_silent = False  # since the last look, see `cut_if_idle`
         self._is_opening = False  # nobody is known yet to have come
+        self.rights: tuple[int, Principal, Rights] | None = None  # as the guards last saw them
         self.login: Login | None = None  # None: nobody is asked who it is
         self.principal: Principal | None = None  # None: nobody has logged in yet
 
@@ -383,13 +390,8 @@ class KafkaConnection(asyncio.BufferedProtocol):
         if self._is_opening:
             self._is_opening = False
             self._listener.admission.opened()
-        logger.debug(
-            "logged in connection=%d peer=%s user=%s mechanism=%s",
-            self._number,
-            self.identity,
-            self.principal,
-            self.login.mechanism,
-        )
+        said = self._number, self.identity, self.principal, self.login.mechanism
+        logger.debug("logged in connection=%d peer=%s user=%s mechanism=%s", *said)
 
     @property
     def takes_spans(self) -> bool:
@@ -546,7 +548,8 @@ class KafkaConnection(asyncio.BufferedProtocol):
         call.request = decode_request(api_key, version, frame, start)
         self._under_way.append(call)
         self._under_way_bytes += call.size
-        handler(call)
+        if may_begin(call):
+            handler(call)
 
     def _steer_reading(self) -> None:
         """Read no further while much has come that cannot begin yet."""

@@ -6,10 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from isthmus.admin.http import Security
-from isthmus.broker.access import Access
-from isthmus.broker.kept_rules import KeptRules
-from isthmus.broker.users import Users
+from isthmus.broker.security import Security, open_security
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -19,9 +16,7 @@ if TYPE_CHECKING:
 
 def security_of(shore: Shore) -> Security:
     """Return users and rules over the log of a broker in memory; there are none yet."""
-    access = Access(default=None)
-    world = (shore.runtime, shore.log, shore.broker)
-    security = Security(Users(*world, 4096), access, KeptRules(*world, access))
+    security = open_security(shore.runtime, shore.log, shore.broker)
     shore.runtime.settle()
     return security
 

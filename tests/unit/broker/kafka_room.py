@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tests.sim import SimRuntime
 
+from isthmus.broker.security import Security, open_security
 from isthmus.record.batch import BatchBuilder
 from isthmus.storage.memory import MemoryLog
 
@@ -65,6 +66,14 @@ class KafkaRoom:
         assert partition is not None
         self.appends.append(partition, batch_of(self.runtime.now_ms(), *values), None)
         self.runtime.settle()
+
+
+def security_apart(runtime: SimRuntime) -> Security:
+    """Return users and rules, of which there are none yet, in a log of their own."""
+    log = MemoryLog(runtime)
+    security = open_security(runtime, log, TurnAppends(runtime, log))
+    runtime.settle()
+    return security
 
 
 def batch_of(now_ms: int, *values: bytes) -> RecordBatch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tests.sim import SimRuntime
-from tests.unit.broker.kafka_room import TurnAppends
+from tests.unit.broker.kafka_room import TurnAppends, security_apart
 
 from isthmus.config import KafkaSettings
 from isthmus.kafka.api import (
@@ -146,7 +146,10 @@ class ShoreRoom:
         self.settings = KafkaSettings(
             **{"group_initial_rebalance_delay_ms": 0, "partitions_default": 4, **settings}
         )
-        self.shore = KafkaShore(self.runtime, self.log, self.appends, self.settings)
+        self.security = security_apart(self.runtime)
+        self.shore = KafkaShore(
+            self.runtime, self.log, self.appends, self.settings, self.security
+        )
         self.listener = KafkaListener(self.shore, "kafka", self.settings, advertised=advertised)
 
     def peer(self, **addresses: tuple) -> Peer:

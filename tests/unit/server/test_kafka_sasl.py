@@ -197,6 +197,12 @@ def test_the_oldest_handshake_is_followed_by_bare_messages() -> None:
         assert not comes_in or is_served(peer)
 
 
+def test_where_nothing_is_allowed_one_may_log_in() -> None:
+    room = Room()
+    room.security.access.replace((), default=False, super_users=("ann",))
+    assert is_served(room.plain())
+
+
 def test_nothing_else_is_served_before() -> None:
     room = Room()
     peer = room.peer()

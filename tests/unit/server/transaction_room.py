@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tests.storage.transactions import read_transactions
-from tests.unit.broker.kafka_room import TurnAppends
+from tests.unit.broker.kafka_room import TurnAppends, security_apart
 from tests.unit.server.kafka_peer import Peer, ShoreRoom
 
 from isthmus.kafka.api import ApiKey
@@ -60,7 +60,8 @@ class TransactionRoom(ShoreRoom):
         ):
             waiting.clear()
         self.appends = EndingAppends(self.runtime, self.log)
-        self.shore = KafkaShore(self.runtime, self.log, self.appends, self.settings)
+        security = security_apart(self.runtime)
+        self.shore = KafkaShore(self.runtime, self.log, self.appends, self.settings, security)
         self.listener = KafkaListener(self.shore, "kafka", self.settings)
         self.runtime.settle()
 

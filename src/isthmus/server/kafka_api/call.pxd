@@ -14,6 +14,8 @@ cdef class Call:
     cdef readonly Py_ssize_t size
     cdef readonly double began_s
     cdef public object request
+    cdef public object rights
+    cdef object _amendments
     cdef readonly object response
     cdef readonly bint is_abandoned
     cdef public object on_abandon

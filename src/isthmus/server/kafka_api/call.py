@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from isthmus.broker.access import Rights
     from isthmus.server.kafka import KafkaConnection, KafkaShore
     from isthmus.server.sender import Part
 
@@ -23,6 +24,7 @@ class Call:
     """A request, and the way to answer it."""
 
     __slots__ = (
+        "_amendments",
         "api_key",
         "began_s",
         "client_id",
@@ -32,6 +34,7 @@ class Call:
         "on_abandon",
         "request",
         "response",
+        "rights",
         "shore",
         "size",
         "version",
@@ -57,12 +60,22 @@ class Call:
         self.began_s = perf_counter()  # when all of it was there, and it was its turn
         self.request: Any = None
         self.response: list[Part] | None = None  # None: not answered yet
+        self.rights: Rights | None = None  # of the client; None: nobody need ask
+        self._amendments: list[Callable[[dict[str, Any]], object]] | None = None
         self.is_abandoned = False
         self.on_abandon: Callable[[], None] | None = None
+
+    def amend(self, change: Callable[[dict[str, Any]], object]) -> None:
+        """Have something changed in the response before it is sent, in the order asked for."""
+        if self._amendments is None:
+            self._amendments = []
+        self._amendments.append(change)
 
     def answer(self, body: dict[str, Any]) -> None:
         """Answer with this response."""
         if not self.is_abandoned:
+            for change in self._amendments or ():
+                change(body)
             self.shore.counts.note_errors(self.api_key, body)
             self.answer_parts(self.connection.encode(self, body))
 

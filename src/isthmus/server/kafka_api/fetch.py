@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from isthmus.broker.access_rules import READ
 from isthmus.broker.fetches import Fetch
 from isthmus.kafka.errors import ErrorCode
 from isthmus.kafka.fetch import IDS_FIRST_VERSION
@@ -18,6 +19,7 @@ from isthmus.storage.log import ISOLATION_DURABLE, ISOLATION_WRITTEN
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from isthmus.broker.access import Rights
     from isthmus.broker.fetch_sessions import FetchContext
     from isthmus.broker.fetches import FetchPartition
     from isthmus.kafka.fetch import FetchRequest
@@ -35,23 +37,49 @@ def fetch(call: Call) -> None:
     if context.error:
         call.answer({"error_code": context.error})
         return
+    entries: list[FetchPartition] = context.entries
+    denied: list[FetchPartition] = []
+    if call.rights is not None:
+        entries, denied = _readable(call, call.rights, entries)
     is_committed = request.isolation_level == READ_COMMITTED
     wanted = Fetch(
-        context.entries,
+        entries,
         ISOLATION_DURABLE if is_committed else ISOLATION_WRITTEN,
         min(request.max_bytes, shore.fetch_bytes_left),
         request.min_bytes,
         request.max_wait_ms,
         spans=call.connection.takes_spans,
     )
-    call.on_abandon = shore.fetches.serve(wanted, partial(_answer, call, context))
+    call.on_abandon = shore.fetches.serve(wanted, partial(_answer, call, context, denied))
 
 
-def _answer(call: Call, context: FetchContext, reads: Sequence[FetchPartition]) -> None:
+def _readable(
+    call: Call, rights: Rights, entries: list[FetchPartition]
+) -> tuple[list[FetchPartition], list[FetchPartition]]:
+    """Return what the client may read, and what not, which is told so each time."""
+    kept: list[FetchPartition] = []
+    denied: list[FetchPartition] = []
+    for entry in entries:
+        name = entry.name or call.shore.topic_ids.name_of(entry.topic_id)
+        if name is None or rights.allows(READ, name):
+            kept.append(entry)
+            continue
+        entry.forget_read()
+        entry.error = ErrorCode.TOPIC_AUTHORIZATION_FAILED
+        denied.append(entry)
+    return kept, denied
+
+
+def _answer(
+    call: Call,
+    context: FetchContext,
+    denied: list[FetchPartition],
+    reads: Sequence[FetchPartition],
+) -> None:
     by_id = call.version >= IDS_FIRST_VERSION
     topics: dict[str | bytes, list[FetchPartition]] = {}
     is_fenced = False
-    told = context.news(reads)
+    told = context.news([*reads, *denied] if denied else reads)
     for read in told:
         topics.setdefault(read.topic_id if by_id else read.name, []).append(read)
         if read.error is ErrorCode.FENCED_LEADER_EPOCH:

@@ -37,6 +37,7 @@ cdef class BatchTicket(ProducedPartition):
 @cython.locals(
     request=ProduceRequest,
     under_way=Produce,
+    denied=object,
     by_id=bint,
     rows=list,
     row=ProducedPartition,

@@ -14,6 +14,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
+from isthmus.broker.access_rules import TRANSACTION, WRITE
 from isthmus.errors import BatchRefused, CorruptBatch, IsthmusError, TopicInvalid, TopicUnknown
 from isthmus.kafka.errors import ErrorCode
 from isthmus.kafka.frames import encode_produce_response
@@ -23,6 +24,7 @@ from isthmus.server.kafka_api.log_topics import RequestRefused, is_internal, ref
 from isthmus.server.kafka_api.transactions import append_in_transaction
 
 if TYPE_CHECKING:
+    from isthmus.broker.access import Rights
     from isthmus.kafka.produce import ProduceRequest
     from isthmus.server.kafka_api.call import Call
     from isthmus.storage.log import Partition
@@ -115,10 +117,13 @@ def produce(call: Call) -> None:
         if by_id:
             name = call.shore.topic_ids.name_of(request.topic_id)
         under_way.topics.append((request.topic_id if by_id else request.name, rows))
+        denied = refusal
+        if call.rights is not None and denied is None:
+            denied = _denial(call.rights, request.transactional_id, name)
         while request.next_partition():
             try:
-                if refusal is not None:
-                    raise refusal
+                if denied is not None:
+                    raise denied
                 partition = _partition_of(call, name, request.index)
                 batch = _batch_of(request, call.version)
             except IsthmusError as error:
@@ -144,6 +149,19 @@ def _refusal(request: ProduceRequest) -> RequestRefused | None:
         return RequestRefused(
             ErrorCode.INVALID_REQUIRED_ACKS, f"acks={request.acks}: 0, 1 or all"
         )
+    return None
+
+
+def _denial(
+    rights: Rights, transactional_id: str | None, name: str | None
+) -> RequestRefused | None:
+    """Return why the client may not write to a log topic, or not in its transaction."""
+    if transactional_id is not None and not rights.allows(WRITE, transactional_id, TRANSACTION):
+        return RequestRefused(
+            ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "not this transaction's producer"
+        )
+    if name is not None and not rights.allows(WRITE, name):
+        return RequestRefused(ErrorCode.TOPIC_AUTHORIZATION_FAILED, "not to be written to")
     return None
 
 

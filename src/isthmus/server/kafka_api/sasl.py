@@ -68,7 +68,8 @@ def _said(call: Call, said: Said, *, is_raw: bool = False) -> None:
     if is_raw:
         call.answer_parts([len(said.data).to_bytes(4, "big") + said.data])
     else:
-        call.answer({"auth_bytes": said.data, "session_lifetime_ms": said.lifetime_ms})
+        told = {"auth_bytes": said.data, "session_lifetime_ms": said.lifetime_ms}
+        call.answer({"error_message": None, **told})
 
 
 def _refuse(call: Call, why: Exception, *, is_raw: bool) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from isthmus.kafka.api import ApiKey, advertised
 from isthmus.kafka.errors import ErrorCode
+from isthmus.server.kafka_api.acls import create_acls, delete_acls, describe_acls
 from isthmus.server.kafka_api.alter_configs import alter_configs, incremental_alter_configs
 from isthmus.server.kafka_api.cluster import describe_cluster, list_config_resources
 from isthmus.server.kafka_api.configs import describe_configs
@@ -39,6 +40,10 @@ from isthmus.server.kafka_api.replicas import (
     list_partition_reassignments,
 )
 from isthmus.server.kafka_api.sasl import sasl_authenticate, sasl_handshake
+from isthmus.server.kafka_api.scram_users import (
+    alter_user_scram_credentials,
+    describe_user_scram_credentials,
+)
 from isthmus.server.kafka_api.topics import create_topics, delete_topics
 from isthmus.server.kafka_api.transaction_admin import (
     describe_producers,
@@ -132,6 +137,9 @@ HANDLERS: Final[Mapping[int, Callable[[Call], None]]] = {
     ApiKey.END_TXN: end_txn,
     ApiKey.WRITE_TXN_MARKERS: write_txn_markers,
     ApiKey.TXN_OFFSET_COMMIT: txn_offset_commit,
+    ApiKey.DESCRIBE_ACLS: describe_acls,
+    ApiKey.CREATE_ACLS: create_acls,
+    ApiKey.DELETE_ACLS: delete_acls,
     ApiKey.DESCRIBE_CONFIGS: describe_configs,
     ApiKey.ALTER_CONFIGS: alter_configs,
     ApiKey.ALTER_REPLICA_LOG_DIRS: alter_replica_log_dirs,
@@ -144,6 +152,8 @@ HANDLERS: Final[Mapping[int, Callable[[Call], None]]] = {
     ApiKey.ALTER_PARTITION_REASSIGNMENTS: alter_partition_reassignments,
     ApiKey.LIST_PARTITION_REASSIGNMENTS: list_partition_reassignments,
     ApiKey.OFFSET_DELETE: offset_delete,
+    ApiKey.DESCRIBE_USER_SCRAM_CREDENTIALS: describe_user_scram_credentials,
+    ApiKey.ALTER_USER_SCRAM_CREDENTIALS: alter_user_scram_credentials,
     ApiKey.CONSUMER_GROUP_HEARTBEAT: consumer_group_heartbeat,
     ApiKey.CONSUMER_GROUP_DESCRIBE: consumer_group_describe,
     ApiKey.DESCRIBE_CLUSTER: describe_cluster,

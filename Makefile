@@ -63,7 +63,8 @@ soak: build $(STAMPS)/tools
 		seed=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' '); \
 		echo "round $$round of $(ROUNDS), seed $$seed"; \
 		ISTHMUS_KILL_SEED=$$seed ISTHMUS_KILLS=20 $(BIN)/python -m pytest -q -x \
-			tests/e2e/test_kill.py tests/e2e/test_kill_partitions.py || exit 1; \
+			tests/e2e/test_kill.py tests/e2e/test_kill_partitions.py \
+			tests/e2e/test_kill_transactions.py || exit 1; \
 		ISTHMUS_POWER_SEED=$$seed ISTHMUS_POWER_LIVES=300 ISTHMUS_FAULT_SEED=$$seed ISTHMUS_FLIP_SEED=$$seed \
 			$(BIN)/python -m pytest -q -x --hypothesis-seed=$$seed tests/property tests/faults tests/storage/test_model.py || exit 1; \
 	done

@@ -31,7 +31,10 @@ class Asker:
         self._correlation_id = 0
 
     def ask(self, api_key: int, version: int, body: dict[str, Any]) -> dict[str, Any]:
-        """Send a request, and return its answer as the schema table names the fields."""
+        """Send a request, and return its answer as the schema table names the fields.
+
+        Raises OSError where the connection ends.
+        """
         self._correlation_id += 1
         out = WriteBuffer()
         header = {
@@ -44,6 +47,8 @@ class Asker:
         encode(request_name(api_key), version, body, out)
         self._connection.sendall(frame(out.take()))
         answer = receive(self._connection)
+        if not answer:
+            raise ConnectionResetError("the server has closed the connection")
         assert int.from_bytes(answer[:4], "big") == self._correlation_id
         start = 4 + response_header_version(api_key, version)
         return decode(response_name(api_key), version, answer, start)

@@ -31,7 +31,8 @@ def receive(connection: socket.socket) -> bytes:
     """Return the next response without its size, or nothing once the server has closed."""
     connection.settimeout(TIMEOUT_S)
     size = int.from_bytes(receive_exactly(connection, 4), "big")
-    return receive_exactly(connection, size)
+    content = receive_exactly(connection, size)
+    return content if len(content) == size else b""
 
 
 def receive_exactly(connection: socket.socket, size: int) -> bytes:

@@ -199,7 +199,7 @@ def test_acls_of_librdkafka_are_rules_of_both_shores(server: ServerProcess) -> N
     assert "kept: allow user:carl read log:librd*\n" in listed
     denied = admin(server, "carl")
     with pytest.raises(KafkaException) as caught:
-        denied.describe_acls(wanted).result(TIMEOUT_S)
+        denied.create_acls([acl])[acl].result(TIMEOUT_S)
     assert caught.value.args[0].code() == KafkaError.CLUSTER_AUTHORIZATION_FAILED
     assert client.delete_acls([wanted])[wanted].result(TIMEOUT_S) == [acl]
     wait_until(

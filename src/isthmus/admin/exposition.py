@@ -1,7 +1,7 @@
 """Metrics as text, in the form that the reader asks for: Prometheus' own, or OpenMetrics.
 
-By prometheus-client, whose import takes some 10 MB, so this is imported when somebody asks for
-the first time, and works on another thread. Beside what it is given it shows what the library
+By prometheus-client, which takes a while to import, so this is done when somebody asks for the
+first time, and all of it on another thread. Beside what it is given it shows what the library
 knows of the process: `process_cpu_seconds_total` and the like.
 """
 

@@ -12,6 +12,7 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families as parse
 from tests.unit.admin.asgi import ask, security_of
+from tests.unit.broker.kafka_room import security_apart
 from tests.unit.broker.shore import Shore
 from tests.unit.server.mqtt_wire import Wire
 
@@ -61,9 +62,8 @@ class Room:
         self.shore = Shore()
         clients = self.shore.clients
         self.mqtt = MqttShore(clients, connections_max=1000)
-        self.kafka = KafkaShore(
-            self.shore.runtime, self.shore.log, self.shore.broker, KafkaSettings()
-        )
+        world = (self.shore.runtime, self.shore.log, self.shore.broker)
+        self.kafka = KafkaShore(*world, KafkaSettings(), security_apart(self.shore.runtime))
         self.shore.runtime.settle()
         self.application = application(
             lambda: None,

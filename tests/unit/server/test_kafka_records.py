@@ -116,6 +116,8 @@ def test_who_reads_what_is_decided_is_told_what_was_aborted(peer: Peer, version:
     assert (bytes(nothing["records"]), nothing["aborted_transactions"]) == (b"", [])
     beyond = fetch(peer, 9, version=version, isolation_level=1)
     assert beyond["error_code"] == ErrorCode.OFFSET_OUT_OF_RANGE
+    counted = peer.room.shore.counts.errors
+    assert counted[ApiKey.FETCH, ErrorCode.OFFSET_OUT_OF_RANGE] == 1
     assert beyond["aborted_transactions"] is None
     everything = fetch(peer, 0, version=version)
     assert len(split_batches(everything["records"])) == 5

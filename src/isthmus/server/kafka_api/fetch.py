@@ -82,6 +82,8 @@ def _answer(
     told = context.news([*reads, *denied] if denied else reads)
     for read in told:
         topics.setdefault(read.topic_id if by_id else read.name, []).append(read)
+        if read.error:
+            call.shore.counts.note_error(call.api_key, read.error)
         if read.error is ErrorCode.FENCED_LEADER_EPOCH:
             is_fenced = call.version >= LEADER_FIRST_VERSION
             read.leader_id = call.shore.node_id if is_fenced else -1

@@ -13,10 +13,10 @@ from enum import IntEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from isthmus.errors import ConfigInvalid, IsthmusError, TopicInvalid, TopicUnknown
+from isthmus.errors import ConfigInvalid, IsthmusError
 from isthmus.kafka.errors import ErrorCode
 from isthmus.server.kafka_api.configs import BROKER_RESOURCE, GROUP_RESOURCE, TOPIC_RESOURCE
-from isthmus.server.kafka_api.log_topics import RequestRefused, is_internal, refusal_of
+from isthmus.server.kafka_api.log_topics import RequestRefused, changeable, refusal_of
 from isthmus.storage.names import check_log_topic
 from isthmus.storage.topic_configs import SETTINGS, check_configs
 
@@ -114,14 +114,10 @@ def _alter_log_topic(
     if not name:
         raise RequestRefused(ErrorCode.INVALID_REQUEST, "log topics have no common settings")
     check_log_topic(name)
-    log_topic = shore.log.topics.get(name)
-    if log_topic is None:
-        raise TopicUnknown(f"no log topic {name}")
-    if is_internal(name):
-        raise TopicInvalid(f"{name} is kept by the server itself")
-    wanted = change(shore, log_topic.configs, configs)
+    before = changeable(shore, name).configs
+    wanted = change(shore, before, configs)
     check_configs(wanted)
-    if not call.request["validate_only"] and wanted != dict(log_topic.configs):
+    if not call.request["validate_only"] and wanted != dict(before):
         shore.log.configure(name, wanted)
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from isthmus.broker.group_configs import SETTINGS as GROUP_SETTINGS
-from isthmus.errors import IsthmusError, TopicUnknown
+from isthmus.errors import IsthmusError
 from isthmus.kafka.assignors import ASSIGNORS
 from isthmus.kafka.errors import ErrorCode
-from isthmus.server.kafka_api.log_topics import RequestRefused, refusal_of
+from isthmus.server.kafka_api.log_topics import RequestRefused, existing, refusal_of
 from isthmus.storage.names import check_log_topic
 from isthmus.storage.topic_configs import SETTINGS
 
@@ -246,10 +246,7 @@ def _described(call: Call, kind: int, name: str) -> list[Config]:
     shore = call.shore
     if kind == TOPIC_RESOURCE:
         check_log_topic(name)
-        log_topic = shore.log.topics.get(name)
-        if log_topic is None:
-            raise TopicUnknown(f"no log topic {name}")
-        return effective(log_topic.configs, shore.log.topic_defaults)
+        return effective(existing(shore, name).configs, shore.log.topic_defaults)
     if kind == BROKER_RESOURCE:
         if name == "":
             return []  # what is set for all brokers at once: nothing can be

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from isthmus.errors import IsthmusError, TopicInvalid, TopicUnknown
-from isthmus.server.kafka_api.log_topics import is_internal, refusal_of
+from isthmus.errors import IsthmusError, TopicUnknown
+from isthmus.server.kafka_api.log_topics import check_not_internal, refusal_of
 
 if TYPE_CHECKING:
     from isthmus.server.kafka_api.call import Call
@@ -70,6 +70,5 @@ def _find(call: Call, name: str, index: int) -> Partition:
     partition = call.shore.log.partition(name, index)
     if partition is None:
         raise TopicUnknown(f"no partition {index} of a log topic {name}")
-    if is_internal(name):
-        raise TopicInvalid(f"{name} is kept by the server itself")
+    check_not_internal(name)
     return partition

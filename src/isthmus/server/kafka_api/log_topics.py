@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from isthmus.broker.kept_rules import ACCESS_LOG_TOPIC
 from isthmus.broker.users import USERS_LOG_TOPIC
-from isthmus.errors import Refused, TopicInvalid
+from isthmus.errors import Refused, TopicInvalid, TopicUnknown
 from isthmus.kafka.errors import ErrorCode, code_of
 from isthmus.storage.names import check_log_topic
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from isthmus.errors import IsthmusError
     from isthmus.server.kafka import KafkaShore
-    from isthmus.storage.log import LogTopic
+    from isthmus.storage.log import LogTopic, Partition
 
 INTERNAL: Final = frozenset(
     {
@@ -76,11 +76,43 @@ CLUSTER_OPERATIONS: Final = bits(
 GROUP_OPERATIONS: Final = bits((READ, DELETE, DESCRIBE, DESCRIBE_CONFIGS, ALTER_CONFIGS))
 
 
+def existing(shore: KafkaShore, name: str) -> LogTopic:
+    """Return a log topic. Raises TopicUnknown."""
+    log_topic = shore.log.topics.get(name)
+    if log_topic is None:
+        raise TopicUnknown(f"no log topic {name}")
+    return log_topic
+
+
+def check_not_internal(name: str) -> None:
+    """Raise TopicInvalid for a log topic that clients may not make, change or delete."""
+    if is_internal(name):
+        raise TopicInvalid(f"{name} is kept by the server itself")
+
+
+def changeable(shore: KafkaShore, name: str) -> LogTopic:
+    """Return a log topic that clients may change. Raises TopicUnknown, TopicInvalid."""
+    log_topic = existing(shore, name)
+    check_not_internal(name)
+    return log_topic
+
+
+def partition_row(shore: KafkaShore, partition: Partition) -> dict[str, Any]:
+    """Return a partition as Metadata and DescribeTopicPartitions tell it: all of it is here."""
+    nodes = [shore.node_id]
+    return {
+        "partition_index": partition.index,
+        "leader_id": shore.node_id,
+        "leader_epoch": partition.leader_epoch,
+        "replica_nodes": nodes,
+        "isr_nodes": nodes,
+    }
+
+
 def check_new_name(shore: KafkaShore, name: str) -> None:
     """Raise TopicInvalid where a client may not make a log topic of this name."""
     check_log_topic(name)
-    if is_internal(name):
-        raise TopicInvalid(f"{name} is kept by the server itself")
+    check_not_internal(name)
     # Kafka's metrics write '.' as '_', so it lets only one of two such names live.
     flat = name.replace(".", "_")
     if "_" in flat and name not in shore.log.topics:

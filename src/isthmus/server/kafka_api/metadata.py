@@ -17,6 +17,7 @@ from isthmus.server.kafka_api.log_topics import (
     RequestRefused,
     create,
     is_internal,
+    partition_row,
     refusal_of,
 )
 from isthmus.storage.names import check_log_topic
@@ -88,21 +89,12 @@ def _found_or_made(call: Call, name: str) -> LogTopic:
 
 
 def _row(call: Call, log_topic: LogTopic) -> dict[str, Any]:
-    node_id = call.shore.node_id
-    nodes = [node_id]
     row: dict[str, Any] = {
         "name": log_topic.name,
         "topic_id": log_topic.topic_id,
         "is_internal": is_internal(log_topic.name),
         "partitions": [
-            {
-                "partition_index": partition.index,
-                "leader_id": node_id,
-                "leader_epoch": partition.leader_epoch,
-                "replica_nodes": nodes,
-                "isr_nodes": nodes,
-            }
-            for partition in log_topic.partitions
+            partition_row(call.shore, partition) for partition in log_topic.partitions
         ],
     }
     if call.request["include_topic_authorized_operations"]:

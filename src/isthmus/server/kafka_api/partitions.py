@@ -9,21 +9,23 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from isthmus.errors import IsthmusError, TopicInvalid, TopicUnknown
+from isthmus.errors import IsthmusError
 from isthmus.kafka.errors import ErrorCode
 from isthmus.server.kafka_api.log_topics import (
     PARTITIONS_MAX,
     TOPIC_OPERATIONS,
     RequestRefused,
+    changeable,
     check_assignments,
+    existing,
     is_internal,
+    partition_row,
     refusal_of,
 )
 from isthmus.storage.names import check_log_topic
 
 if TYPE_CHECKING:
     from isthmus.server.kafka_api.call import Call
-    from isthmus.storage.log import LogTopic
 
 ROWS_MAX: Final = 2000  # of one answer, whatever is asked: max.request.partition.size.limit
 
@@ -49,12 +51,7 @@ def create_partitions(call: Call) -> None:
 def _grow(call: Call, wanted: dict[str, Any]) -> None:
     shore, name, count = call.shore, wanted["name"], wanted["count"]
     check_log_topic(name)
-    log_topic = shore.log.topics.get(name)
-    if log_topic is None:
-        raise TopicUnknown(f"no log topic {name}")
-    if is_internal(name):
-        raise TopicInvalid(f"{name} is kept by the server itself")
-    before = len(log_topic.partitions)
+    before = len(changeable(shore, name).partitions)
     if not before < count <= PARTITIONS_MAX:
         raise RequestRefused(
             ErrorCode.INVALID_PARTITIONS,
@@ -111,33 +108,17 @@ def describe_topic_partitions(call: Call) -> None:
 def _described(call: Call, name: str, start: int, count: int) -> dict[str, Any]:
     try:
         check_log_topic(name)
-        log_topic = call.shore.log.topics.get(name)
-        if log_topic is None:
-            raise TopicUnknown(f"no log topic {name}")
+        log_topic = existing(call.shore, name)
     except IsthmusError as error:
         return {"name": name, "error_code": refusal_of(error)}
     return {
         "name": name,
         "topic_id": log_topic.topic_id,
         "is_internal": is_internal(name),
-        "partitions": _partition_rows(call, log_topic, start, count),
+        "partitions": [
+            partition_row(call.shore, partition)
+            | {"eligible_leader_replicas": [], "last_known_elr": []}
+            for partition in log_topic.partitions[start : start + count]
+        ],
         "topic_authorized_operations": TOPIC_OPERATIONS,
     }
-
-
-def _partition_rows(
-    call: Call, log_topic: LogTopic, start: int, count: int
-) -> list[dict[str, Any]]:
-    nodes = [call.shore.node_id]
-    return [
-        {
-            "partition_index": partition.index,
-            "leader_id": nodes[0],
-            "leader_epoch": partition.leader_epoch,
-            "replica_nodes": nodes,
-            "isr_nodes": nodes,
-            "eligible_leader_replicas": [],
-            "last_known_elr": [],
-        }
-        for partition in log_topic.partitions[start : start + count]
-    ]

@@ -10,17 +10,17 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from isthmus.errors import IsthmusError, TopicExists, TopicInvalid, TopicUnknown
+from isthmus.errors import IsthmusError, TopicExists
 from isthmus.kafka.errors import ErrorCode
 from isthmus.server.kafka_api.configs import effective
 from isthmus.server.kafka_api.log_topics import (
     PARTITIONS_MAX,
     RequestRefused,
     accepts_replicas,
+    changeable,
     check_assignments,
     check_new_name,
     create,
-    is_internal,
     refusal_of,
 )
 from isthmus.storage.topic_configs import check_configs
@@ -146,17 +146,12 @@ def _delete(call: Call, name: str | None, topic_id: bytes, *, is_twice: bool) ->
             raise RequestRefused(ErrorCode.INVALID_REQUEST, "named twice")
         if (name is not None) == any(topic_id):
             raise RequestRefused(ErrorCode.INVALID_REQUEST, "either a name or an id")
-        found = shore.topic_ids.name_of(topic_id) if name is None else name
-        if found is None:
+        known = shore.topic_ids.name_of(topic_id) if name is None else name
+        if known is None:
             raise RequestRefused(ErrorCode.UNKNOWN_TOPIC_ID, "no log topic has this id")
-        log_topic = shore.log.topics.get(found)
-        if log_topic is None:
-            raise TopicUnknown(f"no log topic {found}")
-        if is_internal(found):
-            raise TopicInvalid(f"{found} is kept by the server itself")
-        row["name"], row["topic_id"] = found, log_topic.topic_id
-        shore.log.delete(found)
-        shore.forget_log_topic(found)
+        row["name"], row["topic_id"] = known, changeable(shore, known).topic_id
+        shore.log.delete(known)
+        shore.forget_log_topic(known)
     except IsthmusError as error:
         row["error_code"] = refusal_of(error)
         row["error_message"] = str(error)

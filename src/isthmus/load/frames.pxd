@@ -14,6 +14,7 @@ cdef class Frames:
 
     cpdef object attach(self, object data, Py_ssize_t size)
     cpdef Py_ssize_t detach(self) except -1
+    cpdef bytes packet(self)
 
     @cython.locals(
         buffer=ReadBuffer, start=Py_ssize_t, first=int, size=Py_ssize_t, shift=int, byte=int,

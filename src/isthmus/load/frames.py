@@ -41,6 +41,11 @@ class Frames:
         self.buffer.detach()
         return self.end
 
+    def packet(self) -> bytes:
+        """Return the packet that `next` came to, whole."""
+        self.buffer.seek(self.start)
+        return self.buffer.bytes(self.end - self.start)
+
     def next(self) -> int:
         """Return the type of the next packet, 0 if no whole one is left.
 

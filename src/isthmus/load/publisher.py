@@ -174,8 +174,7 @@ class Publisher:
                 if kind in (_PUBACK, _PUBREC, _PUBCOMP):
                     self._settle(kind, now_ns)
                 else:
-                    frames.buffer.seek(frames.start)
-                    self.control.append(frames.buffer.bytes(frames.end - frames.start))
+                    self.control.append(frames.packet())
         finally:
             rest = frames.detach()
         return rest

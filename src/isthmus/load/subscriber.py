@@ -84,8 +84,7 @@ class Subscriber:
                 elif kind == _PUBREL:
                     self._complete()
                 else:
-                    frames.buffer.seek(frames.start)
-                    self.control.append(frames.buffer.bytes(frames.end - frames.start))
+                    self.control.append(frames.packet())
         finally:
             rest = frames.detach()
         return rest

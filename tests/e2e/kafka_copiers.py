@@ -8,7 +8,7 @@ where the program lets one say so. Nobody here wrote these clients.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import aiokafka
 import kafka
@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 ABORTED: Final = 3
 """Each transaction of which the number can be divided by this is aborted and repeated."""
 SIZE: Final = 5
+# How a consumer reads that commits in transactions, as kafka-python and aiokafka name it.
+READING: Final[dict[str, Any]] = {
+    "auto_offset_reset": "earliest",
+    "enable_auto_commit": False,
+    "max_poll_records": SIZE,
+}
 
 
 class Copier(Protocol):
@@ -89,12 +95,7 @@ class AioKafkaCopier:
     async def _copy(self, server: Address, source: str, target: str, count: int) -> None:
         group = f"copier-{target}"
         consumer = aiokafka.AIOKafkaConsumer(
-            source,
-            bootstrap_servers=text_of(server),
-            group_id=group,
-            auto_offset_reset="earliest",
-            enable_auto_commit=False,
-            max_poll_records=SIZE,
+            source, group_id=group, bootstrap_servers=text_of(server), **READING
         )
         producer = aiokafka.AIOKafkaProducer(
             bootstrap_servers=text_of(server), transactional_id=group
@@ -136,12 +137,7 @@ class KafkaPythonCopier:
     def copy(self, server: Address, source: str, target: str, count: int) -> None:
         group = f"copier-{target}"
         consumer = kafka.KafkaConsumer(
-            source,
-            bootstrap_servers=text_of(server),
-            group_id=group,
-            auto_offset_reset="earliest",
-            enable_auto_commit=False,
-            max_poll_records=SIZE,
+            source, group_id=group, bootstrap_servers=text_of(server), **READING
         )
         producer = kafka.KafkaProducer(
             bootstrap_servers=text_of(server), transactional_id=group

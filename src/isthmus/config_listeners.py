@@ -3,8 +3,8 @@
 A listener is a text (`"tcp://127.0.0.1:1883"`) or a table (`[[mqtt.listeners]]`,
 `[[kafka.listeners]]`) with an address, a name, limits and TLS; what a table does not say is as
 the protocol's section and `[tls]` have it, so whoever is given a listener finds everything in
-it. What must not be open
-to everybody is checked here. Opening the sockets is for `server/listener.py`.
+it. What must not be open to everybody is checked here. Opening the sockets is for
+`server/listener.py`.
 """
 
 from __future__ import annotations

@@ -71,6 +71,7 @@ class StoredState:
         "offsets",
         "since_ms",
         "timer_due_ms",
+        "when_written",
         "writing",
     )
 
@@ -81,7 +82,8 @@ class StoredState:
         self.since_ms = now_ms  # wall clock: stored last, or made
         self.timer_due_ms: int | None = None
         self.cancel_timer: Callable[[], None] | None = None
-        self.writing = 0  # records on their way to the disk
+        self.writing = 0  # records on their way to the disk, or in an open transaction
+        self.when_written: list[Callable[[], None]] = []
         self.gone: Rows = []  # of the group that was here, due with the first of the new one
         # Who is answered when the newest rows of a ConsumerGroup are durable; None: they are.
         self.after: list[Callable[[ErrorCode], None]] | None = None
@@ -240,7 +242,10 @@ class GroupTable:
         error = self.refusal()
         state = self.states.get(group_id)
         if not error and state is not None and state.writing:
-            error = ErrorCode.COORDINATOR_NOT_AVAILABLE  # try again: it is being committed to
+            if not self.pending.unstable(group_id):
+                state.when_written.append(lambda: self.delete(group_id, reply))
+                return
+            error = ErrorCode.COORDINATOR_NOT_AVAILABLE  # try again: a transaction is open
         if not error:
             error = ErrorCode.GROUP_ID_NOT_FOUND if state is None else state.group.delete()
         if error or state is None:
@@ -444,6 +449,9 @@ class GroupTable:
             if code and not state.gone:
                 state.gone = gone
             done(code)
+            waiting, state.when_written = state.when_written, []
+            for call in waiting:
+                call()
 
         self.kept.write(state.group_id, gone + rows, written, producer=producer)
 

@@ -116,14 +116,35 @@ def test_a_deleted_group_is_gone_for_good() -> None:
         room.restart()
 
 
-def test_a_group_that_is_committed_to_is_not_deleted_under_it() -> None:
+def test_a_group_is_deleted_behind_what_is_being_written_of_it() -> None:
+    room = GroupRoom()
+    room.commit("g", 1)
+    answers: list[str] = []
+    room.offsets.commit(
+        "g", ANYONE, {("t", 0): room.at(2)}, lambda code: answers.append(f"commit: {code:d}")
+    )
+    room.table.delete("g", lambda code: answers.append(f"delete: {code:d}"))
+    assert answers == []
+    room.runtime.settle()
+    assert answers == ["commit: 0", "delete: 0"]
+    for _ in range(2):
+        assert room.table.listed() == {}
+        room.restart()
+
+
+def test_a_group_is_not_deleted_under_an_open_transaction() -> None:
     room = GroupRoom()
     room.commit("g", 1)
     answers: list[ErrorCode] = []
-    room.offsets.commit("g", ANYONE, {("t", 0): room.at(2)}, answers.append)
+    offsets = {("t", 0): room.at(2)}
+    room.offsets.commit("g", ANYONE, offsets, answers.append, producer=(7, 0))
+    room.runtime.settle()
+    room.table.delete("g", answers.append)
+    assert answers == [ErrorCode.NONE, ErrorCode.COORDINATOR_NOT_AVAILABLE]
+    room.table.decide(room.table.log_place("g")[1], 7, commits=True)
     room.table.delete("g", answers.append)
     room.runtime.settle()
-    assert answers == [ErrorCode.COORDINATOR_NOT_AVAILABLE, ErrorCode.NONE]
+    assert answers[2:] == [ErrorCode.NONE]
 
 
 def test_groups_that_are_being_loaded_say_so() -> None:

@@ -39,7 +39,7 @@ from isthmus.broker.shared import STRATEGIES
 from isthmus.broker.status import Status, totals_of
 from isthmus.errors import ServerMoved, ServerShuttingDown, UseAnotherServer
 from isthmus.logs import Sparing
-from isthmus.server.kafka import KafkaShore
+from isthmus.server.kafka_shore import KafkaShore
 from isthmus.server.mqtt_listener import MqttShore
 from isthmus.server.reloads import Reloads
 from isthmus.server.renewal import keep_renewed

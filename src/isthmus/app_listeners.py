@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from isthmus.logs import Sparing
     from isthmus.runtime import Runtime
     from isthmus.server.admission import Arrival
-    from isthmus.server.kafka import KafkaShore
     from isthmus.server.kafka_login import KafkaDoor
+    from isthmus.server.kafka_shore import KafkaShore
     from isthmus.server.mqtt_listener import MqttShore
     from isthmus.server.proxy import Network
     from isthmus.server.ways import Ways

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from isthmus.broker.broker import Broker
     from isthmus.broker.clients import Clients
     from isthmus.metrics import Histogram, Values
-    from isthmus.server.kafka import KafkaShore
     from isthmus.server.kafka_listener import KafkaListener
+    from isthmus.server.kafka_shore import KafkaShore
     from isthmus.server.mqtt_listener import MqttListener, MqttShore
     from isthmus.server.tls import Certificates
     from isthmus.storage.log import Log

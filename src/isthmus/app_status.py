@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from isthmus.broker.broker import Broker
-    from isthmus.server.kafka import KafkaShore
     from isthmus.server.kafka_listener import KafkaListener
+    from isthmus.server.kafka_shore import KafkaShore
     from isthmus.server.mqtt_listener import MqttListener, MqttShore
 
 

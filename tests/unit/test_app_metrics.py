@@ -27,7 +27,7 @@ from isthmus.kafka.api import ApiKey
 from isthmus.kafka.errors import ErrorCode
 from isthmus.metrics import Histogram
 from isthmus.mqtt.packets import Publish, Subscribe
-from isthmus.server.kafka import KafkaShore
+from isthmus.server.kafka_shore import KafkaShore
 from isthmus.server.mqtt_listener import MqttShore
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from isthmus.config_listeners import Address, KafkaLimits
     from isthmus.server.admission import Arrival
     from isthmus.server.certificate_names import CertificateNames
-    from isthmus.server.kafka import KafkaShore
     from isthmus.server.kafka_login import KafkaDoor
+    from isthmus.server.kafka_shore import KafkaShore
 
 
 class KafkaListener:

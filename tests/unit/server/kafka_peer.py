@@ -16,13 +16,14 @@ from isthmus.kafka.api import (
     response_name,
 )
 from isthmus.kafka.codec import decode, encode
-from isthmus.server.kafka import KafkaConnection, KafkaShore
 from isthmus.server.kafka_listener import KafkaListener
+from isthmus.server.kafka_shore import KafkaShore
 from isthmus.storage.memory import MemoryLog
 from isthmus.wire.buffer import WriteBuffer
 
 if TYPE_CHECKING:
     from isthmus.config_listeners import Address
+    from isthmus.server.kafka import KafkaConnection
 
 
 class Transport:

@@ -14,7 +14,7 @@ from isthmus.config_listeners import PLAIN_SCHEMES, KafkaLimits, parse_address
 from isthmus.errors import Banned
 from isthmus.kafka.api import ApiKey
 from isthmus.kafka.errors import ErrorCode
-from isthmus.server import kafka
+from isthmus.server import kafka, kafka_shore
 from isthmus.server.kafka_api import table
 from isthmus.server.kafka_listener import KafkaListener
 
@@ -293,7 +293,7 @@ def test_who_is_silent_for_long_is_cut_off() -> None:
     wanted = {"max_wait_ms": 1 << 30, "topics": [{"topic": "t", "partitions": [partition]}]}
     waiting.feed(waiting.frame(ApiKey.FETCH, 4, {**wanted, "min_bytes": 1}))
     for _ in range(2):
-        room.runtime.advance(kafka.IDLE_MS - 1)
+        room.runtime.advance(kafka_shore.IDLE_MS - 1)
         assert not silent.transport.closed
         alive.ask(ApiKey.METADATA, 1, {"topics": []})
         room.runtime.advance(1)

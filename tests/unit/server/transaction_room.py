@@ -11,8 +11,8 @@ from tests.unit.server.kafka_peer import Peer, ShoreRoom
 from isthmus.kafka.api import ApiKey
 from isthmus.kafka.errors import ErrorCode
 from isthmus.record.batch import BatchBuilder, RecordBatch, split_batches
-from isthmus.server.kafka import KafkaShore
 from isthmus.server.kafka_listener import KafkaListener
+from isthmus.server.kafka_shore import KafkaShore
 from isthmus.storage.log import ISOLATION_DURABLE
 
 if TYPE_CHECKING:

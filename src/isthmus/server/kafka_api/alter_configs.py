@@ -23,8 +23,8 @@ from isthmus.storage.topic_configs import SETTINGS, check_configs
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from isthmus.server.kafka import KafkaShore
     from isthmus.server.kafka_api.call import Call
+    from isthmus.server.kafka_shore import KafkaShore
 
     Change: TypeAlias = Callable[
         [KafkaShore, Mapping[str, str], list[dict[str, Any]]], dict[str, str]

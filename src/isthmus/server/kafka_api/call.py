@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from isthmus.broker.access import Rights
-    from isthmus.server.kafka import KafkaConnection, KafkaShore
+    from isthmus.server.kafka import KafkaConnection
+    from isthmus.server.kafka_shore import KafkaShore
     from isthmus.server.sender import Part
 
 

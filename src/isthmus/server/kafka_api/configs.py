@@ -19,8 +19,8 @@ from isthmus.storage.topic_configs import SETTINGS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from isthmus.server.kafka import KafkaShore
     from isthmus.server.kafka_api.call import Call
+    from isthmus.server.kafka_shore import KafkaShore
     from isthmus.storage.topic_configs import Setting
 
 TOPIC_RESOURCE: Final = 2

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from isthmus.errors import IsthmusError
-    from isthmus.server.kafka import KafkaShore
+    from isthmus.server.kafka_shore import KafkaShore
     from isthmus.storage.log import LogTopic, Partition
 
 INTERNAL: Final = frozenset(

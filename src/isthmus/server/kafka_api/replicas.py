@@ -13,8 +13,8 @@ from isthmus.kafka.errors import ErrorCode
 from isthmus.server.kafka_api.log_topics import RequestRefused, refusal_of
 
 if TYPE_CHECKING:
-    from isthmus.server.kafka import KafkaShore
     from isthmus.server.kafka_api.call import Call
+    from isthmus.server.kafka_shore import KafkaShore
 
 ELECTIONS: Final = (0, 1)  # of the preferred leader; of any replica, also one that is behind
 

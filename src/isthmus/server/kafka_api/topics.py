@@ -26,8 +26,8 @@ from isthmus.server.kafka_api.log_topics import (
 from isthmus.storage.topic_configs import check_configs
 
 if TYPE_CHECKING:
-    from isthmus.server.kafka import KafkaShore
     from isthmus.server.kafka_api.call import Call
+    from isthmus.server.kafka_shore import KafkaShore
 
 BY_ID_FIRST_VERSION = 6
 BY_SERVER = -1  # partitions or replicas: as the server sees fit [KIP-464]

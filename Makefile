@@ -19,7 +19,7 @@ WANTED = $(BIN)/python -c 'import sys, tomllib; p = tomllib.load(open("pyproject
 	print(*(r for t in sys.argv[1:] for r in {"build": p["build-system"]["requires"], \
 	"run": p["project"]["dependencies"], **p["dependency-groups"]}[t]), sep="\n")'
 
-.PHONY: build run test unit copied pure e2e conformance bench soak fuzz lint fix docs clean
+.PHONY: build run test unit copied pure e2e conformance interop bench soak fuzz lint fix docs clean
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 
@@ -34,7 +34,7 @@ test: lint
 	$(MAKE) -j2 --output-sync=target e2e unit pure conformance
 
 unit: build $(STAMPS)/tools
-	ISTHMUS_COMPILED=1 $(BIN)/python -m pytest -q -m "not e2e"
+	ISTHMUS_COMPILED=1 $(BIN)/python -m pytest -q -m "not e2e and not interop"
 
 # The .py files are the truth: the core's tests once more without the compiled modules (and so
 # without the tests that are about them).
@@ -53,6 +53,10 @@ e2e: build $(STAMPS)/tools
 
 conformance: build $(STAMPS)/tools
 	$(BIN)/python -m pytest -q -m e2e tests/conformance
+
+# Frameworks that stand on Kafka: JVMs, slow to start, so not a part of `make test`.
+interop: build $(STAMPS)/tools
+	$(BIN)/python -m pytest -q -m interop -n 2 --dist loadfile tests/interop
 
 bench: build $(STAMPS)/tools
 	$(BIN)/python -m bench $(BENCH)

@@ -13,6 +13,8 @@ from confluent_kafka import (
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+from tests.e2e.kafka_asker import Asker
+from tests.e2e.kafka_commands import JavaConsole
 from tests.e2e.kafka_libraries import (
     ConfluentKafka,
     confluent_consumer,
@@ -25,11 +27,17 @@ from tests.e2e.patience import TIMEOUT_S
 from tests.e2e.relay import Relay
 from tests.e2e.server_process import text_of
 
+from isthmus.kafka.api import ApiKey
+from isthmus.record.batch import split_batches
+from isthmus.record.compression import NAMES
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.e2e.conftest import Shores
     from tests.e2e.server_process import Address, ServerProcess
+
+    from isthmus.record.batch import RecordBatch
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +178,31 @@ def test_an_offset_is_found_by_time(shores: Shores, unique: str) -> None:
     assert offset_at(times[49] + 1) in (-1, OFFSET_INVALID)
     assert consumer.get_watermark_offsets(TopicPartition(unique, 0), TIMEOUT_S) == (0, 50)
     consumer.close()
+
+
+@pytest.mark.parametrize("program", [ConfluentKafka(), JavaConsole()], ids=lambda one: one.name)
+def test_a_log_topic_has_a_codec_of_its_own(
+    program: ConfluentKafka | JavaConsole, shores: Shores, unique: str
+) -> None:
+    if program.missing():
+        pytest.skip(program.missing())
+    create_topic(shores.kafka, unique, **{"compression.type": "lz4"})
+    records = [Record(b"key", b"%04d " % number * 20) for number in range(50)]
+    program.produce(shores.kafka, unique, records, "gzip")
+    assert ConfluentKafka().consume(shores.kafka, unique, len(records)) == records
+    [stored, *_] = fetched(shores.kafka, unique)
+    assert NAMES[stored.compression] == "lz4"
+
+
+def fetched(server: Address, log_topic: str) -> list[RecordBatch]:
+    """Return the batches of a log topic as they are sent to readers."""
+    asker = Asker(server)
+    partition = {"partition": 0, "fetch_offset": 0, "partition_max_bytes": 1 << 20}
+    wanted = {"topic": log_topic, "partitions": [partition]}
+    fetch = {"replica_id": -1, "max_wait_ms": 0, "min_bytes": 0, "topics": [wanted]}
+    answer = asker.ask(ApiKey.FETCH, 4, fetch)
+    asker.close()
+    return split_batches(answer["responses"][0]["partitions"][0]["records"])
 
 
 def test_reading_can_start_anywhere(shores: Shores, unique: str) -> None:

@@ -21,7 +21,7 @@ from kafka.record.memory_records import MemoryRecords as KafkaPythonRecords
 
 from isthmus.errors import CorruptBatch, Malformed
 from isthmus.record.batch import BatchBuilder, RecordBatch, RecordReader, split_batches
-from isthmus.record.compression import NAMES
+from isthmus.record.compression import LEVELS, NAMES
 from isthmus.wire.buffer import store_u32
 from isthmus.wire.crc32c import crc32c
 
@@ -185,6 +185,32 @@ def test_kafka_python_reads_ours(rows: list[Row], codec: int) -> None:
     assert theirs.last_sequence == batch.last_sequence
     assert theirs.is_transactional
     assert as_rows(theirs) == rows
+
+
+@given(ROWS, CODECS, CODECS, st.integers(1, 9))
+def test_another_codec_changes_nothing_else(
+    rows: list[Row], codec: int, other: int, level: int
+) -> None:
+    batch = sealed(
+        rows, codec, producer_id=5, producer_epoch=1, base_sequence=9, transactional=True
+    )
+    batch.stamp(40, 2)
+    plain = sealed(
+        rows, 0, producer_id=5, producer_epoch=1, base_sequence=9, transactional=True
+    )
+    plain.stamp(40, 2)
+    batch.recompress(other, level if other in LEVELS else None)
+    again = RecordBatch(bytes(batch.data))
+    for one in (batch, again):
+        one.verify()
+        one.verify_records()
+        assert (one.compression, one.size, one.crc) == (other, batch.size, again.crc)
+        assert as_rows(one.records()) == rows
+    theirs = AiokafkaRecords(bytes(batch.data)).next_batch()
+    assert theirs.validate_crc()
+    assert as_rows(theirs) == rows
+    batch.recompress(0)
+    assert bytes(batch.data) == bytes(plain.data)
 
 
 @given(ROWS, CODECS)

@@ -16,6 +16,7 @@ import pytest
 from tests.sim import SimRuntime
 from tests.storage.batches import NOW_MS, batch_of, marker_of
 
+from isthmus.record.compression import NAMES
 from isthmus.record.markers import EndMarker, build_marker
 from isthmus.storage.local.compaction import INTERVAL_MS
 from isthmus.storage.local.log import LocalLog
@@ -49,7 +50,10 @@ def dump(paths, *options):
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
-    """Several segments of every kind of batch, closed once and killed once."""
+    """Several segments of every kind of batch, closed once and killed once.
+
+    In the second life all is compressed anew, by the codecs in turn.
+    """
     path = tmp_path_factory.mktemp("kafka") / "data"
     configs = {"internal.segment.bytes": "8000", "index.interval.bytes": "1000"}
     runtime = SimRuntime()
@@ -58,6 +62,9 @@ def directory(tmp_path_factory):
     for life in range(2):
         partition = log.partition("t", 0)
         for number in range(60):
+            if life:
+                codec = NAMES[1 + number % 4]
+                log.configure("t", {**configs, "compression.type": codec})
             when = NOW_MS + 1000 * (number % 7) + 10_000 * number + life
             values = [b"v" * (number * 13 % 900) for _ in range(1 + number % 3)]
             numbered = {"producer_id": 3, "epoch": life, "sequence": 0}
@@ -92,6 +99,9 @@ def test_every_record_is_readable(directory):
     assert "isvalid: true" in printed
     assert "isvalid: false" not in printed
     assert "Found" not in printed
+    codecs = re.findall(r"compresscodec: (\w+)", printed)
+    sent = [NAMES[number % 5] for number in range(60)]
+    assert codecs == sent + [NAMES[1 + number % 4] for number in range(60)]
 
 
 def test_indexes_pass_the_sanity_check(directory):

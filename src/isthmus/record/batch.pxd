@@ -74,6 +74,7 @@ cdef class RecordBatch:
 
     cpdef object stamp(self, long long base_offset, int leader_epoch)
     cpdef object set_log_append_time(self, long long timestamp_ms)
+    cpdef object recompress(self, int codec, object level=*)
     @cython.locals(crc="unsigned int")
     cpdef object verify(self)
     @cython.locals(reader=RecordReader)

@@ -12,8 +12,9 @@
 
 `RecordBatch` is a view: it reads the header once and never copies. Offset and leader epoch lie
 outside the CRC, so the log stamps them in place and every other byte stays as the producer sent
-it. `RecordReader` walks the records inside, `BatchBuilder` makes new batches. All three take
-part in the path of every message and are compiled, see `batch.pxd`.
+it, unless its log topic asks for times or a codec of its own. `RecordReader` walks the records
+inside, `BatchBuilder` makes new batches. All three take part in the path of every message and
+are compiled, see `batch.pxd`.
 
 Whatever is in a batch may be hostile: lengths and counts are compared with the bytes that are
 left before anything is built from them. Not here: whether a batch may be appended (storage/).
@@ -201,6 +202,23 @@ class RecordBatch:
         store_i64(self.data, _MAX_TIMESTAMP_POSITION, timestamp_ms)
         self.crc = crc32c(self.data, 0, _ATTRIBUTES_POSITION)
         store_u32(self.data, _CRC_POSITION, self.crc)
+
+    def recompress(self, codec: int, level: int | None = None) -> None:
+        """Have the records compressed by another codec, in bytes of the batch's own.
+
+        All else in the header stays but length, attributes and checksum. Raises CorruptBatch.
+        """
+        packed = self.data[_HEADER_BYTES:]
+        records = decompress(self.compression, packed, RECORDS_BYTES_MAX)
+        data = bytearray(self.data[:_HEADER_BYTES])
+        data += compress(codec, records, level)
+        self.attributes = (self.attributes & ~_COMPRESSION_MASK) | codec
+        self.size = len(data)
+        store_i32(data, _LENGTH_POSITION, self.size - _LENGTH_FROM)
+        store_i16(data, _ATTRIBUTES_POSITION, self.attributes)
+        self.crc = crc32c(data, 0, _ATTRIBUTES_POSITION)
+        store_u32(data, _CRC_POSITION, self.crc)
+        self.data = memoryview(data)
 
     def verify(self) -> None:
         """Check the checksum, and that the header does not contradict itself.

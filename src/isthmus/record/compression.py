@@ -1,8 +1,9 @@
 """The compression codecs of a record batch, by the number in its attributes (KIP-98, KIP-110).
 
-The server stores what producers compressed as it is; it only looks inside for deliveries over
-MQTT, for compaction and for lookups by time. So whatever comes in here may be hostile: nothing
-is ever inflated beyond the `size_max` that the caller grants.
+The server stores what producers compressed as it is, unless a log topic names a codec of its
+own; else it only looks inside for deliveries over MQTT, for compaction and for lookups by time.
+Whatever comes in here may be hostile: nothing is ever inflated beyond the `size_max` that the
+caller grants.
 
 Two framings are Kafka's own business. Snappy travels in the blocks of xerial's snappy-java,
 though some clients send it raw, so both are read. LZ4 travels as frames of *independent*
@@ -30,6 +31,10 @@ ZSTD: Final = 4
 
 NAMES: Final = ("none", "gzip", "snappy", "lz4", "zstd")
 
+LEVELS: Final = {GZIP: -1, LZ4: 9, ZSTD: 3}  # Kafka's defaults [KIP-390]
+_GZIP_LEVEL: Final = 6  # what zlib means by -1
+_LZ4_FAST_LEVEL: Final = 0  # Kafka's 9 is the fast compressor, not the ninth of the thorough
+
 _XERIAL_MAGIC: Final = b"\x82SNAPPY\x00"
 _XERIAL_VERSIONS: Final = b"\x00\x00\x00\x01\x00\x00\x00\x01"  # this one, oldest compatible
 _XERIAL_HEADER: Final = _XERIAL_MAGIC + _XERIAL_VERSIONS
@@ -40,18 +45,23 @@ _FIRST_GUESS_BYTES_MIN: Final = 4096
 _NO_ROOM: Final = "failed to write whole buffer"  # Rust's words, the same for every codec
 
 
-def compress(codec: int, data: Data) -> bytes:
-    """Return `data` compressed as Kafka clients expect it."""
+def compress(codec: int, data: Data, level: int | None = None) -> bytes:
+    """Return `data` compressed as Kafka clients expect it.
+
+    `level` is as Kafka counts it (KIP-390); none: its default.
+    """
     if codec == NONE:
         return bytes(data)
-    if codec == GZIP:
-        return bytes(cramjam.gzip.compress(data))
     if codec == SNAPPY:
         return _compress_xerial(memoryview(data))
+    assert codec in LEVELS, f"compression codec {codec} does not exist"
+    if level is None:
+        level = LEVELS[codec]
+    if codec == GZIP:
+        return bytes(cramjam.gzip.compress(data, _GZIP_LEVEL if level < 0 else level))
     if codec == LZ4:
-        return _compress_lz4(data)
-    assert codec == ZSTD, f"compression codec {codec} does not exist"
-    return bytes(cramjam.zstd.compress(data))
+        return _compress_lz4(data, _LZ4_FAST_LEVEL if level == LEVELS[LZ4] else level)
+    return bytes(cramjam.zstd.compress(data, level))
 
 
 def decompress(codec: int, data: Data, size_max: int) -> memoryview:
@@ -96,8 +106,8 @@ def _inflate(
         size = min(size * _FIRST_GUESS_RATIO, size_max)
 
 
-def _compress_lz4(data: Data) -> bytes:
-    compressor = cramjam.lz4.Compressor(block_linked=False)
+def _compress_lz4(data: Data, level: int) -> bytes:
+    compressor = cramjam.lz4.Compressor(level, block_linked=False)
     compressor.compress(bytes(data))
     return bytes(compressor.finish())
 

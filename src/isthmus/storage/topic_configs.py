@@ -14,12 +14,20 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final
 
 from isthmus.errors import ConfigInvalid
+from isthmus.record.compression import GZIP, LEVELS, LZ4, NAMES, NONE, SNAPPY, ZSTD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 INT_MAX: Final = 2**31 - 1
 LONG_MAX: Final = 2**63 - 1
+
+AS_SENT: Final = -1  # no codec: each batch keeps its producer's
+CODECS: Final = {
+    "producer": AS_SENT,
+    "uncompressed": NONE,
+    **{NAMES[codec]: codec for codec in (GZIP, SNAPPY, LZ4, ZSTD)},
+}
 
 DURABILITY_SYNCED: Final = "synced"
 DURABILITY_WRITTEN: Final = "written"
@@ -189,19 +197,19 @@ def _numbers() -> list[Setting]:
             low=1, server_default="min.insync.replicas", honoured=False,
         ),
         Setting(
-            "compression.gzip.level", "int", "-1",
+            "compression.gzip.level", "int", str(LEVELS[GZIP]),
             "Level for compression.type=gzip, 1 to 9 or -1.",
-            low=-1, high=9, server_default="compression.gzip.level", honoured=False,
+            low=-1, high=9, server_default="compression.gzip.level",
         ),
         Setting(
-            "compression.lz4.level", "int", "9",
+            "compression.lz4.level", "int", str(LEVELS[LZ4]),
             "Level for compression.type=lz4.",
-            low=1, high=17, server_default="compression.lz4.level", honoured=False,
+            low=1, high=17, server_default="compression.lz4.level",
         ),
         Setting(
-            "compression.zstd.level", "int", "3",
+            "compression.zstd.level", "int", str(LEVELS[ZSTD]),
             "Level for compression.type=zstd.",
-            low=-131072, high=22, server_default="compression.zstd.level", honoured=False,
+            low=-131072, high=22, server_default="compression.zstd.level",
         ),
         Setting(
             "local.retention.ms", "long", "-2",
@@ -234,8 +242,10 @@ def _choices() -> list[Setting]:
         ),
         Setting(
             "compression.type", "string", "producer",
-            "Codec of the stored batches. Batches are kept byte for byte as the producer "
-            "compressed them (`producer`); the other names are accepted and change nothing.",
+            "Codec of the stored batches. producer: they are kept byte for byte as they "
+            "came, and what MQTT clients publish is not compressed. With another name "
+            "batches that have not that codec are compressed anew as they are appended, "
+            "those of MQTT clients too; it costs processor time.",
             allowed=("uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"),
             server_default="compression.type",
         ),
@@ -310,6 +320,8 @@ def check_configs(configs: Mapping[str, str]) -> None:
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ConfigInvalid(f"a log topic has no setting {name}{hint}")
         setting.parse(text)
+    if configs.get("compression.gzip.level", "").strip() == "0":
+        raise ConfigInvalid("compression.gzip.level=0: must be -1, or from 1 to 9")
     if configs.get("remote.storage.enable", "false").strip().lower() == "true":
         raise ConfigInvalid("remote.storage.enable=true: tiered storage is not offered")
 
@@ -321,6 +333,8 @@ class TopicConfig:
         "after_ms_max",
         "batch_bytes_max",
         "before_ms_max",
+        "codec",
+        "codec_level",
         "compaction_lag_ms_max",
         "compaction_lag_ms_min",
         "compacts",
@@ -336,6 +350,7 @@ class TopicConfig:
         "records_per_sync",
         "retention_bytes",
         "retention_ms",
+        "rewrites",
         "segment_bytes_max",
         "segment_jitter_ms_max",
         "segment_ms_max",
@@ -358,6 +373,11 @@ class TopicConfig:
         self.before_ms_max = _int("message.timestamp.before.max.ms", configs)
         self.after_ms_max = _int("message.timestamp.after.max.ms", configs)
         self.log_append_time = configs.get("message.timestamp.type") == "LogAppendTime"
+        self.codec = CODECS[configs.get("compression.type", "producer")]
+        self.codec_level: int | None = None  # of a codec that has levels
+        if self.codec in LEVELS:
+            self.codec_level = _int(f"compression.{NAMES[self.codec]}.level", configs)
+        self.rewrites = self.log_append_time or self.codec != AS_SENT
         policy = SETTINGS["cleanup.policy"].parse(configs.get("cleanup.policy", "delete"))
         assert isinstance(policy, tuple)
         self.compacts = "compact" in policy

@@ -9,6 +9,11 @@ A batch that this server has built itself (`check_trusted`) may be a control bat
 in time, and its checksum is not computed a second time. Sequence numbers are not looked at
 here, see producers.py.
 
+What has passed is stored as it came, byte for byte, unless the log topic has LogAppendTime or
+names a codec (`compression.type`): then the batch is rewritten in place. Control batches are
+never compressed. What a batch may become when it is decompressed is bounded for all batches
+alike (`record.batch.RECORDS_BYTES_MAX`).
+
 Here, too, stands which records may be deleted: those of log topics from which old records go
 anyway. Compiled, see `validation.pxd`.
 """
@@ -26,6 +31,7 @@ from isthmus.errors import (
     TimestampInvalid,
 )
 from isthmus.record.batch import RecordReader
+from isthmus.storage.topic_configs import AS_SENT
 
 if TYPE_CHECKING:
     from isthmus.record.batch import RecordBatch
@@ -41,9 +47,10 @@ _UNUSUAL: Final = _CONTROL | _TRANSACTIONAL | _LOG_APPEND_TIME
 
 
 def check_batch(batch: RecordBatch, config: TopicConfig, now_ms: int) -> None:
-    """Raise BatchRefused, BatchTooLarge, TimestampInvalid or CorruptBatch; else stamp the time.
+    """Raise BatchRefused, BatchTooLarge, TimestampInvalid or CorruptBatch; else make it fit.
 
-    The batch changes only where the log topic has LogAppendTime: then it gets `now_ms`.
+    The batch changes only where the log topic has LogAppendTime, then it gets `now_ms`, or a
+    codec that is not the producer's.
     """
     _check_size(batch, config)
     batch.verify()
@@ -56,21 +63,37 @@ def check_batch(batch: RecordBatch, config: TopicConfig, now_ms: int) -> None:
     _check_records(batch)
     if config.compacts:
         _check_keys(batch)
-    if config.log_append_time:
-        batch.set_log_append_time(now_ms)
-        return
-    latest = now_ms + config.after_ms_max
-    if batch.max_timestamp > latest or (
-        min(batch.base_timestamp, batch.max_timestamp) < now_ms - config.before_ms_max
-    ):
-        _refuse_timestamps(batch, now_ms - config.before_ms_max, latest)
+    if config.rewrites:
+        if not config.log_append_time:
+            _check_timestamps(batch, config, now_ms)
+        _rewrite(batch, config, now_ms)
+    else:
+        _check_timestamps(batch, config, now_ms)
 
 
 def check_trusted(batch: RecordBatch, config: TopicConfig, now_ms: int) -> None:
     """Do the same for a batch that this server has built. Raises BatchTooLarge."""
     _check_size(batch, config)
+    if config.rewrites:
+        _rewrite(batch, config, now_ms)
+
+
+def _rewrite(batch: RecordBatch, config: TopicConfig, now_ms: int) -> None:
+    """Give a batch the codec and the time of its log topic; both are under the checksum."""
+    codec = config.codec
+    if codec not in (AS_SENT, batch.compression) and not batch.attributes & _CONTROL:
+        batch.recompress(codec, config.codec_level)
+        _check_size(batch, config)
     if config.log_append_time:
         batch.set_log_append_time(now_ms)
+
+
+def _check_timestamps(batch: RecordBatch, config: TopicConfig, now_ms: int) -> None:
+    latest = now_ms + config.after_ms_max
+    if batch.max_timestamp > latest or (
+        min(batch.base_timestamp, batch.max_timestamp) < now_ms - config.before_ms_max
+    ):
+        _refuse_timestamps(batch, now_ms - config.before_ms_max, latest)
 
 
 def _check_size(batch: RecordBatch, config: TopicConfig) -> None:

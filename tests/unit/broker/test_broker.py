@@ -21,6 +21,7 @@ from isthmus.mqtt.properties import (
     SUBSCRIPTION_ID,
     USER_PROPERTY,
 )
+from isthmus.record.batch import split_batches
 from isthmus.record.partitioner import partition_for
 from isthmus.storage.local.log import LocalLog
 from isthmus.storage.local.settings import LocalSettings
@@ -131,6 +132,24 @@ def test_a_compressed_kafka_batch_reaches_subscribers(compression: int) -> None:
     client.subscribe("a/b", 0)
     shore.produce("mqtt", b"a/b", b"v" * 1000, compression=compression)
     assert client.messages() == [("a/b", b"v" * 1000, 0)]
+
+
+def test_a_codec_of_the_log_topic_changes_no_message() -> None:
+    """The batches of both shores get it, and deliveries are as ever."""
+    shore = Shore()
+    shore.log.configure("mqtt", {"compression.type": "zstd"})
+    client, publisher = shore.client("s"), shore.client("p")
+    client.subscribe("a/b", 2)
+    publisher.publish("a/b", b"v" * 1000, 1, packet_id=1)
+    shore.produce("mqtt", b"a/b", b"w" * 1000, compression=1)
+    assert [payload[:1] for _, payload, _ in client.messages()] == [b"v", b"w"]
+    stored = [
+        batch
+        for partition in shore.log.topics["mqtt"].partitions
+        for buffer in partition.read(0, 1 << 24).buffers
+        for batch in split_batches(buffer)
+    ]
+    assert [batch.compression for batch in stored] == [4, 4]
 
 
 def test_a_kafka_record_for_an_absent_client_waits() -> None:

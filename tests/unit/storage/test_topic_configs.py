@@ -72,6 +72,7 @@ def test_every_setting_accepts_its_default_and_explains_itself(name):
         ("cleanup.policy", "shred"),
         ("cleanup.policy", "delete,delete"),
         ("compression.type", "brotli"),
+        ("compression.gzip.level", "0"),
         ("preallocate", "yes"),
         ("message.timestamp.type", "createtime"),
         ("isthmus.durability", "maybe"),

@@ -23,7 +23,7 @@ from isthmus.app_listeners import (
     Entrances,
     failures_in,
     flapping_in,
-    new_limits,
+    new_terms,
     packet_size_max,
 )
 from isthmus.app_metrics import METRICS, look
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from isthmus.broker.security import Security
     from isthmus.config import HttpSettings, MqttSettings, Settings
     from isthmus.errors import IsthmusError
+    from isthmus.server.renewal import Renewed
     from isthmus.server.tls import Certificates
 
 logger = logging.getLogger(__name__)
@@ -132,18 +133,25 @@ async def serve(settings: Settings, read: Callable[[], Settings]) -> int:
     runtime = LoopRuntime(loop)
     log = open_log(settings, runtime)
     broker = open_broker(settings, runtime, log, routes, rules.access, rewritings)
-    lines = Sparing(runtime, settings.log.repeats_s)
-    mqtt = mqtt_shore(broker, settings.mqtt, automatic, lines)
+    mqtt = mqtt_shore(
+        broker, settings.mqtt, automatic, Sparing(runtime, settings.log.repeats_s)
+    )
     security = users_and_rules(settings, broker, mqtt, rules.access)
-    watched = ways.open(runtime, security.users)
+    ways.open(runtime, security.users)
     kafka = kafka_shore(settings, broker, mqtt, security)
     await entrances.open(mqtt, kafka, ways)
-    reloads.add("limits", partial(new_limits, mqtt, kafka, entrances.doors, settings))
+    reloads.add("authentication", ways.prepare)
+    reloads.add("listeners", partial(new_terms, mqtt, kafka, entrances, ways, settings))
     async with asyncio.TaskGroup() as group:
         shores = (broker, mqtt, kafka, ways, security, entrances.certificates)
         build = http_shore(*shores, settings.http, partial(_unready, log, stop))
         group.create_task(serve_http(entrances.doors, build, stop))
-        watched += [*entrances.certificates, *rules.watched, entrances.ends(runtime)]
+        watched: list[Renewed] = [
+            ways,
+            *entrances.certificates,
+            *rules.watched,
+            entrances.ends(runtime),
+        ]
         group.create_task(keep_renewed(watched, renewal, stop, settings.tls.reload_check_s))
         group.create_task(reloads.run(stop))
         logger.info("ready")

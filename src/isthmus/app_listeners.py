@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from isthmus.config import HttpSettings, MqttSettings, Settings
-    from isthmus.config_listeners import Address, KafkaListenerSettings
+    from isthmus.config_listeners import Address, KafkaListenerSettings, TlsOptions
     from isthmus.logs import Sparing
     from isthmus.runtime import Runtime
     from isthmus.server.admission import Arrival
@@ -59,6 +59,7 @@ class Entrance(Generic[Own]):
         """Read the files. Raises ConfigError."""
         self.section = section
         self.settings = settings
+        self.tls = settings.tls  # in force
         self.names = CertificateNames(settings.tls, settings.name)
         self.proxies: list[Network] | None = None
         if not isinstance(settings, HttpListenerSettings) and settings.proxy_protocol:
@@ -66,6 +67,20 @@ class Entrance(Generic[Own]):
         self.certificates: Certificates | None = None
         if settings.address.scheme in TLS_SCHEMES:
             self.certificates = Certificates(settings.tls, settings.name)
+
+    def new_tls(self, tls: TlsOptions) -> Callable[[], None]:
+        """Read what other settings name; return what has it in force. Raises ConfigError."""
+        name = self.settings.name
+        names, certificates = CertificateNames(tls, name), self.certificates
+        fresh = Certificates(tls, name) if certificates is not None else None
+
+        def put_in_force() -> None:
+            self.tls = tls
+            self.names.take(names)
+            if certificates is not None and fresh is not None:
+                certificates.take(fresh)
+
+        return put_in_force
 
     def open_socket(self) -> socket.socket:
         """Open its socket. Raises ConfigError."""
@@ -123,6 +138,20 @@ class Entrances:
     def ends(self, runtime: Runtime) -> Ends:
         """Return what warns of those that are about to be over."""
         return Ends(self.certificates, runtime.now_ms)
+
+    def new_tls(self, settings: Settings) -> list[Callable[[], None]]:
+        """Read what listeners whose TLS has changed are to have; return what gives it to them.
+
+        Raises ConfigError.
+        """
+        new: list[TlsOptions] = []
+        for section in (settings.mqtt, settings.kafka, settings.http):
+            new += [each.tls for each in section.listeners]
+        return [
+            entrance.new_tls(tls)
+            for entrance, tls in zip(self._all, new, strict=True)
+            if tls != entrance.tls
+        ]
 
     def open_sockets(self) -> None:
         """Open every port, or none. Raises ConfigError."""
@@ -274,10 +303,18 @@ def offer_of(settings: MqttListenerSettings) -> Offer:
     )
 
 
-def new_limits(
-    mqtt: MqttShore, kafka: KafkaShore, http: Doors, begun: Settings, settings: Settings
+def new_terms(
+    mqtt: MqttShore,
+    kafka: KafkaShore,
+    entrances: Entrances,
+    ways: Ways,
+    begun: Settings,
+    settings: Settings,
 ) -> Callable[[], object]:
-    """Return what gives all listeners the limits of new settings. Raises ConfigError."""
+    """Return what gives all listeners the limits of new settings, their ways and their TLS.
+
+    Raises ConfigError.
+    """
     for section in ("mqtt", "kafka", "http"):
         was, new = getattr(begun, section).listeners, getattr(settings, section).listeners
         if [(each.name, each.address) for each in new] != [
@@ -288,17 +325,29 @@ def new_limits(
             )
     if packet_size_max(settings.mqtt) > packet_size_max(begun.mqtt):
         raise ConfigError("mqtt.packet_size_max grows by a restart only")
+    new_tls = entrances.new_tls(settings)
+    guard, http = mqtt.clients.guard, entrances.doors
+    doors = [ways.door(each) for each in settings.mqtt.listeners]
+    kafka_doors = [
+        ways.kafka_door(each, kafka.runtime, guard) for each in settings.kafka.listeners
+    ]
 
     def put_in_place() -> None:
+        for take in new_tls:
+            take()
         mqtt.total.maximum = settings.mqtt.connections_max
         kafka.total.maximum = settings.kafka.connections_max
-        guard = mqtt.clients.guard
         guard.flapping.limits = flapping_in(settings.mqtt)
         guard.failures.limits = failures_in(settings.mqtt)
-        for listener, own in zip(mqtt.listeners, settings.mqtt.listeners, strict=True):
+        for listener, own, door in zip(
+            mqtt.listeners, settings.mqtt.listeners, doors, strict=True
+        ):
             listener.change(offer_of(own), own)
-        for each, limits in zip(kafka.listeners, settings.kafka.listeners, strict=True):
-            each.change(limits)
+            listener.authenticate = door
+        for each, limits, way_in in zip(
+            kafka.listeners, settings.kafka.listeners, kafka_doors, strict=True
+        ):
+            each.change(limits, way_in)
         http.total.maximum = settings.http.connections_max
         for admission, new in zip(http.admissions, settings.http.listeners, strict=True):
             admission.limits = new

@@ -14,6 +14,7 @@ from isthmus.config_listeners import (
     HttpLimits,
     KafkaLimits,
     MqttLimits,
+    TlsOptions,
 )
 from isthmus.config_sources import FIELDS, table_of
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from isthmus.config import Settings
 
-DECIDED_AT_START: Final = {"allow_anonymous", "authentication", "sasl_mechanisms"}
 TAKEN: Final = frozenset(
     (
         *("access.default", "access.rules"),
@@ -36,8 +36,9 @@ TAKEN: Final = frozenset(
                 ("http", HttpLimits),
             )
             for key in kind.__struct_fields__
-            if key not in DECIDED_AT_START
         ),
+        *(f"tls.{key}" for key in TlsOptions.__struct_fields__),
+        *(name for name in FIELDS if name.startswith("authentication.")),
     )
 )
 """What a running server takes, of a listener's table, too."""
@@ -66,7 +67,8 @@ def of_listeners(
         for key in pair[0].__struct_fields__:
             one, other = (getattr(listener, key) for listener in pair)
             above = f"{section}.{key}"
-            if one != other and above not in TAKEN and above not in known:
+            is_taken = key == "tls" or above in TAKEN
+            if one != other and not is_taken and above not in known:
                 yield f"{name}[{number}].{key}"
 
 

@@ -224,7 +224,7 @@ def test_a_program_is_asked_over_tls_that_is_checked(
 ) -> None:
     import ssl
 
-    from isthmus.server.http_client import HttpClient, NoAnswer
+    from isthmus.server.http_client import HttpClient, NoAnswer, believing
 
     directory = tmp_path_factory.mktemp("tls")
     ours, stranger = Authority(directory / "ours"), Authority(directory / "stranger")
@@ -232,9 +232,11 @@ def test_a_program_is_asked_over_tls_that_is_checked(
     context.load_cert_chain(ours.issue("server", "localhost"))
     with serving(context) as (_, (_, port)):
         url = f"https://localhost:{port}/keys"
-        client = HttpClient("url", url, timeout_s=30, ca=str(ours.certificate))
+        client = HttpClient("url", url, timeout_s=30)
+        client.believe(believing(ours.certificate.read_text(), "ours"))
         for _ in range(2):  # over one connection
             assert b"other" in client.ask("GET")
         client._kept.connection.close()
+        client.believe(believing(stranger.certificate.read_text(), "stranger"))
         with pytest.raises(NoAnswer, match="SSLCertVerificationError"):
-            HttpClient("url", url, timeout_s=30, ca=str(stranger.certificate)).ask("GET")
+            client.ask("GET")

@@ -18,7 +18,9 @@ TLS = "mqtt.listeners=[{address='tls://127.0.0.1:1', tls={certificate='%s'}}]"
         ([], ["mqtt.connections_max=5", "kafka.connections_max=5"], []),
         ([], ["mqtt.sessions_max=5"], ["mqtt.sessions_max"]),
         ([], ["storage.local.retention_s=5"], ["storage.local.retention_s"]),
-        ([], ["mqtt.authentication=['users']"], ["mqtt.authentication"]),
+        ([], ["mqtt.authentication=['users']", "kafka.allow_anonymous=true"], []),
+        ([], ["http.authentication=['users']"], ["http.authentication"]),
+        ([], ["authentication.users_file=a", "authentication.jwt.issuer=b"], []),
         ([], ["mqtt.flapping_connects_max=5", "access.default=deny"], []),
         ([], [TWO], ["mqtt.listeners"]),
         (
@@ -26,7 +28,8 @@ TLS = "mqtt.listeners=[{address='tls://127.0.0.1:1', tls={certificate='%s'}}]"
             ["mqtt.listeners=[{address='tcp://127.0.0.1:1', connections_max=2}]"],
             [],
         ),
-        ([TLS % "a"], [TLS % "b"], ["mqtt.listeners[0].tls"]),
+        ([TLS % "a"], [TLS % "b"], []),
+        ([], ["tls.user_mapping=['DEFAULT']", "tls.reload_check_s=5"], ["tls.reload_check_s"]),
         (
             ["http.listeners=[{address='tcp://127.0.0.1:1', name='a'}]"],
             ["http.listeners=[{address='tcp://127.0.0.1:1', name='b'}]"],

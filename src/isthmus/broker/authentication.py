@@ -99,7 +99,11 @@ class Chain:
 
     def __init__(self, ways: Sequence[Way], *, allow_anonymous: bool) -> None:
         self._ways = ways
-        self._allow_anonymous = allow_anonymous
+        self.allow_anonymous = allow_anonymous
+
+    def asks(self, name: str) -> bool:
+        """Whether a way is one of them."""
+        return any(way.name == name for way in self._ways)
 
     def judge(
         self, request: Request, decided: Callable[[Principal | IsthmusError], object]
@@ -141,7 +145,7 @@ class Chain:
     def _undecided(self, request: Request) -> Principal | IsthmusError:
         if request.user_name is not None or request.password is not None:
             return BadCredentials("the user name or the password is wrong")
-        if not self._allow_anonymous:
+        if not self.allow_anonymous:
             return NotAuthorized("nobody comes in here without showing who it is")
         return Principal("", request.client_id, request.identity)
 

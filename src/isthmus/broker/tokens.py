@@ -22,7 +22,7 @@ from isthmus.broker.users import checked_groups, checked_name
 from isthmus.errors import BadCredentials, ConfigError, IsthmusError, NotAuthorized, ServerBusy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from isthmus.broker.authentication import Answer, Request, Verdict
     from isthmus.config import JwtSettings
@@ -164,6 +164,11 @@ class TokensWay:
         self._now_ms = now_ms
         self._keys: dict[str, tuple[Key, ...]] = {}
         self.methods = {BEARER: partial(BearerConversation, self)}
+
+    def change(self, rules: TokenRules, sources: Collection[str]) -> None:
+        """Believe other tokens from now on; keys that came from elsewhere are forgotten."""
+        self._rules = rules
+        self._keys = {name: keys for name, keys in self._keys.items() if name in sources}
 
     def use(self, source: str, keys: Sequence[Key]) -> None:
         """Have these keys instead of those that came from there before."""

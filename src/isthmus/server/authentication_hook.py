@@ -49,24 +49,25 @@ class HookWay:
     methods: Mapping[str, Callable[[Request], Conversation]] = {}
 
     def __init__(
-        self,
-        client: HttpClient,
-        crew: Crew,
-        runtime: Runtime,
-        *,
-        remember_s: int,
-        authorization: str = "",
+        self, client: HttpClient, crew: Crew, runtime: Runtime, *, remember_s: int = 0
     ) -> None:
-        """Ask through `client`; `authorization` is the header that shows who asks."""
-        self._client = client
+        """Ask through `client`."""
         self._crew = crew
         self._runtime = runtime
-        self._remember_ms = remember_s * 1000
-        self._headers = {"Content-Type": "application/json"}
-        if authorization:
-            self._headers["Authorization"] = authorization
-        self._key = runtime.random_bytes(KEY_BYTES)
         self._remembered: OrderedDict[bytes, tuple[int, Found]] = OrderedDict()
+        self.change(client, remember_s=remember_s)
+
+    def change(self, client: HttpClient, *, remember_s: int) -> None:
+        """Ask through another one from now on, and about everybody anew."""
+        self._client = client
+        self._remember_ms = remember_s * 1000
+        self._remembered.clear()
+        self._key = self._runtime.random_bytes(KEY_BYTES)  # answers under way are not for later
+        self._headers = {"Content-Type": "application/json"}
+
+    def show(self, authorization: str) -> None:
+        """Show this as the header that says who asks."""
+        self._headers = {**self._headers, "Authorization": authorization}
 
     def judge(self, request: Request, answer: Callable[[Verdict], object]) -> None:
         """Say what the program says."""

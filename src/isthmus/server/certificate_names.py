@@ -58,6 +58,10 @@ class CertificateNames:
         self._user_from = options.user_from
         self._rules = [parse_rule(text, listener) for text in options.user_mapping]
 
+    def take(self, fresh: CertificateNames) -> None:
+        """Name users as other settings have it, from now on."""
+        self._user_from, self._rules = fresh._user_from, fresh._rules
+
     @property
     def are_asked(self) -> bool:
         """Whether certificates name users here."""

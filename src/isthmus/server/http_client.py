@@ -27,8 +27,8 @@ class NoAnswer(Exception):
 class HttpClient:
     """What is asked of one URL."""
 
-    def __init__(self, setting: str, url: str, *, timeout_s: float, ca: str = "") -> None:
-        """Raises ConfigError for what is no URL, or a CA that cannot be read."""
+    def __init__(self, setting: str, url: str, *, timeout_s: float) -> None:
+        """Raises ConfigError for what is no URL."""
         parts = urlsplit(url)
         try:
             port = parts.port
@@ -41,13 +41,14 @@ class HttpClient:
         self._host, self._port = parts.hostname, port
         self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._timeout_s = timeout_s
-        self._tls: ssl.SSLContext | None = None
-        if parts.scheme == "https":
-            try:
-                self._tls = ssl.create_default_context(cafile=ca or None)
-            except (OSError, ssl.SSLError) as error:
-                raise ConfigError(f"the CA {ca!r} for {setting} is refused: {error}") from None
+        self._is_encrypted = parts.scheme == "https"
+        self._tls = ssl.create_default_context() if self._is_encrypted else None
         self._kept = threading.local()
+
+    def believe(self, authorities: ssl.SSLContext) -> None:
+        """Have others than the system's CAs say who the server is, for new connections."""
+        if self._is_encrypted:
+            self._tls = authorities
 
     def ask(
         self, method: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
@@ -90,3 +91,11 @@ class HttpClient:
         return HTTPSConnection(
             self._host, self._port, timeout=self._timeout_s, context=self._tls
         )
+
+
+def believing(text: str, file: str) -> ssl.SSLContext:
+    """Return what believes the CAs in a file, in PEM, and no others. Raises ConfigError."""
+    try:
+        return ssl.create_default_context(cadata=text)
+    except (ssl.SSLError, ValueError) as error:
+        raise ConfigError(f"{file} holds no certificates of CAs: {error}") from None

@@ -42,11 +42,10 @@ class KafkaListener:
         self._advertised = advertised
         shore.listeners.append(self)
 
-    def change(self, limits: KafkaLimits) -> None:
-        """Take other limits, for those who come from now on."""
+    def change(self, limits: KafkaLimits, door: KafkaDoor | None) -> None:
+        """Take other limits and another way to log in, for those who come from now on."""
         self.admission.limits = limits
-        if self.door is not None:
-            self.door.limits = limits
+        self.door = door
 
     def connection(self, arrival: Arrival | None = None) -> KafkaConnection:
         """Return the protocol of a new connection; `arrival`: it was admitted already."""

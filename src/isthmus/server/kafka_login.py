@@ -59,11 +59,10 @@ class KafkaDoor:
 
     def begin(self, identity: Identity) -> Login:
         """Return the login of a new connection."""
-        limits = self.limits
         principal = None
-        if identity.user and CERTIFICATE in limits.authentication:
+        if identity.user and self.chain.asks(CERTIFICATE):
             principal = Principal(identity.user, "", identity, way=CERTIFICATE)
-        elif limits.allow_anonymous:
+        elif self.chain.allow_anonymous:
             principal = Principal("", "", identity)
         return Login(self, identity, principal)
 

@@ -31,6 +31,7 @@ class KeySetUrl:
         self._period_s = period_s
         self._way = way
         self._fetched_s = float("-inf")  # when it was last tried, by a clock that only grows
+        self._is_left = False
 
     def begin(self, crew: Crew) -> None:
         """Fetch the keys for the first time; clients may come before they are there."""
@@ -50,7 +51,12 @@ class KeySetUrl:
         else:
             self._came(keys, None)
 
+    def leave(self) -> None:
+        self._is_left = True
+
     def _came(self, keys: list[Key] | None, error: BaseException | None) -> None:
+        if self._is_left:
+            return
         if keys is not None:
             self._way.use(self._url, keys)
         else:

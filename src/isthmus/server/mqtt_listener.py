@@ -98,7 +98,10 @@ class MqttListener:
         shore.listeners.append(self)
 
     def change(self, offer: Offer, limits: MqttLimits) -> None:
-        """Take other limits; what is offered holds for those who come from now on."""
+        """Take other limits; what is offered holds for those who come from now on.
+
+        So does `authenticate`, which may be set to another one, too.
+        """
         self.offer = offer
         self.limits = self.admission.limits = limits
         messages = limits.client_messages_rate_max, limits.messages_rate_max

@@ -73,3 +73,4 @@ class Reloads:
                 logger.error("not reloaded part=%s reason=%s", name, error)
             else:
                 put_in_place()
+        logger.info("reloaded")

@@ -32,6 +32,13 @@ class Renewed(Protocol):
         """Look, or (`forced`) take up what is there in any case."""
 
 
+class Watched(Renewed, Protocol):
+    """What is looked at until something else is in its place."""
+
+    def leave(self) -> None:
+        """Put nothing to use any more, not even what comes of a look that is under way."""
+
+
 class WatchedFile(Generic[Content]):
     """One file, of which `parse` makes something that is of use."""
 
@@ -52,6 +59,9 @@ class WatchedFile(Generic[Content]):
         """Have what was read, now and whenever it changes, put to use on the loop."""
         self._use = use
         use(self._content)
+
+    def leave(self) -> None:
+        self._use = None
 
     async def renew(self, *, forced: bool) -> None:
         """Read the file again if it is another than before, or anyway."""

@@ -65,6 +65,7 @@ class LoopCrew:
         self._loop = loop
         self._name = name
         self._threads_max = threads
+        self._at_work = 0  # threads that are not to end
         self._waiting_max = waiting_max
         self._pieces = WorkQueue()
         self._threads: list[threading.Thread] = []
@@ -76,7 +77,8 @@ class LoopCrew:
     ) -> bool:
         if len(self._pieces) >= self._waiting_max:
             return False
-        if len(self._threads) < self._threads_max:
+        if self._at_work < self._threads_max:
+            self._at_work += 1
             name = f"isthmus-{self._name}-{len(self._threads)}"
             thread = threading.Thread(
                 target=run, args=(self._pieces, self._tell), name=name, daemon=True
@@ -86,12 +88,18 @@ class LoopCrew:
         self._pieces.put((work, done))
         return True
 
+    def resize(self, threads: int) -> None:
+        """Have so many threads at most; those too many end when they have nothing to do."""
+        self._threads_max = threads
+        while self._at_work > threads:
+            self._at_work -= 1
+            self._pieces.put(None)
+
     def close(self) -> None:
         """Let the threads go; what they do just now nobody hears of."""
         with self._lock:
             self._is_closed = True
-        for _ in self._threads:
-            self._pieces.put(None)
+        self.resize(0)
         deadline = time.monotonic() + CREW_CLOSE_S
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -116,7 +124,7 @@ class LoopRuntime:
             *self._start(THREADS, "isthmus", self._work),
             *self._start(READ_THREADS, "isthmus-read", self._reads),
         ]
-        self._crews: list[LoopCrew] = []
+        self._crews: dict[str, LoopCrew] = {}
         # Deferred calls run after the sockets of this turn and before the next wait.
         self.defer: Callable[[Callable[[], object]], object] = loop.call_soon
 
@@ -142,10 +150,14 @@ class LoopRuntime:
     def crew(self, name: str, threads: int, waiting_max: int) -> LoopCrew:
         """Return threads for one kind of slow work, which wait for at most so much of it.
 
-        They end with the server, whatever is not done by then.
+        They end with the server, whatever is not done by then. Asked for again under its name
+        it is the same one, with as many threads as is said now.
         """
-        self._crews.append(LoopCrew(self._loop, name, threads, waiting_max))
-        return self._crews[-1]
+        crew = self._crews.get(name)
+        if crew is None:
+            crew = self._crews[name] = LoopCrew(self._loop, name, threads, waiting_max)
+        crew.resize(threads)
+        return crew
 
     def random_bytes(self, count: int) -> bytes:
         return os.urandom(count)
@@ -160,7 +172,7 @@ class LoopRuntime:
             thread.join()
         self._work.close()
         self._reads.close()
-        for crew in self._crews:
+        for crew in self._crews.values():
             crew.close()
 
     def _start(self, count: int, name: str, pieces: WorkQueue) -> list[threading.Thread]:

@@ -109,21 +109,34 @@ class Certificates:
 
     async def renew(self, *, forced: bool) -> None:
         """Read the files again if one has changed, or anyway, on another thread."""
-        await asyncio.to_thread(self.reload, forced=forced)
+        options = self._options
+        fresh = await asyncio.to_thread(self._read_again, forced=forced)
+        if fresh is not None and self._options is options:
+            self.take(fresh)
 
     def reload(self, *, forced: bool) -> bool:
         """Do the same here, which blocks; say whether `context` is new."""
+        fresh = self._read_again(forced=forced)
+        if fresh is not None:
+            self.take(fresh)
+        return fresh is not None
+
+    def take(self, fresh: Certificates) -> None:
+        """Have those that were read for the same listener, by other settings perhaps."""
+        self._options, self._stamps = fresh._options, fresh._stamps
+        self.context, self.ends = fresh.context, fresh.ends
+        logger.info("certificates reloaded listener=%s", self.listener)
+
+    def _read_again(self, *, forced: bool) -> Certificates | None:
         stamps = self._look()
         if stamps == self._stamps and not forced:
-            return False
+            return None
         self._stamps = stamps  # those that fail are not tried again until they change
         try:
-            self.context = self._load()
+            return Certificates(self._options, self.listener)
         except (ConfigError, OSError) as error:  # or a file went away while it was read
             logger.error("certificates kept listener=%s reason=%s", self.listener, error)
-            return False
-        logger.info("certificates reloaded listener=%s", self.listener)
-        return True
+            return None
 
     def _look(self) -> dict[str, Stamp | None]:
         options = self._options
@@ -136,7 +149,6 @@ class Certificates:
     def _load(self) -> ssl.SSLContext:
         """Return the context to listen with; it chooses a certificate by the name asked for."""
         options = self._options
-        self.ends = {}
         if options.psk_file:
             keys = self._load_keys(options.psk_file)
             if sys.version_info >= (3, 13):

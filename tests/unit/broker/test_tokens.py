@@ -288,3 +288,13 @@ def test_a_token_is_borne() -> None:
 )
 def test_a_bearer_of_nothing_is_refused(data: bytes) -> None:
     assert type(bear(data)) is NotAuthorized
+
+
+def test_keys_stay_as_long_as_the_settings_name_where_they_came_from() -> None:
+    desk = Desk()
+    own = JwtSettings(issuer="here")
+    desk.way.change(TokenRules(own), {"file"})
+    assert desk.judge(token(iss="here")).user == "ann"
+    assert isinstance(desk.judge(token(iss="there")), BadCredentials)
+    desk.way.change(TokenRules(own), {"another"})
+    assert isinstance(desk.judge(token(iss="here")), BadCredentials)

@@ -46,8 +46,9 @@ class Desk:
             self.crew,
             self.runtime,
             remember_s=remember_s,
-            authorization="Bearer geheim",
         )
+        way.show("Bearer geheim")
+        self.way = way
         self.chain = Chain([way], allow_anonymous=False)
 
     def judge(self, name: str | None = "ann", password: bytes | None = b"pw") -> Any:
@@ -158,6 +159,21 @@ def test_nobody_is_remembered_for_longer_than_it_holds() -> None:
     desk.runtime.advance(1_000)
     desk.judge()
     assert len(desk.program.asked) == 2
+
+
+def test_another_program_is_asked_about_everybody() -> None:
+    desk = Desk(remember_s=60)
+    desk.judge()
+    asked: list[Any] = []
+    desk.chain.judge(Request(HERE, "c", "eve", b"pw"), asked.append)  # the first is on its way
+    other = Program()
+    desk.way.change(other, remember_s=60)  # type: ignore[arg-type]
+    desk.crew.finish()
+    assert asked[0].user == "eve"
+    for name in ("ann", "eve", "ann"):
+        desk.judge(name)
+    assert [question["user_name"] for question in other.asked] == ["ann", "eve"]
+    assert "Authorization" not in other.headers[0]
 
 
 def test_who_was_refused_is_asked_about_again() -> None:

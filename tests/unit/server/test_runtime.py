@@ -60,6 +60,32 @@ def test_more_slow_work_than_may_wait_is_not_taken() -> None:
     asyncio.run(scenario())
 
 
+def test_a_crew_that_is_asked_for_again_has_as_many_threads_as_is_said_then() -> None:
+    async def scenario() -> None:
+        runtime = LoopRuntime(asyncio.get_running_loop())
+        crew = runtime.crew("slow", 3, 10)
+        go_on, begun = threading.Event(), threading.Semaphore(0)
+        told: asyncio.Queue[Any] = asyncio.Queue()
+
+        def work() -> str:
+            begun.release()
+            go_on.wait()
+            return threading.current_thread().name
+
+        for _ in range(3):
+            assert crew.offload(work, lambda name, _: told.put_nowait(name))
+            begun.acquire()
+        go_on.set()
+        assert len({await told.get() for _ in range(3)}) == 3
+        assert runtime.crew("slow", 1, 10) is crew
+        for _ in range(6):  # behind what ends the other two
+            assert crew.offload(work, lambda name, _: told.put_nowait(name))
+        assert len({await told.get() for _ in range(6)}) == 1
+        runtime.close()
+
+    asyncio.run(scenario())
+
+
 def test_the_end_does_not_wait_for_slow_work() -> None:
     async def scenario() -> None:
         runtime = LoopRuntime(asyncio.get_running_loop())

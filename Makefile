@@ -4,7 +4,7 @@
 
 PYTHON ?= python3
 ROUNDS ?= 20
-FUZZED ?= decoder session websocket proxy
+FUZZED ?= decoder session websocket proxy kafka
 FUZZ_S ?= 60
 BENCH ?=
 DEMO ?= --mqtt 127.0.0.1:1883 --kafka 127.0.0.1:9092 --http 127.0.0.1:8080 --data isthmus-data

@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Final
 
+from tests.fuzz.kafka_strangers import valid_requests, ways_in
 from tests.unit.broker.test_users import PBKDF2, SHA512
 from tests.unit.broker.test_users import SCRAM as SCRAM_TEXT
 from tests.unit.server.test_proxy import HEADERS
@@ -63,6 +64,9 @@ def seeds(target: str) -> list[bytes]:
         return found + SCRAM
     if target == "proxy":
         return found + [data for data, _ in HEADERS]
+    if target == "kafka":
+        found += [b"\2" + data for data in valid_requests()]
+        return found + [b"\3" + data for data in ways_in()]
     for case in CASES:
         data = octets(case["bytes"])
         if target == "decoder":

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from tests.conformance.raw_client import connect, subscribe
 from tests.e2e.raw_mqtt import PINGREQ, packet
+from tests.fuzz.kafka_strangers import Strangers, mended
 from tests.unit.broker.shore import Shore
 from tests.unit.server.mqtt_wire import FakeTransport, Wire, listener_of
 
@@ -120,6 +121,16 @@ def proxy(data: bytes) -> None:
     assert origin is None or 0 <= origin[1] <= 65_535
 
 
+def kafka(data: bytes) -> None:
+    """A client may say what it likes before or without logging in, as `data[0]` has it."""
+    if not data:
+        return
+    how, data = data[0], data[1:]
+    strangers = Strangers(who_log_in=bool(how & 1))
+    strangers.say(mended(data) if how & 2 else data, chunk=7 if how & 4 else len(data) + 1)
+    strangers.check()
+
+
 def users_file(data: bytes) -> None:
     """A text is users or a line that is named; what was read is written as the same users."""
     text = data.decode("utf-8", "replace")
@@ -147,5 +158,5 @@ def scram(data: bytes) -> None:
 
 
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
-    one.__name__: one for one in (decoder, session, websocket, proxy, users_file, scram)
+    one.__name__: one for one in (decoder, session, websocket, proxy, kafka, users_file, scram)
 }

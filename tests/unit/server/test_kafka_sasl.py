@@ -56,7 +56,9 @@ class Tokens:
         if data == b"bad":
             answer(NotAuthorized("no token"))
         else:
-            answer(Shown(Found(data.decode(), until_ms=self._now_ms() + 10_000)))
+            answer(
+                Shown(Found(data.decode("utf-8", "replace"), until_ms=self._now_ms() + 10_000))
+            )
 
 
 class Room(ShoreRoom):

@@ -419,6 +419,18 @@ METRICS: Final = (
         request_errors,
         *("request", "error"),
     ),
+    counter(
+        "kafka_throttled",
+        "Times that a client had to wait, by the quota that it was beyond.",
+        lambda c: {(key,): count for key, count in c.kafka.throttling.waits.items()},
+        "quota",
+    ),
+    counter(
+        "kafka_throttled_seconds",
+        "How long these were to wait.",
+        lambda c: {(key,): ms / 1000 for key, ms in c.kafka.throttling.waited_ms.items()},
+        "quota",
+    ),
     gauge("kafka_groups", "Consumer groups, by their state.", groups, "state"),
     gauge(
         "kafka_group_lag_records",

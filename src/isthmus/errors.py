@@ -129,6 +129,14 @@ class ConnectionRateExceeded(Refused):
     """More connections a second than are taken; the client may try again later."""
 
 
+class ConnectionThrottled(ConnectionRateExceeded):
+    """The same by a quota; the connection is closed after `wait_ms` [KIP-612]."""
+
+    def __init__(self, text: str, wait_ms: int = 0) -> None:
+        super().__init__(text)
+        self.wait_ms = wait_ms
+
+
 class Redirected(Refused):
     """Another server is to be used; `reference` names it, if known [MQTT 5.0, 4.11]."""
 

@@ -10,7 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from confluent_kafka import ElectionType, TopicCollection
+from confluent_kafka import ElectionType, Producer, TopicCollection
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -22,7 +22,7 @@ from confluent_kafka.admin import (
 from tests.e2e.kafka_asker import Asker
 from tests.e2e.kafka_commands import JavaConsole, java_command, run_to_end
 from tests.e2e.kafka_libraries import create_topic
-from tests.e2e.patience import TIMEOUT_S
+from tests.e2e.patience import TIMEOUT_S, wait_until
 from tests.e2e.server_process import text_of
 
 from isthmus.kafka.api import ApiKey
@@ -48,6 +48,31 @@ def asker(shores: Shores) -> Iterator[Asker]:
     asker = Asker(shores.kafka)
     yield asker
     asker.close()
+
+
+def test_a_producer_is_held_back_by_a_quota_of_the_console(shores: Shores, unique: str) -> None:
+    if JavaConsole().missing():
+        pytest.skip(JavaConsole().missing())
+    where = ["--bootstrap-server", text_of(shores.kafka)]
+    tool = [*java_command("kafka.admin.ConfigCommand"), *where]
+    entity = ["--entity-type", "clients", "--entity-name", unique]
+    limit = ["--add-config", "producer_byte_rate=1000,request_percentage=80.5"]
+    run_to_end([*tool, "--alter", *entity, *limit])
+    said = run_to_end([*tool, "--describe", *entity]).decode()
+    assert "producer_byte_rate=1000.0" in said and "request_percentage=80.5" in said
+    create_topic(shores.kafka, unique)
+    waits: list[float] = []
+    producer = Producer(
+        {
+            "bootstrap.servers": text_of(shores.kafka),
+            "client.id": unique,
+            "throttle_cb": lambda event: waits.append(event.throttle_time),
+        }
+    )
+    producer.produce(unique, bytes(11_300))
+    assert producer.flush(TIMEOUT_S) == 0
+    wait_until(lambda: producer.poll(0.01) is not None and waits, "that librdkafka is told")
+    assert 1 < waits[0] < 2
 
 
 def value_of(admin: AdminClient, log_topic: str, name: str) -> str:

@@ -42,6 +42,7 @@ def values(field: schema.Field, version: int) -> st.SearchStrategy[Any]:
     else:
         found = {
             "bool": st.booleans(),
+            "float64": st.floats(),
             "string": TEXTS,
             "bytes": st.binary(max_size=5),
             "uuid": TOPIC_IDS,

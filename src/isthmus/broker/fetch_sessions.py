@@ -98,7 +98,7 @@ class FetchSession:
 class FetchContext:
     """How one request is to be served: what to read, and what of it to tell."""
 
-    __slots__ = ("_is_full", "entries", "error", "session")
+    __slots__ = ("entries", "error", "is_full", "session")
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class FetchContext:
         self.entries = entries
         self.session = session
         self.error = error
-        self._is_full = is_full
+        self.is_full = is_full
 
     @property
     def session_id(self) -> int:
@@ -123,7 +123,7 @@ class FetchContext:
         if self.session is None:
             return reads
         told = self.session.news(reads)
-        return reads if self._is_full else told
+        return reads if self.is_full else told
 
 
 class FetchSessions:
@@ -157,6 +157,13 @@ class FetchSessions:
         if session.uses_ids != (version >= IDS_FIRST_VERSION):
             return FetchContext([], error=ErrorCode.FETCH_SESSION_TOPIC_ID_ERROR)
         return self._go_on(session, request)
+
+    def put_off(self, context: FetchContext) -> int:
+        """Return what a response says that tells of nothing yet; 0: nothing has begun."""
+        if context.is_full and context.session is not None:
+            self._sessions.pop(context.session.session_id, None)
+            context.session = None
+        return context.session_id
 
     def _open(self, request: FetchRequest, version: int) -> FetchContext:
         now_ms = self._runtime.monotonic_ms()

@@ -88,6 +88,7 @@ cpdef object put_fetch_response(
     object topics,
     object endpoints,
     list splices,
+    int throttle_ms=*,
 )
 
 @cython.locals(out=WriteBuffer)

@@ -257,6 +257,7 @@ def put_fetch_response(
     topics: Sequence[tuple[str | bytes, Sequence[FetchedPartition]]],
     endpoints: Sequence[tuple[int, str, int]],
     splices: list[tuple[int, Any]],
+    throttle_ms: int = 0,
 ) -> None:
     """Append the body of a response: for each topic its name (from v13 on its id) and rows.
 
@@ -264,7 +265,7 @@ def put_fetch_response(
     position in `out` where they belong. `endpoints` are nodes: id, host, port.
     """
     writer = Writer(out, is_flexible=version >= _FLEXIBLE_FIRST_VERSION)
-    out.put_i32(0)  # throttle time
+    out.put_i32(throttle_ms)
     if version >= _SESSION_FIRST_VERSION:
         out.put_i16(0)
         out.put_i32(session_id)

@@ -86,10 +86,11 @@ def encode_produce_response(
     version: int,
     correlation_id: int,
     topics: Sequence[tuple[str | bytes, Sequence[ProducedPartition]]],
+    throttle_ms: int = 0,
 ) -> bytes:
     """Return a whole response to Produce, see `kafka.produce.put_produce_response`."""
     _start(_PRODUCE, version, correlation_id)
-    put_produce_response(_response, version, topics)
+    put_produce_response(_response, version, topics, throttle_ms)
     _response.patch_u32(0, len(_response) - 4)
     return _response.take()
 
@@ -113,11 +114,12 @@ def encode_fetch_response(
     session_id: int,
     topics: Sequence[tuple[str | bytes, Sequence[FetchedPartition]]],
     endpoints: Sequence[tuple[int, str, int]],
+    throttle_ms: int = 0,
 ) -> list[Any]:
     """Do the same for a response to Fetch, see `kafka.fetch.put_fetch_response`."""
     splices: list[tuple[int, Any]] = []
     _start(_FETCH, version, correlation_id)
-    put_fetch_response(_response, version, session_id, topics, endpoints, splices)
+    put_fetch_response(_response, version, session_id, topics, endpoints, splices, throttle_ms)
     return _take_with(splices)
 
 

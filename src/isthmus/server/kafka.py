@@ -19,10 +19,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
 
 from isthmus.broker.identity import CERTIFICATE, Identity, Principal
-from isthmus.errors import Malformed, ProtocolError, Refused, TooLarge, UnexpectedPacket
+from isthmus.errors import (
+    ConnectionThrottled,
+    Malformed,
+    ProtocolError,
+    Refused,
+    TooLarge,
+    UnexpectedPacket,
+)
 from isthmus.kafka.api import ApiKey
 from isthmus.kafka.errors import RequestUnsupported
 from isthmus.kafka.frames import (
@@ -84,6 +92,8 @@ class KafkaConnection(asyncio.BufferedProtocol):
         "_under_way",
         "_under_way_bytes",
         "_unsent_bytes",
+        "_waits_until_ms",
+        "_wake",
         "address",
         "identity",
         "login",
@@ -115,6 +125,8 @@ class KafkaConnection(asyncio.BufferedProtocol):
         self._can_write = True
         self._unsent_bytes = 0  # when the client was found to be slow
         self._is_paused = False
+        self._wake: Callable[[], None] | None = None  # cancels the end of a wait, see `mute`
+        self._waits_until_ms = 0
         self._is_silent = False  # since the last look, see `cut_if_idle`
         self._is_opening = False  # nobody is known yet to have come
         self.rights: tuple[int, Principal, Rights] | None = None  # as the guards last saw them
@@ -129,7 +141,6 @@ class KafkaConnection(asyncio.BufferedProtocol):
         shore.accepted += 1
         self._number = shore.accepted
         if not self._is_let_in(transport):
-            transport.abort()
             return
         self._transport = transport
         shore.connections.add(self)
@@ -155,6 +166,8 @@ class KafkaConnection(asyncio.BufferedProtocol):
                 arrival = listener.admission.arrive(origin, tells=False)
             arrival.is_taken = True
             origin = arrival.origin
+            if shore.quotas.is_any:
+                shore.throttling.connected(origin[0])
             user = user_behind(transport, listener.names)
             refused = shore.refuses_user(user)
             if refused is not None:
@@ -172,6 +185,10 @@ class KafkaConnection(asyncio.BufferedProtocol):
                 listener.name,
                 error,
             )
+            if isinstance(error, ConnectionThrottled):
+                shore.runtime.later(error.wait_ms, transport.abort)
+            else:
+                transport.abort()
             return False
         self._arrival = arrival
         self.identity = identity = Identity(*origin, listener.name, user)
@@ -270,6 +287,21 @@ class KafkaConnection(asyncio.BufferedProtocol):
         said = self._number, self.identity, self.principal, self.login.mechanism
         logger.debug("logged in connection=%d peer=%s user=%s mechanism=%s", *said)
 
+    def mute(self, wait_ms: int) -> None:
+        """Begin no further request for a while: the client is beyond a quota [KIP-219]."""
+        runtime = self._shore.runtime
+        until_ms = runtime.monotonic_ms() + wait_ms
+        if self._transport is None or until_ms <= self._waits_until_ms:
+            return
+        if self._wake is not None:
+            self._wake()
+        self._waits_until_ms = until_ms
+        self._wake = runtime.later(wait_ms, self._go_on)
+
+    def _go_on(self) -> None:
+        self._wake = None
+        self._advance()
+
     @property
     def takes_spans(self) -> bool:
         """Whether records may be sent as a `FileSpan`."""
@@ -310,7 +342,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
     def cut_if_idle(self) -> None:
         """End the connection if nothing came since the last call and nobody waits for us."""
         transport = self._transport
-        if transport is None or self._under_way or not self._is_silent:
+        if transport is None or self._under_way or self._wake or not self._is_silent:
             self._is_silent = True
             return
         logger.debug("idle connection=%d peer=%s", self._number, self.identity)
@@ -387,7 +419,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
     def _may_begin(self, frame: bytearray) -> bool:
         if self._transport is None or self._sender is None or not self._can_write:
             return False
-        if self._sender.is_waiting:
+        if self._sender.is_waiting or self._wake is not None:
             return False
         if not self._under_way:
             return True
@@ -427,6 +459,8 @@ class KafkaConnection(asyncio.BufferedProtocol):
         self._under_way_bytes += call.size
         if may_begin(call):
             handler(call)
+        if self._shore.quotas.is_any:
+            call.worked_s = perf_counter() - call.began_s
 
     def _steer_reading(self) -> None:
         """Read no further while much has come that cannot begin yet."""
@@ -466,6 +500,9 @@ class KafkaConnection(asyncio.BufferedProtocol):
         self._queue.clear()
         self._out.clear()
         self._frame = None
+        wake, self._wake = self._wake, None
+        if wake is not None:
+            wake()
         under_way, self._under_way = self._under_way, deque()
         for call in under_way:
             call.abandon()

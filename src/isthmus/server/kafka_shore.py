@@ -17,6 +17,8 @@ from isthmus.broker.group_configs import GroupConfigs
 from isthmus.broker.group_offsets import GroupOffsets
 from isthmus.broker.groups import GroupTable
 from isthmus.broker.passwords import USERS
+from isthmus.broker.quotas import Quotas
+from isthmus.broker.throttling import Throttling
 from isthmus.broker.topic_ids import TopicIds
 from isthmus.broker.transaction_markers import MarkerWriter
 from isthmus.broker.transactions import TransactionTable
@@ -71,6 +73,8 @@ class KafkaShore:
         self.fetches = Fetches(runtime, log, self.topic_ids)
         self.fetch_sessions = FetchSessions(runtime, sessions_max=settings.fetch_sessions_max)
         self.group_configs = GroupConfigs(runtime, log, broker, consumer_terms(settings))
+        self.quotas = Quotas(runtime, log, broker)
+        self.throttling = Throttling(runtime, self.quotas)
         self.groups = GroupTable(
             runtime,
             log,

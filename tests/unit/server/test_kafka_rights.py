@@ -133,6 +133,9 @@ class Room(ShoreRoom):
                 "group_id": "g",
                 "topics": [{**named, "partitions": [index]}],
             },
+            ApiKey.ALTER_CLIENT_QUOTAS: {
+                "entries": [{"entity": [{"entity_type": "user"}], "ops": []}]
+            },
             ApiKey.DESCRIBE_USER_SCRAM_CREDENTIALS: {"users": None},
             ApiKey.ALTER_USER_SCRAM_CREDENTIALS: {
                 "deletions": [{"name": "x", "mechanism": 1}],
@@ -213,6 +216,8 @@ NEEDED: dict[ApiKey, tuple[int, set[str]]] = {
     ApiKey.ALTER_PARTITION_REASSIGNMENTS: (NO_CLUSTER, {"alter cluster"}),
     ApiKey.LIST_PARTITION_REASSIGNMENTS: (NO_CLUSTER, {"describe cluster"}),
     ApiKey.OFFSET_DELETE: (NO_GROUP, {"delete group:g", "read log:shut"}),
+    ApiKey.DESCRIBE_CLIENT_QUOTAS: (NO_CLUSTER, {"describe-configs cluster"}),
+    ApiKey.ALTER_CLIENT_QUOTAS: (NO_CLUSTER, {"alter-configs cluster"}),
     ApiKey.DESCRIBE_USER_SCRAM_CREDENTIALS: (NO_CLUSTER, {"describe cluster"}),
     ApiKey.ALTER_USER_SCRAM_CREDENTIALS: (NO_CLUSTER, {"alter cluster"}),
     ApiKey.DESCRIBE_PRODUCERS: (NO_TOPIC, {"read log:shut"}),

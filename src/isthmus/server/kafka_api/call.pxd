@@ -13,6 +13,8 @@ cdef class Call:
     cdef readonly object client_id
     cdef readonly Py_ssize_t size
     cdef readonly double began_s
+    cdef public double worked_s
+    cdef public object mutations
     cdef public object request
     cdef public object rights
     cdef object _amendments

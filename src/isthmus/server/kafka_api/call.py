@@ -12,10 +12,13 @@ from __future__ import annotations
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from isthmus.server.kafka_api.throttles import of_request
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from isthmus.broker.access import Rights
+    from isthmus.broker.throttling import Mutations
     from isthmus.server.kafka import KafkaConnection
     from isthmus.server.kafka_shore import KafkaShore
     from isthmus.server.sender import Part
@@ -32,6 +35,7 @@ class Call:
         "connection",
         "correlation_id",
         "is_abandoned",
+        "mutations",
         "on_abandon",
         "request",
         "response",
@@ -39,6 +43,7 @@ class Call:
         "shore",
         "size",
         "version",
+        "worked_s",
     )
 
     def __init__(
@@ -59,6 +64,8 @@ class Call:
         self.client_id = client_id
         self.size = size
         self.began_s = perf_counter()  # when all of it was there, and it was its turn
+        self.worked_s = 0.0  # by the handler until it waited; where quotas want to know
+        self.mutations: Mutations | None = None  # of partitions, where a quota counts them
         self.request: Any = None
         self.response: list[Part] | None = None  # None: not answered yet
         self.rights: Rights | None = None  # of the client; None: nobody need ask
@@ -77,6 +84,8 @@ class Call:
         if not self.is_abandoned:
             for change in self._amendments or ():
                 change(body)
+            if self.shore.quotas.is_any:
+                of_request(self, body)
             self.shore.counts.note_errors(self.api_key, body)
             self.answer_parts(self.connection.encode(self, body))
 

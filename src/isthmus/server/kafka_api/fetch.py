@@ -14,6 +14,7 @@ from isthmus.broker.fetches import Fetch
 from isthmus.kafka.errors import ErrorCode
 from isthmus.kafka.fetch import IDS_FIRST_VERSION
 from isthmus.kafka.frames import encode_fetch_response
+from isthmus.server.kafka_api.throttles import fetchable, of_fetch
 from isthmus.storage.log import ISOLATION_DURABLE, ISOLATION_WRITTEN
 
 if TYPE_CHECKING:
@@ -41,12 +42,15 @@ def fetch(call: Call) -> None:
     denied: list[FetchPartition] = []
     if call.rights is not None:
         entries, denied = _readable(call, call.rights, entries)
+    bytes_max = min(request.max_bytes, shore.fetch_bytes_left)
+    if shore.quotas.is_any:
+        bytes_max = fetchable(call, bytes_max)
     is_committed = request.isolation_level == READ_COMMITTED
     wanted = Fetch(
         entries,
         ISOLATION_DURABLE if is_committed else ISOLATION_WRITTEN,
-        min(request.max_bytes, shore.fetch_bytes_left),
-        request.min_bytes,
+        bytes_max,
+        min(request.min_bytes, bytes_max),
         request.max_wait_ms,
         spans=call.connection.takes_spans,
     )
@@ -76,6 +80,11 @@ def _answer(
     denied: list[FetchPartition],
     reads: Sequence[FetchPartition],
 ) -> None:
+    if call.shore.quotas.is_any:
+        wait_ms = of_fetch(call, sum([read.size for read in reads]))
+        if wait_ms:
+            _answer_nothing(call, context, reads, wait_ms)
+            return
     by_id = call.version >= IDS_FIRST_VERSION
     topics: dict[str | bytes, list[FetchPartition]] = {}
     is_fenced = False
@@ -98,3 +107,14 @@ def _answer(
     for read in told:
         read.buffers = ()  # they are the response's now
     call.answer_parts(response)
+
+
+def _answer_nothing(
+    call: Call, context: FetchContext, reads: Sequence[FetchPartition], wait_ms: int
+) -> None:
+    """Answer a client that has to wait; what was read it asks for again [KIP-219]."""
+    for read in reads:
+        read.forget_read()
+    session_id = call.shore.fetch_sessions.put_off(context)
+    head = call.version, call.correlation_id
+    call.answer_parts(encode_fetch_response(*head, session_id, [], [], wait_ms))

@@ -50,6 +50,7 @@ FAILED: Final = "Authorization failed."
 GROUP_TOPICS_FIRST_VERSION: Final = 8  # OffsetFetch of many groups
 BY_BROKERS_FIRST_VERSION: Final = 4  # AddPartitionsToTxn
 KEYS_FIRST_VERSION: Final = 4  # FindCoordinator
+UNQUOTED: Final = {"error_code": NO_CLUSTER, "error_message": FAILED, "entries": None}
 NOWHERE: Final = {"node_id": -1, "host": "", "port": -1, "error_message": FAILED}
 COORDINATORS: Final = {  # by the type of key: what is asked, and of what
     0: (DESCRIBE, CONSUMER_GROUP),
@@ -444,6 +445,12 @@ def unaltered(request: dict[str, Any]) -> dict[str, Any]:
     return {"results": rows}
 
 
+def unquoted(request: dict[str, Any]) -> dict[str, Any]:
+    """Return the refusal of AlterClientQuotas."""
+    refused = {"error_code": NO_CLUSTER, "error_message": FAILED}
+    return {"entries": [{"entity": one["entity"], **refused} for one in request["entries"]]}
+
+
 def uncreated(request: dict[str, Any]) -> dict[str, Any]:
     """Return the refusal of CreateAcls."""
     row = {"error_code": NO_CLUSTER, "error_message": FAILED}
@@ -518,6 +525,10 @@ GUARDS: Final[Mapping[int, Callable[[Asking], bool]]] = {
     ApiKey.ALTER_PARTITION_REASSIGNMENTS: partial(cluster, operation=ALTER, denied=unassigned),
     ApiKey.LIST_PARTITION_REASSIGNMENTS: partial(cluster, operation=DESCRIBE),
     ApiKey.OFFSET_DELETE: offset_delete,
+    ApiKey.DESCRIBE_CLIENT_QUOTAS: partial(
+        cluster, operation=DESCRIBE_CONFIGS, denied=lambda _: dict(UNQUOTED)
+    ),
+    ApiKey.ALTER_CLIENT_QUOTAS: partial(cluster, operation=ALTER_CONFIGS, denied=unquoted),
     ApiKey.DESCRIBE_USER_SCRAM_CREDENTIALS: partial(cluster, operation=DESCRIBE),
     ApiKey.ALTER_USER_SCRAM_CREDENTIALS: partial(cluster, operation=ALTER, denied=unaltered),
     ApiKey.DESCRIBE_CLUSTER: describe_cluster,

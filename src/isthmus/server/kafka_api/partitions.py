@@ -22,6 +22,7 @@ from isthmus.server.kafka_api.log_topics import (
     partition_row,
     refusal_of,
 )
+from isthmus.server.kafka_api.throttles import take_partitions
 from isthmus.storage.names import check_log_topic
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def _grow(call: Call, wanted: dict[str, Any]) -> None:
                 f"{len(assignments)} assignments for {count - before} new partitions",
             )
         check_assignments(shore, assignments)
+    take_partitions(call, count - before)
     if not call.request["validate_only"]:
         shore.log.add_partitions(name, count)
         shore.broker.forget_log_topic()

@@ -21,6 +21,7 @@ from isthmus.kafka.frames import encode_produce_response
 from isthmus.kafka.produce import IDS_FIRST_VERSION, ProducedPartition
 from isthmus.record.batch import HEADER_BYTES, RecordBatch
 from isthmus.server.kafka_api.log_topics import RequestRefused, is_internal, refusal_of
+from isthmus.server.kafka_api.throttles import of_produce
 from isthmus.server.kafka_api.transactions import append_in_transaction
 
 if TYPE_CHECKING:
@@ -57,10 +58,15 @@ class Produce:
     def answered(self) -> None:
         """One partition has its answer; send it with the last."""
         self.left -= 1
-        if self.left == 0 and self.acks != ACKS_NONE:
-            call = self.call
-            response = encode_produce_response(call.version, call.correlation_id, self.topics)
-            call.answer_parts([response])
+        if self.left:
+            return
+        call, is_answered = self.call, self.acks != ACKS_NONE
+        wait_ms = 0
+        if call.shore.quotas.is_any:
+            wait_ms = of_produce(call, is_answered=is_answered)
+        if is_answered:
+            head = call.version, call.correlation_id
+            call.answer_parts([encode_produce_response(*head, self.topics, wait_ms)])
 
 
 class BatchTicket(ProducedPartition):

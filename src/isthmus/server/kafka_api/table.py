@@ -33,6 +33,7 @@ from isthmus.server.kafka_api.log_dirs import describe_log_dirs
 from isthmus.server.kafka_api.metadata import find_coordinator, metadata
 from isthmus.server.kafka_api.partitions import create_partitions, describe_topic_partitions
 from isthmus.server.kafka_api.produce import produce
+from isthmus.server.kafka_api.quotas import alter_client_quotas, describe_client_quotas
 from isthmus.server.kafka_api.replicas import (
     alter_partition_reassignments,
     alter_replica_log_dirs,
@@ -152,6 +153,8 @@ HANDLERS: Final[Mapping[int, Callable[[Call], None]]] = {
     ApiKey.ALTER_PARTITION_REASSIGNMENTS: alter_partition_reassignments,
     ApiKey.LIST_PARTITION_REASSIGNMENTS: list_partition_reassignments,
     ApiKey.OFFSET_DELETE: offset_delete,
+    ApiKey.DESCRIBE_CLIENT_QUOTAS: describe_client_quotas,
+    ApiKey.ALTER_CLIENT_QUOTAS: alter_client_quotas,
     ApiKey.DESCRIBE_USER_SCRAM_CREDENTIALS: describe_user_scram_credentials,
     ApiKey.ALTER_USER_SCRAM_CREDENTIALS: alter_user_scram_credentials,
     ApiKey.CONSUMER_GROUP_HEARTBEAT: consumer_group_heartbeat,

@@ -23,6 +23,7 @@ from isthmus.server.kafka_api.log_topics import (
     create,
     refusal_of,
 )
+from isthmus.server.kafka_api.throttles import take_partitions
 from isthmus.storage.topic_configs import check_configs
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def create_topics(call: Call) -> None:
         try:
             if times[name] > 1:
                 raise RequestRefused(ErrorCode.INVALID_REQUEST, f"{name} is named twice")
-            answered[name] = _create(call.shore, wanted, is_dry=request["validate_only"])
+            answered[name] = _create(call, wanted)
         except IsthmusError as error:
             answered[name] = {
                 "name": name,
@@ -53,8 +54,8 @@ def create_topics(call: Call) -> None:
     call.answer({"topics": [*answered.values()]})
 
 
-def _create(shore: KafkaShore, wanted: dict[str, Any], *, is_dry: bool) -> dict[str, Any]:
-    name = wanted["name"]
+def _create(call: Call, wanted: dict[str, Any]) -> dict[str, Any]:
+    shore, name = call.shore, wanted["name"]
     check_new_name(shore, name)
     if name in shore.log.topics:
         raise TopicExists(f"log topic {name} exists")
@@ -65,13 +66,14 @@ def _create(shore: KafkaShore, wanted: dict[str, Any], *, is_dry: bool) -> dict[
             raise RequestRefused(ErrorCode.INVALID_CONFIG, f"{config['name']} has no value")
         configs[config["name"]] = config["value"]
     check_configs(configs)
+    take_partitions(call, partitions)
     row: dict[str, Any] = {
         "name": name,
         "error_message": None,
         "num_partitions": partitions,
         "replication_factor": 1,
     }
-    if not is_dry:
+    if not call.request["validate_only"]:
         log_topic = create(shore, name, partitions, configs)
         row["topic_id"] = log_topic.topic_id
     row["configs"] = [
@@ -149,7 +151,9 @@ def _delete(call: Call, name: str | None, topic_id: bytes, *, is_twice: bool) ->
         known = shore.topic_ids.name_of(topic_id) if name is None else name
         if known is None:
             raise RequestRefused(ErrorCode.UNKNOWN_TOPIC_ID, "no log topic has this id")
-        row["name"], row["topic_id"] = known, changeable(shore, known).topic_id
+        log_topic = changeable(shore, known)
+        row["name"], row["topic_id"] = known, log_topic.topic_id
+        take_partitions(call, len(log_topic.partitions))
         shore.log.delete(known)
         shore.forget_log_topic(known)
     except IsthmusError as error:

@@ -1,0 +1,256 @@
+"""What an administrator asks of a broker, field by field, as Apache Kafka answers it.
+
+    python -m tests.e2e.admin_answers HOST:PORT
+
+asks an Apache Kafka (see apache_kafka.py) and writes its answers to `admin_answers.json`; the
+test beside it asks Isthmus the same and compares. Of error messages only the code is kept; what
+is unordered is sorted. Times to wait are kept in whole seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
+
+from tests.e2e.kafka_asker import Asker
+from tests.e2e.kafka_libraries import create_topic
+from tests.e2e.patience import wait_until
+from tests.e2e.server_process import address_of
+
+from isthmus.kafka.api import ApiKey
+from isthmus.record.batch import BatchBuilder
+
+if TYPE_CHECKING:
+    from tests.e2e.server_process import Address
+
+RECORD: Final = Path(__file__).with_name("admin_answers.json")
+LEFT_OUT: Final = {"throttle_time_ms", "error_message"}
+EXACT, DEFAULT, ANY = 0, 1, 2
+SETTLED_S: Final = 0.3  # an Apache Kafka says that a quota is set before it holds
+
+
+class Conversation:
+    """Asks one server, and keeps what it answers by the question's name."""
+
+    def __init__(self, server: Address) -> None:
+        self.server = server
+        self.unique = uuid4().hex[:8]
+        self.answers: dict[str, Any] = {}
+
+    def ask(self, api_key: int, version: int, body: dict[str, Any]) -> dict[str, Any]:
+        with closing(Asker(self.server)) as asker:
+            return asker.ask(api_key, version, body)
+
+    def note(self, what: str, answer: Any) -> None:
+        assert what not in self.answers, f"{what} was asked already"
+        self.answers[what] = self._comparable(answer)
+
+    def _comparable(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            items = value.items()
+            return {name: self._comparable(one) for name, one in items if name not in LEFT_OUT}
+        if isinstance(value, list):
+            return sorted((self._comparable(one) for one in value), key=json.dumps)
+        if isinstance(value, str):
+            return value.replace(self.unique, "*")
+        return value
+
+    # --- quotas -------------------------------------------------------------------------------
+
+    def alter(
+        self, names: dict[str, str | None], limits: dict[str, float | None], **more: Any
+    ) -> dict[str, Any]:
+        ops = [
+            {"key": key, "value": limit or 0.0, "remove": limit is None}
+            for key, limit in limits.items()
+        ]
+        entry = {"entity": self.entity(names), "ops": ops}
+        body = {"entries": [entry], "validate_only": False, **more}
+        return self.ask(ApiKey.ALTER_CLIENT_QUOTAS, 1, body)
+
+    def entity(self, names: dict[str, str | None]) -> list[dict[str, Any]]:
+        return [{"entity_type": kind, "entity_name": name} for kind, name in names.items()]
+
+    def described(
+        self, *components: tuple[str, int, str | None], strict: bool = False
+    ) -> dict[str, Any]:
+        rows = [
+            {"entity_type": kind, "match_type": match_type, "match": match}
+            for kind, match_type, match in components
+        ]
+        body = {"components": rows, "strict": strict}
+        return self.ask(ApiKey.DESCRIBE_CLIENT_QUOTAS, 1, body)
+
+    def settle(self, names: dict[str, str | None], limits: dict[str, float | None]) -> None:
+        """Set a quota, and wait until it is there."""
+        assert not self.alter(names, limits)["entries"][0]["error_code"]
+        asked = [
+            (kind, DEFAULT if name is None else EXACT, name) for kind, name in names.items()
+        ]
+        left = {key: limit for key, limit in limits.items() if limit is not None}
+
+        def holds() -> bool:
+            rows = self.described(*asked, strict=True)["entries"]
+            found = {one["key"]: one["value"] for row in rows for one in row["values"]}
+            return found == left
+
+        wait_until(holds, "that a quota is set")
+
+    def limit(self, key: str, limit: float | None) -> None:
+        """Limit what comes from this client, from now on."""
+        self.settle({"client-id": "raw"}, {key: limit})
+        time.sleep(SETTLED_S)
+
+
+def play(server: Address) -> dict[str, Any]:
+    """Have the whole conversation with a server, and return its answers."""
+    conversation = Conversation(server)
+    quotas_that_may_not_be(conversation)
+    quotas_that_are_described(conversation)
+    quotas_that_are_exceeded(conversation)
+    return conversation.answers
+
+
+def quotas_that_may_not_be(c: Conversation) -> None:
+    user, first = {"user": "x"}, {"producer_byte_rate": 1.0}
+    refused: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+        "an unknown host": ({"ip": "10.0.0.300"}, {"connection_creation_rate": 1.0}),
+        "ip and user": ({"ip": "::1", "user": "x"}, {"connection_creation_rate": 1.0}),
+        "bytes of an ip": ({"ip": "::1"}, first),
+        "connections of a user": (user, {"connection_creation_rate": 1.0}),
+        "no entity": ({}, first),
+        "an empty name": ({"user": ""}, first),
+        "another type": ({"team": "x"}, first),
+        "another key": (user, {"nothing": 1.0}),
+        "another key removed": (user, {"nothing": None}),
+        "zero": (user, {"producer_byte_rate": 0.0}),
+        "below zero": (user, {"producer_byte_rate": -1.0}),
+        "no end": (user, {"consumer_byte_rate": float("inf")}),
+        "a fraction": (user, {"producer_byte_rate": 1.5}),
+        "beyond a long": (user, {"producer_byte_rate": 1e19}),
+        "beyond an int": ({"ip": "::1"}, {"connection_creation_rate": 2.0**31}),
+        "partly wrong": (user, {"producer_byte_rate": 1.0, "nothing": 1.0}),
+        "removed and not there": (user, {"producer_byte_rate": None}),
+        "nothing": (user, {}),
+    }
+    for what, (names, limits) in refused.items():
+        c.note(f"alter: {what}", c.alter(names, limits))
+    whole = {"request_percentage": 0.5, "producer_byte_rate": 1.0000001}
+    c.note("alter: validate only", c.alter(user, whole, validate_only=True))
+    entry = {"entity": c.entity(user), "ops": [{"key": "nothing", "value": 1.0}]}
+    c.note("alter: twice", c.alter({}, {}, entries=[entry, entry]))
+    twice = {"entity": c.entity(user), "ops": [{"key": "producer_byte_rate", "value": 1.0}] * 2}
+    c.note("alter: a key twice", c.alter({}, {}, entries=[twice]))
+    c.note("nobody has a quota", c.described())
+
+
+def quotas_that_are_described(c: Conversation) -> None:
+    kept: list[tuple[dict[str, str | None], dict[str, float | None]]] = [
+        ({"user": "u"}, {"producer_byte_rate": 10.0, "request_percentage": 12.5}),
+        ({"user": None}, {"consumer_byte_rate": 20.0}),
+        ({"user": "u", "client-id": "c"}, {"producer_byte_rate": 30.0}),
+        ({"user": None, "client-id": None}, {"producer_byte_rate": 40.0}),
+        ({"client-id": "c"}, {"controller_mutation_rate": 0.5}),
+        ({"ip": "10.0.0.1"}, {"connection_creation_rate": 5.0}),
+        ({"ip": None}, {"connection_creation_rate": 6000.0}),
+    ]
+    for names, limits in kept:
+        c.settle(names, limits)
+    filters: dict[str, tuple[tuple[str, int, str | None], ...]] = {
+        "everything": (),
+        "a user": (("user", EXACT, "u"),),
+        "all users": (("user", DEFAULT, None),),
+        "any user": (("user", ANY, None),),
+        "any user and client": (("user", ANY, None), ("client-id", ANY, None)),
+        "a user and any client": (("user", EXACT, "u"), ("client-id", ANY, None)),
+        "all users and all clients": (("user", DEFAULT, None), ("client-id", DEFAULT, None)),
+        "a client": (("client-id", EXACT, "c"),),
+        "any ip": (("ip", ANY, None),),
+        "nobody": (("user", EXACT, "nobody"),),
+        "a type twice": (("user", ANY, None), ("user", EXACT, "u")),
+        "an empty type": (("", ANY, None),),
+        "another type": (("team", ANY, None),),
+        "another match": (("user", 3, None),),
+        "exactly nothing": (("user", EXACT, None),),
+        "all with a name": (("user", DEFAULT, "u"),),
+        "ip and user": (("ip", ANY, None), ("user", ANY, None)),
+    }
+    for what, components in filters.items():
+        for strict in (False, True):
+            said = c.described(*components, strict=strict)
+            c.note(f"describe: {what}{', strict' if strict else ''}", said)
+    for names, limits in kept:
+        c.settle(names, dict.fromkeys(limits))
+    c.note("nobody has one any more", c.described())
+
+
+def quotas_that_are_exceeded(c: Conversation) -> None:
+    """Each time by a sixth of what ten seconds give, so that a second and a half is to wait."""
+    name = f"q-{c.unique}"
+    create_topic(c.server, name, 1)
+    builder = BatchBuilder()
+    builder.append(int(time.time() * 1000), None, bytes(11_400))
+    records = bytes(builder.seal().data)
+    partition = {"index": 0, "records": records}
+    produce = {
+        "acks": -1,
+        "timeout_ms": 10_000,
+        "topic_data": [{"name": name, "partition_data": [partition]}],
+    }
+    c.limit("producer_byte_rate", 1000.0)
+    for what, version in (("first", 3), ("again", 12)):
+        wait_ms = c.ask(ApiKey.PRODUCE, version, produce)["throttle_time_ms"]
+        said = wait_ms // 1000 if what == "first" else wait_ms > 0
+        c.note(f"a Produce beyond its quota, {what}", said)
+    c.limit("producer_byte_rate", None)
+    wanted = {"partition": 0, "fetch_offset": 0, "partition_max_bytes": 1 << 20}
+    fetch = {
+        "max_wait_ms": 0,
+        "min_bytes": 1,
+        "max_bytes": 1 << 20,
+        "session_epoch": 0,
+        "topics": [{"topic": name, "partitions": [wanted]}],
+    }
+    c.limit("consumer_byte_rate", 1000.0)
+    answer = c.ask(ApiKey.FETCH, 12, fetch)
+    c.note("a Fetch beyond its quota", answer)
+    c.note("a Fetch beyond its quota: seconds", answer["throttle_time_ms"] // 1000)
+    c.limit("consumer_byte_rate", None)
+    c.limit("controller_mutation_rate", 0.5)
+    for what, version, dry in (
+        ("more than there is", 7, False),
+        ("nothing left", 7, False),
+        ("nothing left, not in earnest", 7, True),
+        ("nothing left, a client of before", 5, False),
+    ):
+        topic = {
+            "name": f"{name}-{len(c.answers)}",
+            "num_partitions": 9,
+            "replication_factor": 1,
+        }
+        body = {"topics": [topic], "timeout_ms": 10_000, "validate_only": dry}
+        said = c.ask(ApiKey.CREATE_TOPICS, version, body)
+        code, waits = said["topics"][0]["error_code"], said["throttle_time_ms"] > 0
+        c.note(f"log topics made: {what}", {"error_code": code, "waits": waits})
+    body = {"topics": [{"name": name, "count": 3, "assignments": None}], "timeout_ms": 10_000}
+    said = c.ask(ApiKey.CREATE_PARTITIONS, 3, body)
+    c.note("partitions made: nothing left", [one["error_code"] for one in said["results"]])
+    body = {"topics": [{"name": name}], "timeout_ms": 10_000}
+    said = c.ask(ApiKey.DELETE_TOPICS, 6, body)
+    c.note("log topics deleted: nothing left", [one["error_code"] for one in said["responses"]])
+    c.limit("controller_mutation_rate", None)
+
+
+def main() -> None:
+    """Record what an Apache Kafka says."""
+    answers = play(address_of(sys.argv[1]))
+    RECORD.write_text(json.dumps(answers, indent=1, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -20,14 +20,18 @@ class ScramClient:
         nonce: str = "fyko",
         header: str = "n,,",
         repeated: str = "",
+        more: str = "",
     ) -> None:
-        """`repeated` is put in front of the nonce that the last message repeats."""
+        """`repeated` is put in front of the nonce that the last message repeats.
+
+        `more` is what follows in the first message, as in ",tokenauth=true".
+        """
         self._hash = HASHES[mechanism]
         self._password = password.encode()
         escaped = user.replace("=", "=3D").replace(",", "=2C")
         self._header = header
         self._repeated = repeated
-        self._bare = f"n={escaped},r={nonce}"
+        self._bare = f"n={escaped},r={nonce}{more}"
         self._signature = b""
         self.challenge: dict[str, str] = {}
 

@@ -58,6 +58,7 @@ SECTION_CLASSES: dict[str, type[Any]] = {
     "authentication": config.AuthenticationSettings,
     "authentication.jwt": config.JwtSettings,
     "authentication.http": config.HookSettings,
+    "authentication.delegation_tokens": config.DelegationTokenSettings,
     "access": config.AccessSettings,
     "storage": config.StorageSettings,
     "storage.local": config.LocalStorageSettings,

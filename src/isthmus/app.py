@@ -56,8 +56,8 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
     from isthmus.broker.access import Access
+    from isthmus.broker.delegation import DelegationTerms
     from isthmus.broker.security import Security
-    from isthmus.broker.users import Users
     from isthmus.config import HttpSettings, MqttSettings, Settings
     from isthmus.errors import IsthmusError
     from isthmus.server.renewal import Renewed
@@ -134,11 +134,11 @@ async def serve(settings: Settings, read: Callable[[], Settings]) -> int:
     runtime = LoopRuntime(loop)
     log = open_log(settings, runtime)
     broker = open_broker(settings, runtime, log, routes, rules.access, rewritings)
-    security = open_security(
-        runtime, log, broker, rules.access, settings.authentication.iterations
+    mqtt = mqtt_shore(
+        broker, settings.mqtt, automatic, Sparing(runtime, settings.log.repeats_s)
     )
-    ways.open(runtime, security.users)  # those of a file, whose sessions may come back now
-    mqtt = mqtt_shore(settings, broker, automatic, security.users)
+    security = users_and_rules(settings, broker, mqtt, rules.access, ways.delegation)
+    ways.open(runtime, security)
     kafka = kafka_shore(settings, broker, mqtt, security)
     await entrances.open(mqtt, kafka, ways)
     reloads.add("authentication", ways.prepare)
@@ -235,6 +235,26 @@ def kafka_shore(
     return shore
 
 
+def users_and_rules(
+    settings: Settings,
+    broker: Broker,
+    mqtt: MqttShore,
+    access: Access,
+    delegation: DelegationTerms,
+) -> Security:
+    """Read the users, the rules and the tokens that the server keeps."""
+    security = open_security(
+        broker.runtime,
+        broker.log,
+        broker,
+        access,
+        settings.authentication.iterations,
+        delegation,
+    )
+    security.users.follow(mqtt.clients.users_changed)
+    return security
+
+
 def topic_rules(
     settings: Settings,
 ) -> tuple[RouteTable, Rewritings, list[AutomaticSubscription]]:
@@ -285,13 +305,12 @@ def automatic_subscriptions(settings: MqttSettings) -> list[AutomaticSubscriptio
 
 
 def mqtt_shore(
-    all_settings: Settings,
     broker: Broker,
+    settings: MqttSettings,
     automatic: list[AutomaticSubscription],
-    users: Users,
+    lines: Sparing,
 ) -> MqttShore:
-    """Wire the MQTT side, and bring back its sessions, which are of these users."""
-    settings = all_settings.mqtt
+    """Wire the MQTT side."""
     kind = {"use-another": UseAnotherServer, "moved": ServerMoved}.get(settings.redirect)
     clients = Clients(
         broker,
@@ -307,9 +326,7 @@ def mqtt_shore(
         automatic=automatic,
         flapping=flapping_in(settings),
         failures=failures_in(settings),
-        users=users,
     )
-    lines = Sparing(broker.runtime, all_settings.log.repeats_s)
     shore = MqttShore(clients, connections_max=settings.connections_max, lines=lines)
     shore.loop.start()
     if settings.slow_consumer_s:

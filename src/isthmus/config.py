@@ -316,6 +316,22 @@ class HookSettings(Struct, frozen=True, kw_only=True):
     """Questions under way at one time; others wait."""
 
 
+class DelegationTokenSettings(Struct, frozen=True, kw_only=True):
+    """Logins that users of Kafka hand to their programs (KIP-48)."""
+
+    master_key_file: str = ""
+    """File with the secret that tokens are made of, 32 bytes or more; empty: there are none."""
+
+    lifetime_max_s: Annotated[int, Meta(ge=1)] = 604_800
+    """Seconds after which a token cannot be renewed any more."""
+
+    expiry_s: Annotated[int, Meta(ge=1)] = 86_400
+    """Seconds after which a token expires that nobody renews; the most that a renewal gives."""
+
+    expiry_check_s: Annotated[int, Meta(ge=1, le=2_000_000)] = 3_600
+    """Seconds between two looks for tokens that have expired; these let nobody in before."""
+
+
 class AuthenticationSettings(Struct, frozen=True, kw_only=True):
     """What the ways to find out who a client is need to know."""
 
@@ -327,6 +343,7 @@ class AuthenticationSettings(Struct, frozen=True, kw_only=True):
 
     jwt: JwtSettings = JwtSettings()
     http: HookSettings = HookSettings()
+    delegation_tokens: DelegationTokenSettings = DelegationTokenSettings()
 
 
 class AccessSettings(Struct, frozen=True, kw_only=True):

@@ -38,7 +38,12 @@ TAKEN: Final = frozenset(
             for key in kind.__struct_fields__
         ),
         *(f"tls.{key}" for key in TlsOptions.__struct_fields__),
-        *(name for name in FIELDS if name.startswith("authentication.")),
+        *(
+            name
+            for name in FIELDS
+            if name.startswith("authentication.")
+            and not name.startswith("authentication.delegation_tokens.")
+        ),
     )
 )
 """What a running server takes, of a listener's table, too."""

@@ -148,7 +148,7 @@ def users_file(data: bytes) -> None:
 
 def scram(data: bytes) -> None:
     """Messages of a client who knows no password let it in never."""
-    server = Exchange(lambda _: (SCRAM_KEYS, True), bytes(NONCE_BYTES))
+    server = Exchange(lambda *_: (SCRAM_KEYS, True), bytes(NONCE_BYTES))
     try:
         for message in data.split(b"\n")[:3]:
             server.step(message)

@@ -21,6 +21,11 @@ TLS = "mqtt.listeners=[{address='tls://127.0.0.1:1', tls={certificate='%s'}}]"
         ([], ["mqtt.authentication=['users']", "kafka.allow_anonymous=true"], []),
         ([], ["http.authentication=['users']"], ["http.authentication"]),
         ([], ["authentication.users_file=a", "authentication.jwt.issuer=b"], []),
+        (
+            [],
+            ["authentication.delegation_tokens.expiry_s=5"],
+            ["authentication.delegation_tokens.expiry_s"],
+        ),
         ([], ["mqtt.flapping_connects_max=5", "access.default=deny"], []),
         ([], [TWO], ["mqtt.listeners"]),
         (

@@ -173,7 +173,7 @@ def application(
         chain, administrators, observers, guard = asked
         authorize = Administrators(chain, [administrators], guard)
         observe = Administrators(chain, [administrators, observers], guard)
-    others = UsersApi(security.users).table() | AccessApi(*security).table()
+    others = UsersApi(security.users).table() | AccessApi(*security[:3]).table()
     others["/status"] = {"GET": status_page(status)}
     api = Api(inspection, traces, authorize, others)
     return Starlette(

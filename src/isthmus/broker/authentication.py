@@ -49,6 +49,7 @@ class Found(NamedTuple):
     user: str
     groups: frozenset[str] = frozenset()
     until_ms: int = 0  # by the wall clock; 0: for good
+    way: str = ""  # where it is another than the one that was asked
 
 
 class Shown(NamedTuple):
@@ -157,7 +158,7 @@ def principal_of(found: Found, request: Request, way: str) -> Principal:
         request.client_id,
         request.identity,
         groups=found.groups,
-        way=way,
+        way=found.way or way,
         until_ms=found.until_ms,
     )
 

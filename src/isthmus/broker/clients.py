@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     from isthmus.broker.broker import Broker
     from isthmus.broker.sessions import Connection, SessionEntry
     from isthmus.broker.subscriptions import Subscription
-    from isthmus.broker.users import Users
     from isthmus.errors import IsthmusError, Redirected
     from isthmus.mqtt.packets import Disconnect, Will
     from isthmus.mqtt.session import Session
@@ -78,13 +77,12 @@ class Clients:
         automatic: Sequence[AutomaticSubscription] = (),
         flapping: Streaks = Streaks(),  # noqa: B008  # never changed
         failures: Streaks = Streaks(),  # noqa: B008
-        users: Users | None = None,
     ) -> None:
         """Take up the sessions of the last run.
 
         `redirected`: what every client is told instead of being let in. `automatic`: the
         subscriptions that new sessions begin with. `flapping` and `failures` are how often one
-        may connect, and fail to authenticate (`guard.py`). `users`: those of the server.
+        may connect, and fail to authenticate (`guard.py`).
         """
         self._broker = broker
         self.runtime = broker.runtime
@@ -113,10 +111,7 @@ class Clients:
         )
         self.sessions = self._table(limits, sessions_max, will_grace_s)
         self.guard = Guard(broker, self.sessions, flapping=flapping, failures=failures)
-        self._users = users
-        ungreeted = recover(broker, self.sessions, self._as_now)
-        if users is not None:
-            users.follow(self.users_changed)
+        ungreeted = recover(broker, self.sessions)
         broker.session_log.start()
         self.greetings.begin(ungreeted)
 
@@ -237,28 +232,12 @@ class Clients:
     def users_changed(self, names: set[str]) -> None:
         """Send away who is in as one of these users of the server.
 
-        They are other users now, or none; who still is one comes back as what it is. Until then
-        what comes to wait for their sessions is what they may receive now.
+        They are other users now, or none; who still is one comes back as what it is.
         """
-        is_other = False
         for entry in [*self.sessions.entries.values()]:
             principal, connection = entry.principal, entry.connection
-            if principal.way == USERS and principal.user in names:
-                entry.principal = self._as_now(principal)
-                is_other = is_other or entry.principal is not principal
-                if connection:
-                    connection.close(NotAuthorized("the user was changed or removed"))
-        if is_other:
-            self._broker.permits.principals_changed(self.sessions.entries.values())
-
-    def _as_now(self, principal: Principal) -> Principal:
-        """Return somebody of before as what the server's user of that name is now."""
-        if self._users is None or principal.way != USERS:
-            return principal
-        user = self._users.find(principal.user)
-        if user is None:
-            return principal.but(groups=principal.groups, is_gone=True)
-        return principal.but(groups=user.groups, is_gone=not user.is_enabled)
+            if connection and principal.way == USERS and principal.user in names:
+                connection.close(NotAuthorized("the user was changed or removed"))
 
     def receive(
         self, entry: SessionEntry, connection: Connection, packets: Sequence[Any]

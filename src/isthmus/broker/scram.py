@@ -31,6 +31,8 @@ ITERATIONS_MAX: Final = 10_000_000
 SALT_BYTES: Final = 16
 NONCE_BYTES: Final = 18
 MESSAGE_BYTES_MAX: Final = 4096
+TOO_LONG: Final = "a SCRAM message that is too long"
+BY_TOKEN: Final = b"tokenauth=true"  # in a client's first message [KIP-48]
 _NONCE: Final = re.compile(rb"[!-+\--~]{1,512}")  # printable, without the comma [RFC 5802, 7]
 _PROHIBITED: Final = (
     stringprep.in_table_c12,
@@ -76,15 +78,28 @@ def keys_of_salted(mechanism: str, salted: bytes, salt: bytes, iterations: int) 
     return ScramKeys(mechanism, iterations, salt, stored_key, server_key)
 
 
+class First(NamedTuple):
+    """The first message of a client, read."""
+
+    flag: bytes  # of channel binding
+    authorized: bytes  # whom it wants to be, as it stands there
+    bare: bytes  # what the proof covers of it
+    user: str
+    nonce: bytes
+    by_token: bool  # the user name is the id of a delegation token [KIP-48]
+
+
 class Exchange:
     """The server's end of one conversation.
 
-    `find(user)` returns the keys to challenge with, and whether they are a user's: for one that
-    is not there the conversation goes to its end like any other. `user` is whom the client says
-    to be, and after the last step whom it is.
+    `find(user, by_token)` returns the keys to challenge with, and whether they are a user's, or
+    a token's: for one that is not there the conversation goes to its end like any other. `user`
+    is whom the client says to be, and after the last step whom it is.
     """
 
-    def __init__(self, find: Callable[[str], tuple[ScramKeys, bool]], nonce: bytes) -> None:
+    def __init__(
+        self, find: Callable[[str, bool], tuple[ScramKeys, bool]], nonce: bytes
+    ) -> None:
         """Wait for the client's first message; `nonce` has NONCE_BYTES random bytes."""
         self.user = ""
         self.is_done = False
@@ -97,27 +112,20 @@ class Exchange:
 
     def step(self, data: bytes) -> bytes:
         """Take a message of the client, return the answer. Raises NotAuthorized."""
+        if self._keys is None:
+            return self._challenge(read_first(data))
         if len(data) > MESSAGE_BYTES_MAX:
-            raise NotAuthorized("a SCRAM message that is too long")
-        return self._challenge(data) if self._keys is None else self._verify(data)
+            raise NotAuthorized(TOO_LONG)
+        return self._verify(data)
 
-    def _challenge(self, data: bytes) -> bytes:
-        flag, _, rest = data.partition(b",")
-        authorized, _, bare = rest.partition(b",")
-        if flag not in (b"n", b"y"):
-            raise NotAuthorized("SCRAM with channel binding, which is not offered")
-        name, nonce = attributes(bare, b"n", b"r")
-        self.user = prepared(unescaped(name))
-        if authorized and prepared(unescaped(authorized.removeprefix(b"a="))) != self.user:
-            raise NotAuthorized("SCRAM of one user on behalf of another")
-        if not _NONCE.fullmatch(nonce):
-            raise NotAuthorized("a SCRAM nonce that is none")
-        self._nonce = nonce + self._nonce
-        self._keys, self._is_real = self._find(self.user)
-        self._binding = base64.b64encode(b"%b,%b," % (flag, authorized))
+    def _challenge(self, first: First) -> bytes:
+        self.user = first.user
+        self._nonce = first.nonce + self._nonce
+        self._keys, self._is_real = self._find(first.user, first.by_token)
+        self._binding = base64.b64encode(b"%b,%b," % (first.flag, first.authorized))
         salt = base64.b64encode(self._keys.salt)
         answer = b"r=%b,s=%b,i=%d" % (self._nonce, salt, self._keys.iterations)
-        self._said = bare + b"," + answer
+        self._said = first.bare + b"," + answer
         return answer
 
     def _verify(self, data: bytes) -> bytes:
@@ -144,6 +152,24 @@ class Exchange:
             raise NotAuthorized("a SCRAM proof that shows no user's password")
         self.is_done = True
         return b"v=" + base64.b64encode(hmac.digest(keys.server_key, said, name))
+
+
+def read_first(data: bytes) -> First:
+    """Read the first message of a client [RFC 5802, 7]. Raises NotAuthorized."""
+    if len(data) > MESSAGE_BYTES_MAX:
+        raise NotAuthorized(TOO_LONG)
+    flag, _, rest = data.partition(b",")
+    authorized, _, bare = rest.partition(b",")
+    if flag not in (b"n", b"y"):
+        raise NotAuthorized("SCRAM with channel binding, which is not offered")
+    name, nonce = attributes(bare, b"n", b"r")
+    user = prepared(unescaped(name))
+    if authorized and prepared(unescaped(authorized.removeprefix(b"a="))) != user:
+        raise NotAuthorized("SCRAM of one user on behalf of another")
+    if not _NONCE.fullmatch(nonce):
+        raise NotAuthorized("a SCRAM nonce that is none")
+    by_token = BY_TOKEN in bare.lower().split(b",")[2:]
+    return First(flag, authorized, bare, user, nonce, by_token)
 
 
 def attributes(message: bytes, *names: bytes) -> list[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from isthmus.broker.access import Access
+from isthmus.broker.delegation import DelegationTerms, DelegationTokens
 from isthmus.broker.kept_rules import KeptRules
 from isthmus.broker.scram import ITERATIONS_MIN
 from isthmus.broker.users import Users
@@ -16,11 +17,12 @@ if TYPE_CHECKING:
 
 
 class Security(NamedTuple):
-    """The users, the rules in force, and those of the rules that change while one runs."""
+    """The users, the rules in force, those that change while one runs, the users' tokens."""
 
     users: Users
     access: Access
     kept: KeptRules
+    delegation: DelegationTokens
 
 
 def open_security(
@@ -29,11 +31,13 @@ def open_security(
     appends: Appends,
     access: Access | None = None,
     iterations: int = ITERATIONS_MIN,
+    delegation: DelegationTerms = DelegationTerms(),  # noqa: B008  # never changed
 ) -> Security:
-    """Read the users and the rules that are kept. Raises StorageError.
+    """Read the users, the rules that are kept and the delegation tokens. Raises StorageError.
 
     `access` has the rules that are configured; None: there are none.
     """
     access = access or Access(default=None)
     users = Users(runtime, log, appends, iterations)
-    return Security(users, access, KeptRules(runtime, log, appends, access))
+    kept = KeptRules(runtime, log, appends, access)
+    return Security(users, access, kept, DelegationTokens(runtime, log, appends, delegation))

@@ -359,7 +359,6 @@ class SessionLog:
         logged = self._logged_of(session)
         gone = self._add_queue(session, logged, rows)
         entry = cast("SessionEntry", session.owner)
-        principal = entry.principal
         numbers = PartitionNumbers(self._broker.log)
         inflight = [
             (
@@ -386,11 +385,8 @@ class SessionLog:
             numbers.ids,
             inflight,
             unreleased,
-            principal.user,
-            sorted(principal.groups),
-            principal.way,
-            principal.listener,
-            principal.address,
+            entry.principal.user,
+            sorted(entry.principal.groups),
         )
         rows.append((key_of(session), encode(state)))
         rows += gone

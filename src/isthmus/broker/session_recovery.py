@@ -12,11 +12,10 @@ took it) is dropped and counted. Not here: writing, see session_log.py.
 from __future__ import annotations
 
 import logging
-from sys import intern
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 from isthmus.broker.held_batches import HeldBatches
-from isthmus.broker.identity import Identity, Principal
+from isthmus.broker.identity import NOBODY, Principal
 from isthmus.broker.mapping import publish_of
 from isthmus.broker.publishing import MQTT_SEQUENCE
 from isthmus.broker.recent_records import readable_records
@@ -50,7 +49,7 @@ from isthmus.mqtt.session import Session
 from isthmus.topics.filter import SHARED_PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from isthmus.broker.broker import Broker
     from isthmus.broker.publishing import Destination
@@ -107,19 +106,15 @@ class Written:
             self.will = value
 
 
-def recover(
-    broker: Broker, table: SessionTable, as_now: Callable[[Principal], Principal]
-) -> list[Subscription]:
+def recover(broker: Broker, table: SessionTable) -> list[Subscription]:
     """Bring all sessions back that have not expired. Raises StorageError.
 
-    `as_now` says what somebody of an earlier run is by now. Returns the subscriptions whose
-    retained messages had not all been sent.
+    Returns the subscriptions whose retained messages had not all been sent.
     """
     began_ms = broker.runtime.monotonic_ms()
-    recovery = Recovery(broker, table, as_now)
+    recovery = Recovery(broker, table)
     recovery.read()
     recovery.restore()
-    broker.permits.principals_changed(table.entries.values())
     scanned = recovery.scan()
     if recovery.marks:
         logger.info(
@@ -134,11 +129,8 @@ def recover(
 class Recovery:
     """One start."""
 
-    def __init__(
-        self, broker: Broker, table: SessionTable, as_now: Callable[[Principal], Principal]
-    ) -> None:
+    def __init__(self, broker: Broker, table: SessionTable) -> None:
         self._broker = broker
-        self._as_now = as_now
         self._log = broker.session_log
         self._table = table
         self._partitions = PartitionsById(broker.log)
@@ -208,7 +200,8 @@ class Recovery:
                 logger.warning("session not readable client=%r", client)
                 continue
             # The connections of the run before ended with it, now at the latest.
-            principal = self._as_now(principal_of(state, client_id))
+            groups = frozenset(state.groups) if state.groups else NO_GROUPS
+            principal = Principal(state.user, client_id, NOBODY, groups=groups)
             detached_at_ms = state.detached_at_ms or now_ms
             entry = self._table.restore(client_id, state.expiry_s, detached_at_ms, principal)
             session = entry.session
@@ -475,14 +468,6 @@ class Recovery:
         for group in destination.groups:
             if group in self.marks and is_new(group, publish.qos):
                 group.deliver(publish, destination.key, partition, offset)
-
-
-def principal_of(state: SessionState, client_id: str) -> Principal:
-    """Return whose session it is, by what was known when it was written."""
-    groups = frozenset(state.groups) if state.groups else NO_GROUPS
-    identity = Identity(state.address, 0, state.listener)
-    way = intern(state.way)  # one of a few
-    return Principal(state.user, client_id, identity, groups=groups, way=way)
 
 
 def _text(data: bytes) -> str | None:

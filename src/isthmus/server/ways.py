@@ -9,9 +9,11 @@ changed; the way stays, so whoever holds it asks by the new ones.
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from isthmus.broker.authentication import CertificateWay, Chain, Door
+from isthmus.broker.delegation import DelegationTerms
 from isthmus.broker.identity import CERTIFICATE
 from isthmus.broker.passwords import USERS, UsersWay
 from isthmus.broker.tokens import (
@@ -22,7 +24,7 @@ from isthmus.broker.tokens import (
     parse_keys,
     parse_secret,
 )
-from isthmus.broker.users import User, Users, parse_users
+from isthmus.broker.users import User, parse_users
 from isthmus.config_listeners import mechanisms_of
 from isthmus.errors import ConfigError
 from isthmus.server.kafka_login import KafkaDoor
@@ -33,8 +35,9 @@ if TYPE_CHECKING:
 
     from isthmus.broker.authentication import Way
     from isthmus.broker.guard import Guard
+    from isthmus.broker.security import Security
     from isthmus.broker.tokens import Key
-    from isthmus.config import AuthenticationSettings, Settings
+    from isthmus.config import AuthenticationSettings, DelegationTokenSettings, Settings
     from isthmus.config_listeners import KafkaListenerSettings, MqttListenerSettings
     from isthmus.runtime import Runtime
     from isthmus.server.authentication_hook import HookWay
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
 
 WORK_THREADS: Final = 2  # that check passwords, and as many for tokens: a thousand in a second
 FETCH_S: Final = 5.0  # for a key set
+MASTER_KEY_BYTES_MIN: Final = 32
 WAITING_MAX: Final = 8192  # for each; more clients at once are told to try again
 
 
@@ -52,12 +56,14 @@ class Ways:
 
     def __init__(self, settings: Settings) -> None:
         """Read what the ways of all listeners need. Raises ConfigError."""
-        self._parts = {name: PARTS[name](settings.authentication) for name in wanted(settings)}
+        own = settings.authentication
+        self.delegation = delegation_terms(own.delegation_tokens)
+        self._parts = {name: PARTS[name](own) for name in wanted(settings)}
         self._ways: dict[str, Way] = {CERTIFICATE: CertificateWay()}
 
-    def open(self, runtime: LoopRuntime, users: Users) -> None:
+    def open(self, runtime: LoopRuntime, security: Security) -> None:
         """Make the ways."""
-        self._runtime, self._users = runtime, users
+        self._runtime, self._security = runtime, security
         self._exchange(self._parts)
 
     def prepare(self, settings: Settings) -> Callable[[], None]:
@@ -71,7 +77,7 @@ class Ways:
             for name in wanted(settings)
             if name not in self._parts or not self._parts[name].is_of(own)
         }
-        users = self._users
+        users = self._security.users
 
         def put_in_place() -> None:
             self._exchange(fresh)
@@ -87,7 +93,7 @@ class Ways:
                     each.leave()
             self._parts[name] = part
             known = self._ways.get(name)
-            self._ways[name] = part.open(self._runtime, self._users, known)
+            self._ways[name] = part.open(self._runtime, self._security, known)
 
     async def renew(self, *, forced: bool) -> None:
         """Look for what has changed outside meanwhile."""
@@ -134,7 +140,7 @@ class Part(Protocol):
     def is_of(self, settings: AuthenticationSettings) -> bool:
         """Whether these settings mean the same."""
 
-    def open(self, runtime: LoopRuntime, users: Users, known: Any) -> Way:
+    def open(self, runtime: LoopRuntime, security: Security, known: Any) -> Way:
         """Make the way, or have the one that is `known` work with this."""
 
 
@@ -153,12 +159,18 @@ class Passwords:
     def is_of(self, settings: AuthenticationSettings) -> bool:
         return settings.users_file == self._file_name
 
-    def open(self, runtime: LoopRuntime, users: Users, known: UsersWay | None) -> UsersWay:
+    def open(
+        self, runtime: LoopRuntime, security: Security, known: UsersWay | None
+    ) -> UsersWay:
+        users = security.users
         if self._file is not None:
             self._file.serve(users.use_file)
         elif known is not None:
             users.use_file({})
-        return known or UsersWay(users, runtime.crew("passwords", WORK_THREADS, WAITING_MAX))
+        if known is not None:
+            return known
+        crew = runtime.crew("passwords", WORK_THREADS, WAITING_MAX)
+        return UsersWay(users, security.delegation, crew)
 
 
 class Tokens:
@@ -183,7 +195,7 @@ class Tokens:
     def is_of(self, settings: AuthenticationSettings) -> bool:
         return settings.jwt == self._settings
 
-    def open(self, runtime: LoopRuntime, _: Users, known: TokensWay | None) -> TokensWay:
+    def open(self, runtime: LoopRuntime, _: Security, known: TokensWay | None) -> TokensWay:
         crew = runtime.crew("tokens", WORK_THREADS, WAITING_MAX)
         way = known or TokensWay(self._rules, crew, runtime.now_ms)
         url = self._settings.keys_url
@@ -222,7 +234,7 @@ class Hook:
     def is_of(self, settings: AuthenticationSettings) -> bool:
         return settings.http == self._settings
 
-    def open(self, runtime: LoopRuntime, _: Users, known: HookWay | None) -> HookWay:
+    def open(self, runtime: LoopRuntime, _: Security, known: HookWay | None) -> HookWay:
         from isthmus.server.authentication_hook import HookWay
 
         hook = self._settings
@@ -254,6 +266,26 @@ def parse_header(text: str, file: str) -> str:
     if not (value.isascii() and value.isprintable()):
         raise ConfigError(f"{file} has several lines, or what no header may have")
     return value
+
+
+def delegation_terms(settings: DelegationTokenSettings) -> DelegationTerms:
+    """Return what holds for delegation tokens. Raises ConfigError."""
+    name, master_key = settings.master_key_file, b""
+    if name:
+        try:
+            master_key = Path(name).read_bytes().strip()
+        except OSError as error:
+            raise ConfigError(
+                f"authentication.delegation_tokens.master_key_file: {error}"
+            ) from None
+        if len(master_key) < MASTER_KEY_BYTES_MIN:
+            raise ConfigError(f"{name} holds a key of less than {MASTER_KEY_BYTES_MIN} bytes")
+    return DelegationTerms(
+        master_key,
+        settings.lifetime_max_s * 1000,
+        settings.expiry_s * 1000,
+        settings.expiry_check_s * 1000,
+    )
 
 
 PARTS: Final[dict[str, Callable[[AuthenticationSettings], Part]]] = {

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tests.sim import SimRuntime
 
+from isthmus.broker.delegation import DelegationTerms
 from isthmus.broker.security import Security, open_security
 from isthmus.record.batch import BatchBuilder
 from isthmus.storage.memory import MemoryLog
@@ -68,10 +69,13 @@ class KafkaRoom:
         self.runtime.settle()
 
 
-def security_apart(runtime: SimRuntime) -> Security:
+def security_apart(
+    runtime: SimRuntime,
+    delegation: DelegationTerms = DelegationTerms(),  # noqa: B008  # never changed
+) -> Security:
     """Return users and rules, of which there are none yet, in a log of their own."""
     log = MemoryLog(runtime)
-    security = open_security(runtime, log, TurnAppends(runtime, log))
+    security = open_security(runtime, log, TurnAppends(runtime, log), delegation=delegation)
     runtime.settle()
     return security
 

@@ -13,6 +13,7 @@ from tests.unit.broker.test_users import PBKDF2, SHA512, user
 from tests.unit.server.mqtt_wire import Wire, listener_of
 
 from isthmus.broker.authentication import CertificateWay, Chain, Door, Request
+from isthmus.broker.delegation import DelegationTerms, DelegationTokens
 from isthmus.broker.identity import Identity
 from isthmus.broker.passwords import UsersWay
 from isthmus.broker.users import User, Users, parse_user
@@ -37,9 +38,10 @@ class House:
         self.crew = SimCrew()
         self.users = Users(self.shore.runtime, self.shore.log, self.shore.broker, 4096)
         self.users.follow(self.shore.clients.users_changed)
-        self.chain = Chain(
-            [CertificateWay(), UsersWay(self.users, self.crew)], allow_anonymous=allow_anonymous
-        )
+        world = (self.shore.runtime, self.shore.log, self.shore.broker)
+        tokens = DelegationTokens(*world, DelegationTerms())
+        ways = [CertificateWay(), UsersWay(self.users, tokens, self.crew)]
+        self.chain = Chain(ways, allow_anonymous=allow_anonymous)
         self.mqtt = MqttShore(self.shore.clients, connections_max=10)
         self.listener = listener_of(
             self.mqtt, authenticate=Door(self.chain), connections_max=10

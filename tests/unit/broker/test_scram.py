@@ -18,7 +18,7 @@ KEYS = {name: keys_of(name, b"pencil", SALT, 4096) for name in HASHES}
 
 
 def exchange(keys: ScramKeys = KEYS["SCRAM-SHA-256"], *, is_real: bool = True) -> Exchange:
-    return Exchange(lambda user: (keys, is_real), b"server's nonce....")
+    return Exchange(lambda *_: (keys, is_real), b"server's nonce....")
 
 
 def test_the_conversation_of_rfc_7677() -> None:
@@ -56,7 +56,7 @@ def test_the_clients_whose_nonce_stands_there_twice_are_let_in_too() -> None:
     client = ScramClient("SCRAM-SHA-256", "user", "pencil", repeated="fyko")
     server = exchange()
     assert client.is_server(server.step(client.final(server.step(client.first()))))
-    other = Exchange(lambda _: (KEYS["SCRAM-SHA-256"], True), b"another nonce.....")
+    other = Exchange(lambda *_: (KEYS["SCRAM-SHA-256"], True), b"another nonce.....")
     other.step(client.first())
     final = client.final(exchange().step(client.first()))
     with pytest.raises(NotAuthorized, match="does not continue"):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tests.sim import SimRuntime
 from tests.unit.broker.kafka_room import TurnAppends, security_apart
 
+from isthmus.broker.delegation import DelegationTerms
 from isthmus.config import KafkaSettings
 from isthmus.kafka.api import (
     apis,
@@ -140,14 +141,19 @@ class Peer:
 class ShoreRoom:
     """A Kafka shore over a log in memory."""
 
-    def __init__(self, advertised: Address | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        advertised: Address | None = None,
+        delegation: DelegationTerms = DelegationTerms(),  # noqa: B008  # never changed
+        **settings: Any,
+    ) -> None:
         self.runtime = SimRuntime()
         self.log = MemoryLog(self.runtime)
         self.appends = TurnAppends(self.runtime, self.log)
         self.settings = KafkaSettings(
             **{"group_initial_rebalance_delay_ms": 0, "partitions_default": 4, **settings}
         )
-        self.security = security_apart(self.runtime)
+        self.security = security_apart(self.runtime, delegation)
         self.shore = KafkaShore(
             self.runtime, self.log, self.appends, self.settings, self.security
         )

@@ -75,7 +75,7 @@ def test_a_claim_alone_takes_no_memory() -> None:
         (struct.pack(">ihhi", 8, 3, 12, 1), "Malformed"),
         (struct.pack(">ihhih", 10, 3, 99, 1, -1), "RequestUnsupported"),
         (struct.pack(">ihhih", 10, 999, 0, 1, -1), "RequestUnsupported"),
-        (struct.pack(">ihhih", 10, 38, 1, 1, -1), "RequestUnsupported"),  # not served
+        (struct.pack(">ihhih", 10, 64, 0, 1, -1), "RequestUnsupported"),  # not served
         (struct.pack(">ihhihB", 11, 3, 12, 1, -1, 9), "Malformed"),
     ],
 )

@@ -268,7 +268,7 @@ def test_a_user_of_the_admin_api_logs_in_everywhere() -> None:
     for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512"):
         keys = ann.keys(mechanism)
         assert keys is not None
-        server = Exchange(lambda _, keys=keys: (keys, True), b"n" * 18)  # type: ignore[misc]
+        server = Exchange(lambda *_, keys=keys: (keys, True), b"n" * 18)  # type: ignore[misc]
         client = ScramClient(mechanism, "ann", "pw")
         assert client.is_server(server.step(client.final(server.step(client.first()))))
     assert room.described() == {"ann": [(1, 4096), (2, 5000)]}

@@ -12,6 +12,7 @@ from tests.unit.server.kafka_peer import Peer, ShoreRoom
 
 from isthmus.broker.authentication import CertificateWay, Chain, Found, Shown
 from isthmus.broker.bans import Ban
+from isthmus.broker.delegation import DelegationTerms
 from isthmus.broker.passwords import UsersWay
 from isthmus.broker.users import User, Users, credentials_of
 from isthmus.config_listeners import KafkaLimits
@@ -64,8 +65,12 @@ class Tokens:
 class Room(ShoreRoom):
     """A Kafka shore whose clients log in; ann's password is "pw"."""
 
-    def __init__(self, **limits: Any) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        delegation: DelegationTerms = DelegationTerms(),  # noqa: B008  # never changed
+        **limits: Any,
+    ) -> None:
+        super().__init__(delegation=delegation)
         self.mqtt = Shore()
         self.guard = self.mqtt.clients.guard
         self.users = Users(self.runtime, self.log, self.appends, 4096)
@@ -74,7 +79,7 @@ class Room(ShoreRoom):
         self.put("ann", "pw", groups=frozenset({"staff"}))
         ways = [
             CertificateWay(),
-            UsersWay(self.users, self.crew),
+            UsersWay(self.users, self.security.delegation, self.crew),
             Tokens(self.runtime.now_ms),
         ]
         names = ("certificate", "users", "jwt")

@@ -9,8 +9,8 @@ import pytest
 from tests.sim import SimCrew
 from tests.unit.broker.shore import Shore
 
-from isthmus.broker.users import Users
-from isthmus.config import AuthenticationSettings, Settings
+from isthmus.broker.security import open_security
+from isthmus.config import AuthenticationSettings, DelegationTokenSettings, Settings
 from isthmus.errors import ConfigError
 from isthmus.server.ways import Ways
 
@@ -28,13 +28,14 @@ class Room:
 
     def __init__(self, settings: Settings) -> None:
         shore = Shore()
-        self.users = Users(shore.runtime, shore.log, shore.broker, 4096)
+        security = open_security(shore.runtime, shore.log, shore.broker)
+        self.users = security.users
         self.changed: list[set[str]] = []
         self.users.follow(self.changed.append)
         self.ways = Ways(settings)
         runtime: Any = shore.runtime
         runtime.crew = lambda *_: SimCrew()
-        self.ways.open(runtime, self.users)
+        self.ways.open(runtime, security)
         self.changed.clear()
 
     def reload(self, **own: Any) -> None:
@@ -79,3 +80,18 @@ def test_what_cannot_be_read_changes_nothing(tmp_path: Path) -> None:
         room.reload(users_file=str(tmp_path / "none"), iterations=5000)
     assert [user.name for user in room.users] == ["ann"]
     assert room.users.iterations == 4096
+
+
+def test_the_key_of_delegation_tokens_is_read_at_the_start(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    tokens = DelegationTokenSettings(master_key_file=str(file), expiry_s=5)
+    settings = Settings(authentication=AuthenticationSettings(delegation_tokens=tokens))
+    with pytest.raises(ConfigError, match="master_key_file"):
+        Ways(settings)
+    file.write_bytes(b"k" * 31 + b"\n")
+    with pytest.raises(ConfigError, match="less than 32 bytes"):
+        Ways(settings)
+    file.write_bytes(b"k" * 32 + b"\n")
+    terms = Ways(settings).delegation
+    assert (terms.master_key, terms.renewal_ms_max) == (b"k" * 32, 5000)
+    assert Ways(Settings()).delegation.master_key == b""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from isthmus.broker.delegation import TOKENS_LOG_TOPIC
 from isthmus.broker.kept_rules import ACCESS_LOG_TOPIC
 from isthmus.broker.users import USERS_LOG_TOPIC
 from isthmus.errors import Refused, TopicInvalid, TopicUnknown
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 INTERNAL: Final = frozenset(
     {
         *("__consumer_offsets", "__transaction_state", "__share_group_state"),
-        *("__cluster_metadata", USERS_LOG_TOPIC, ACCESS_LOG_TOPIC),
+        *("__cluster_metadata", USERS_LOG_TOPIC, ACCESS_LOG_TOPIC, TOKENS_LOG_TOPIC),
     }
 )
 INTERNAL_PREFIXES: Final = ("__mqtt_", "__isthmus_")

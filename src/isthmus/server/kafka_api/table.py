@@ -19,6 +19,12 @@ from isthmus.server.kafka_api.consumer_groups import (
     consumer_group_describe,
     consumer_group_heartbeat,
 )
+from isthmus.server.kafka_api.delegation_tokens import (
+    create_delegation_token,
+    describe_delegation_token,
+    expire_delegation_token,
+    renew_delegation_token,
+)
 from isthmus.server.kafka_api.delete_records import delete_records
 from isthmus.server.kafka_api.fetch import fetch
 from isthmus.server.kafka_api.group_admin import delete_groups, describe_groups, list_groups
@@ -147,6 +153,10 @@ HANDLERS: Final[Mapping[int, Callable[[Call], None]]] = {
     ApiKey.DESCRIBE_LOG_DIRS: describe_log_dirs,
     ApiKey.CREATE_PARTITIONS: create_partitions,
     ApiKey.SASL_AUTHENTICATE: sasl_authenticate,
+    ApiKey.CREATE_DELEGATION_TOKEN: create_delegation_token,
+    ApiKey.RENEW_DELEGATION_TOKEN: renew_delegation_token,
+    ApiKey.EXPIRE_DELEGATION_TOKEN: expire_delegation_token,
+    ApiKey.DESCRIBE_DELEGATION_TOKEN: describe_delegation_token,
     ApiKey.DELETE_GROUPS: delete_groups,
     ApiKey.ELECT_LEADERS: elect_leaders,
     ApiKey.INCREMENTAL_ALTER_CONFIGS: incremental_alter_configs,

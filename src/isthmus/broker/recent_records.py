@@ -89,7 +89,7 @@ class Window:
             return self._reader.record() if self._reader.offset == offset else None
         except CorruptBatch as error:
             self._batch = None
-            _warn(batch, error)
+            warn_unreadable(batch, error)
             return None
 
 
@@ -165,9 +165,10 @@ def readable_records(batch: RecordBatch) -> list[Record]:
     try:
         return batch.records()
     except CorruptBatch as error:
-        _warn(batch, error)
+        warn_unreadable(batch, error)
         return []
 
 
-def _warn(batch: RecordBatch, error: CorruptBatch) -> None:
+def warn_unreadable(batch: RecordBatch, error: CorruptBatch) -> None:
+    """Say that a batch, or the rest of it, is left out."""
     logger.warning("batch not readable base_offset=%d error=%s", batch.base_offset, error)

@@ -102,6 +102,8 @@ cdef class RecordReader:
     cpdef bint advance(self) except -1
     cpdef bint advance_to(self, long long offset) except -1
     cpdef Record record(self)
+    @cython.locals(buffer=ReadBuffer, size="long long")
+    cpdef tuple outline(self)
     cpdef object check_all(self)
     cpdef object check(self)
 

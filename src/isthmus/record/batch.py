@@ -337,6 +337,22 @@ class RecordReader:
         except Malformed as error:
             raise CorruptBatch(f"a record is cut short: {error}") from None
 
+    def outline(self) -> tuple[bytes | None, int, bytes]:
+        """Return the key, the size of the value and the headers of where `advance` stepped to.
+
+        The size is -1 where the value is None; the headers are as `encode_headers` has written
+        them, and not looked at.
+        """
+        buffer = self._buffer
+        try:
+            buffer.seek(self._body)
+            key = buffer.varint_bytes()
+            size = buffer.varint(_I32_VARINT_BYTES)
+            buffer.skip(max(size, 0))
+            return key, size, buffer.bytes(self._end - buffer.position)
+        except Malformed as error:
+            raise CorruptBatch(f"a record is cut short: {error}") from None
+
     def _open(self) -> None:
         batch = self._batch
         codec = batch.attributes & _COMPRESSION_MASK

@@ -2,27 +2,35 @@
 cimport cython
 
 cdef int _SPARE_MAX
+cdef int _SLASH
+cdef Py_ssize_t _NOTHING
 
 
+# A tree of names holds no circle, so the collector need not walk a million nodes to find none.
 @cython.final
+@cython.no_gc
 cdef class NameNode:
     cdef readonly long long number
     cdef bytes tail
     cdef object value
     cdef readonly Branch branch
 
-    @cython.locals(level=bytes, rest=bytes, child=NameNode)
+    @cython.locals(tail=bytes)
+    cdef bint ends(self, bytes name, Py_ssize_t start) except -1
+    @cython.locals(tail=bytes, end=Py_ssize_t, child=NameNode)
     cdef unfold(self)
 
 
 @cython.final
+@cython.no_gc
 cdef class Branch:
     cdef dict nodes
     cdef list order
     cdef long long renewals
+    cdef long long _number
 
-    @cython.locals(node=NameNode, number="long long")
-    cdef NameNode add(self, bytes level)
+    @cython.locals(node=NameNode)
+    cdef NameNode add(self, bytes level, bytes tail)
     cdef remove(self, bytes level)
 
 
@@ -32,12 +40,13 @@ cdef class TopicNames:
     cdef readonly NameNode _root
     cdef readonly NameNode _own
 
-    @cython.locals(node=NameNode, child=NameNode, branch=Branch, level=bytes, rest=bytes)
+    @cython.locals(node=NameNode, child=NameNode, branch=Branch, level=bytes, start=Py_ssize_t,
+                   end=Py_ssize_t)
     cpdef set(self, bytes name, object value)
-    @cython.locals(node=NameNode, child=NameNode, level=bytes, rest=bytes)
+    @cython.locals(node=NameNode, child=NameNode, start=Py_ssize_t, end=Py_ssize_t)
     cpdef get(self, bytes name)
     @cython.locals(path=list, parent=NameNode, node=NameNode, child=NameNode, level=bytes,
-                   rest=bytes)
+                   start=Py_ssize_t, end=Py_ssize_t)
     cpdef remove(self, bytes name)
     cpdef Walk walk(self, str topic_filter)
     cdef NameNode _root_of(self, bytes name)
@@ -66,4 +75,8 @@ cdef class _Place:
     cdef NameNode next(self)
 
 
-cdef tuple _split(bytes name)
+@cython.locals(node=NameNode)
+cdef NameNode _node(long long number, bytes tail)
+@cython.locals(size=Py_ssize_t)
+cdef Py_ssize_t _end_of_level(bytes name, Py_ssize_t start) except -1
+cdef bytes _rest_of(bytes name, Py_ssize_t end)

@@ -17,6 +17,8 @@ from bisect import bisect_right
 from typing import Any, Final
 
 _SPARE_MAX: Final = 16  # nodes that are gone and stand in the order of a small branch
+_SLASH: Final = 0x2F
+_NOTHING: Final = -1  # in place of where the rest of a name begins: it is at its end
 
 
 class NameNode:
@@ -28,20 +30,27 @@ class NameNode:
 
     __slots__ = ("branch", "number", "tail", "value")
 
-    def __init__(self, number: int) -> None:
-        self.number = number  # grows along the order of its branch
-        self.tail: bytes | None = None  # only where there is a value and no branch
-        self.value: Any = None
-        self.branch: Branch | None = None
+    number: int  # grows along the order of its branch
+    tail: bytes | None  # only where there is a value and no branch
+    value: Any
+    branch: Branch | None
+
+    def ends(self, name: bytes, start: int) -> bool:
+        """Whether a name whose rest begins at `start` is the one that ends here."""
+        tail = self.tail
+        if tail is None:
+            return start == _NOTHING
+        return start >= 0 and len(name) - start == len(tail) and name.endswith(tail)
 
     def unfold(self) -> None:
         """Make a node of the first level of the tail, because another name comes this way."""
-        assert self.tail is not None, "asked before"
-        level, rest = _split(self.tail)
+        tail = self.tail
+        assert tail is not None, "asked before"
+        end = _end_of_level(tail, 0)
         self.branch = Branch()
-        child = self.branch.add(level)
+        child = self.branch.add(tail[:end], _rest_of(tail, end))
         child.value, self.value = self.value, None
-        child.tail, self.tail = rest, None
+        self.tail = None
 
 
 class Branch:
@@ -50,17 +59,18 @@ class Branch:
     The order keeps nodes that are gone, which are empty, until they are more than the others.
     """
 
-    __slots__ = ("nodes", "order", "renewals")
+    __slots__ = ("_number", "nodes", "order", "renewals")
 
     def __init__(self) -> None:
         self.nodes: dict[bytes, NameNode] = {}
         self.order: list[NameNode] = []
         self.renewals = 0  # how often the order was made anew
+        self._number = 0  # of the next node
 
-    def add(self, level: bytes) -> NameNode:
+    def add(self, level: bytes, tail: bytes | None) -> NameNode:
         """Return a new node."""
-        number = self.order[-1].number + 1 if self.order else 0
-        node = self.nodes[level] = NameNode(number)
+        node = self.nodes[level] = _node(self._number, tail)
+        self._number += 1
         self.order.append(node)
         return node
 
@@ -78,8 +88,8 @@ class TopicNames:
     def __init__(self) -> None:
         self._count = 0
         # Names that begin with $ stand apart, no wildcard leads to them [MQTT-4.7.2-1].
-        self._root: NameNode = NameNode(0)
-        self._own: NameNode = NameNode(0)
+        self._root = _node(0, None)
+        self._own = _node(0, None)
 
     def __len__(self) -> int:
         return self._count
@@ -87,21 +97,21 @@ class TopicNames:
     def set(self, name: bytes, value: Any) -> Any:
         """Add a valid topic name, or give it another value; return the one before, or None."""
         node = self._root_of(name)
-        rest: bytes | None = name
-        while rest != node.tail:
+        start = 0
+        while not node.ends(name, start):
             if node.tail is not None:
                 node.unfold()
                 continue
-            assert rest is not None, "nor is the tail"
-            level, rest = _split(rest)
+            end = _end_of_level(name, start)
+            level = name[start:end]
             branch = node.branch
             if branch is None:
                 branch = node.branch = Branch()
             child = branch.nodes.get(level)
             if child is None:
-                child = branch.add(level)
-                child.tail = rest
+                child = branch.add(level, _rest_of(name, end))
             node = child
+            start = end + 1 if end < len(name) else _NOTHING
         before, node.value = node.value, value
         self._count += before is None
         return before
@@ -109,31 +119,34 @@ class TopicNames:
     def get(self, name: bytes) -> Any:
         """Return the value of a name, None where it is not there."""
         node = self._root_of(name)
-        rest: bytes | None = name
-        while rest != node.tail:
-            if rest is None or node.branch is None:
+        start = 0
+        while not node.ends(name, start):
+            if start < 0 or node.branch is None:
                 return None
-            level, rest = _split(rest)
-            child = node.branch.nodes.get(level)
+            end = _end_of_level(name, start)
+            child = node.branch.nodes.get(name[start:end])
             if child is None:
                 return None
             node = child
+            start = end + 1 if end < len(name) else _NOTHING
         return node.value
 
     def remove(self, name: bytes) -> Any:
         """Take a name out, and the branches that it leaves empty; return its value, or None."""
         path: list[tuple[NameNode, NameNode, bytes]] = []
         node = self._root_of(name)
-        rest: bytes | None = name
-        while rest != node.tail:
-            if rest is None or node.branch is None:
+        start = 0
+        while not node.ends(name, start):
+            if start < 0 or node.branch is None:
                 return None
-            level, rest = _split(rest)
+            end = _end_of_level(name, start)
+            level = name[start:end]
             child = node.branch.nodes.get(level)
             if child is None:
                 return None
             path.append((node, child, level))
             node = child
+            start = end + 1 if end < len(name) else _NOTHING
         before = node.value
         if before is None:
             return None
@@ -217,10 +230,26 @@ class Walk:
             found.append(node.value)
 
 
-def _split(name: bytes) -> tuple[bytes, bytes | None]:
-    """Return the first level of a name, and what follows, if anything does."""
-    end = name.find(b"/")
-    return (name, None) if end < 0 else (name[:end], name[end + 1 :])
+def _node(number: int, tail: bytes | None) -> NameNode:
+    node = NameNode.__new__(NameNode)  # compiled, this is several times as fast as a call
+    node.number = number
+    node.tail = tail
+    node.value = None
+    node.branch = None
+    return node
+
+
+def _end_of_level(name: bytes, start: int) -> int:
+    """Return where the level ends that begins at `start`: at a slash, or with the name."""
+    size = len(name)
+    while start < size and name[start] != _SLASH:
+        start += 1
+    return start
+
+
+def _rest_of(name: bytes, end: int) -> bytes | None:
+    """Return what follows a level that ends at `end`, if anything does."""
+    return name[end + 1 :] if end < len(name) else None
 
 
 def _matches(wanted: list[bytes], levels: list[bytes]) -> bool:

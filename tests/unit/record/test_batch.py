@@ -12,6 +12,7 @@ from isthmus.record.batch import (
     Record,
     RecordBatch,
     RecordReader,
+    encode_headers,
     split_batches,
 )
 from isthmus.wire.buffer import WriteBuffer, store_i16, store_i32, store_i64, store_u32
@@ -199,6 +200,27 @@ def test_a_reader_walks_and_builds_only_what_is_wanted() -> None:
     assert last.key == b"key-3"
     assert reader.next() is None
     assert not reader.advance_to(0)
+
+
+def test_an_outline_says_what_a_record_is_without_building_it() -> None:
+    builder = BatchBuilder()
+    headers = [("a", b"1"), ("b", None)]
+    builder.append(NOW_MS, b"key", b"value", headers)
+    builder.append(NOW_MS, None, None)
+    reader = RecordReader(builder.seal())
+    assert reader.advance()
+    assert reader.outline() == (b"key", 5, encode_headers(headers))
+    assert reader.record().headers == headers
+    assert reader.advance()
+    assert reader.outline() == (None, -1, encode_headers(()))
+
+
+@pytest.mark.parametrize("rest", [b"\x04kk\x14\x00", b"\x14kk\x00"])
+def test_an_outline_of_a_record_that_is_cut_short(rest: bytes) -> None:
+    reader = RecordReader(with_records(record_bytes(rest=rest), 1))
+    assert reader.advance()
+    with pytest.raises(CorruptBatch):
+        reader.outline()
 
 
 def test_compaction_may_leave_gaps() -> None:

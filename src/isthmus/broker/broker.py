@@ -224,8 +224,8 @@ class Broker:
         ticket = open_batch.ticket
         if ticket is None:
             ticket = self.begin(open_batch, PublishTicket(self, open_batch.partition))
-        headers: Any = destination.headers[publish.qos]
-        if publish.properties or publish.retain:
+        headers: Any = destination.headers[publish.qos + 3 * publish.retain]
+        if publish.properties:
             headers = headers_of(publish, destination.topic_header, self._now_ms)
         open_batch.builder.append(self._now_ms, destination.key, publish.payload, headers)
         ticket.publishes.append(publish)

@@ -16,6 +16,7 @@ cdef class Destinations:
     cdef set _stored
     cdef list _detours
     cdef dict _others
+    cdef list _forgotten
     cdef object _log
     cdef object _routes
     cdef object _subscriptions

@@ -73,6 +73,7 @@ class Destinations:
         self._stored: set[bytes] = set()
         self._detours: list[Callable[[bytes], bool]] = [rewritings.concern]
         self._others: dict[bytes, Destination] = {}
+        self._forgotten: list[Destination] = []  # to be let go
         self._log = log
         self._routes = routes
         self._subscriptions = subscriptions
@@ -124,20 +125,28 @@ class Destinations:
         if is_own and topic_name.partition(b"/")[0] not in self._stored:
             raise NotAuthorized(f"topic names with $ belong to the server: {name}")
         route, key = self._routes.resolve(name)
-        topic = self.ensure_topic(route.log_topic, route.partitions)
-        encoded_key = key.encode()
-        index = partition_for(encoded_key, len(topic.partitions))
-        partition = topic.partitions[index]
+        topic = self._log.topics.get(route.log_topic)
+        if topic is None:
+            topic = self.ensure_topic(route.log_topic, route.partitions)
+        partitions = topic.partitions
+        encoded_key = topic_name if key is name else key.encode()
+        index = partition_for(encoded_key, len(partitions)) if len(partitions) > 1 else 0
+        partition = partitions[index]
         open_batch = self._open_batches.get(partition)
         if open_batch is None:
             open_batch = self._open_batches[partition] = OpenBatch(partition)
-        found_again = self._routes.topic_name_of(route.log_topic, encoded_key) == topic_name
+        # The default route leads back by the key itself.
+        found_again = (route is self._routes.default and not is_own) or (
+            self._routes.topic_name_of(route.log_topic, encoded_key) == topic_name
+        )
         header = None if encoded_key == topic_name and found_again else topic_name
         destination = Destination(topic_name, encoded_key, header, open_batch)
         found = self._others if is_own or self._has_detour(topic_name) else self.by_name
         if len(found) >= DESTINATIONS_MAX:
+            self._forgotten += found.values()
             found.clear()
         found[topic_name] = destination
+        del self._forgotten[-2:]  # all of them at once would hold up everybody
         return destination
 
     def _has_detour(self, topic_name: bytes) -> bool:

@@ -46,6 +46,23 @@ class OpenBatch:
         self.ticket: PublishTicket | None = None
 
 
+def plain_headers(topic_header: bytes | None) -> list[bytes]:
+    """Return what a PUBLISH without properties has as encoded headers.
+
+    By its QoS; those with RETAIN stand behind those without.
+    """
+    return [
+        encode_headers(headers_of(Publish(b"", b"", qos, retain), topic_header, 0))
+        for retain in (False, True)
+        for qos in range(3)
+    ]
+
+
+# What most destinations have, so that there are none for each. Nothing is put in.
+_PLAIN_HEADERS: Final = plain_headers(None)
+NO_RECEIVERS: Final[list[Receiver]] = []
+
+
 class Destination:
     """All that is known about one topic name: where it is stored and who gets it."""
 
@@ -68,14 +85,10 @@ class Destination:
         self.key = key
         self.topic_header = topic_header  # the topic name, where the key does not hold it
         self.open = open_batch
-        # what a PUBLISH without properties has as encoded headers, by its QoS
-        self.headers = [
-            encode_headers(headers_of(Publish(topic_name, b"", qos), topic_header, 0))
-            for qos in range(3)
-        ]
+        self.headers = _PLAIN_HEADERS if topic_header is None else plain_headers(topic_header)
         self.slots = slots_of(topic_name.decode())
         self.version = -1  # of the subscriptions that `receivers` was made from
-        self.receivers: list[Receiver] = []
+        self.receivers = NO_RECEIVERS
         self.groups: tuple[ShareGroup, ...] = ()
 
 

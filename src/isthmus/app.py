@@ -76,8 +76,9 @@ def run(settings: Settings, read: Callable[[], Settings]) -> int:
     Raises ConfigError before anything is accepted: a port in use, a directory that is not ours.
     """
     # What the message path makes is dropped again at once and forms no cycles, so the collector
-    # has little to find; by its default it would look after every 700 messages.
-    gc.set_threshold(50_000, 20, 20)
+    # has little to find; by its default it would look after every 700 messages. It looks at few
+    # objects at a time, some milliseconds of work, for everybody waits meanwhile.
+    gc.set_threshold(5_000, 5, 800)
     gc.disable()  # until all is there; a million objects come at a start, and all of them stay
     raise_file_limit()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:

@@ -51,6 +51,11 @@ REFUSED_BYTES_MAX = 4096  # of a CONNECT that is refused whatever it says
 WRITE_HIGH_BYTES = 1 << 20  # the transport holds this much before deliveries queue in the log
 
 
+# One client's share of a turn. What is read fits into it many times over, unless each message
+# takes long: the first ones under their topic names do.
+TURN_MS = 5
+PACKETS_AT_A_TIME = 128  # between two looks at the clock
+
 REFUSED = "connection refused connection=%d peer=%s listener=%s client=%s error=%s reason=%s"
 CLOSED = "connection closed connection=%d peer=%s listener=%s client=%s error=%s reason=%s"
 
@@ -66,14 +71,17 @@ class MqttConnection(asyncio.BufferedProtocol):
         "_entry",
         "_heard_ms",
         "_holds",
+        "_is_counted",
         "_listener",
         "_meter",
         "_number",
         "_opening",
+        "_rest",
         "_shore",
         "_silence_max_ms",
         "_terms",
         "_transport",
+        "_turn_ms",
         "_unsent",
         "_waits",
         "connected_at_ms",
@@ -97,6 +105,11 @@ class MqttConnection(asyncio.BufferedProtocol):
         self._number = 0
         self._heard_ms = 0
         self._holds = 0  # reasons why nothing is read just now
+        self._turn_ms = 0  # when this turn's share of the loop began
+        self._is_counted = False  # the share; it is over with the turn
+        self._rest: list[Any] | None = (
+            None  # packets that the next turn acts on, before it reads
+        )
         self._silence_max_ms = 0
         self._unsent = 0  # bytes that waited for the client at the last look
         self._cancel_timer: Any = None
@@ -380,7 +393,15 @@ class MqttConnection(asyncio.BufferedProtocol):
         self._heard_ms = self._shore.clients.runtime.monotonic_ms()
         if self._listener.is_metered and self._entry is not None:
             self._measure(packets, len(data))
+        if not self._is_counted:
+            self._turn_ms = self._heard_ms
         self._act(packets)
+        if len(data) == len(self._listener.receive_buffer) and self._rest is None:
+            # The loop reads on, many times, before it looks at another socket.
+            if self._has_had_its_share():
+                self._go_on_next_turn([])
+            else:
+                self._count_turn()
 
     def _measure(self, packets: list[Any], size: int) -> None:
         """Count what was read; above a rate, read on later. Raises MessageRateExceeded."""
@@ -408,19 +429,61 @@ class MqttConnection(asyncio.BufferedProtocol):
         if self._entry is None:
             self._before_connack(packets)
         elif packets:
-            clients = shore.clients
-            goes_on = clients.receive(self._entry, self, packets)
+            self._work(self._entry, packets)
+        if self._decoder.error is not None and self._rest is None:
+            raise self._decoder.error
+
+    def _work(self, entry: SessionEntry, packets: list[Any]) -> None:
+        """Have the broker act on packets, on as many of them as this turn has time for."""
+        shore = self._shore
+        clients = shore.clients
+        for start in range(0, len(packets), PACKETS_AT_A_TIME):
+            if start and self._has_had_its_share():
+                self._go_on_next_turn(packets[start:])
+                break
+            some = packets
+            if len(packets) > PACKETS_AT_A_TIME:
+                some = packets[start : start + PACKETS_AT_A_TIME]
+            goes_on = clients.receive(entry, self, some)
             if shore.traces.is_on:
-                shore.traces.accepted(self.identity, self._client_id, packets)
+                shore.traces.accepted(self.identity, self._client_id, some)
             if not goes_on:
                 self._drop()
                 return
-            if clients.congested(self._resume_reading):
-                self._hold_reading()
-            if self._decoder.is_held:
-                self._hold_reading()
-                self.defer(self._continue)
-        if self._decoder.error is not None:
+        if clients.congested(self._resume_reading):
+            self._hold_reading()
+        if self._decoder.is_held and self._rest is None:
+            self._hold_reading()
+            self.defer(self._continue)
+
+    # --- one client's share of a turn ---------------------------------------------------------
+
+    def _has_had_its_share(self) -> bool:
+        return self._shore.clients.runtime.monotonic_ms() - self._turn_ms >= TURN_MS
+
+    def _count_turn(self) -> None:
+        if not self._is_counted:
+            self._is_counted = True
+            self.defer(self._next_turn)
+
+    def _go_on_next_turn(self, rest: list[Any]) -> None:
+        """Let others have their turn before the rest of the packets, and what is to be read."""
+        self._rest = rest
+        self._hold_reading()
+        self._count_turn()
+
+    def _next_turn(self) -> None:
+        self._is_counted = False
+        rest, self._rest = self._rest, None
+        if rest is not None and self._transport is not None:
+            self._turn_ms = self._shore.clients.runtime.monotonic_ms()
+            self._resume_reading()
+            self._guarded(self._work_on, rest)
+
+    def _work_on(self, packets: list[Any]) -> None:
+        assert self._entry is not None
+        self._work(self._entry, packets)
+        if self._decoder.error is not None and self._rest is None:
             raise self._decoder.error
 
     def _continue(self) -> None:

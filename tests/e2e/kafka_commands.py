@@ -1,9 +1,7 @@
-"""The Kafka clients that are programs: kcat, kafkajs and the console tools of Apache Kafka."""
+"""The Kafka clients that are programs by themselves: kcat, and Apache Kafka's console tools."""
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import shutil
 import subprocess
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from xml.etree import ElementTree
 
 from tests.e2e.kafka_record import BYTES_MAX, CODECS, Record
-from tests.e2e.mqtt_programs import CLIENTS, node_missing
+from tests.e2e.mqtt_programs import CLIENTS
 from tests.e2e.patience import TIMEOUT_S
 from tests.e2e.server_process import Address, text_of
 
@@ -89,61 +87,6 @@ def slice_at(data: bytes, position: int, size: int) -> tuple[bytes | None, int]:
     if size < 0:
         return None, position
     return data[position : position + size], position + size
-
-
-# --- kafkajs --------------------------------------------------------------------------------
-
-
-class KafkaJs:
-    """kafkajs on Node.js, driven by `clients/kafka_client.js` (lines of JSON both ways)."""
-
-    name = "kafkajs"
-    codecs = ("gzip",)
-    text_only = False
-
-    def missing(self) -> str:
-        return node_missing("kafkajs")
-
-    def produce(
-        self, server: Address, log_topic: str, records: Sequence[Record], codec: str = "none"
-    ) -> None:
-        lines = "".join(
-            json.dumps(
-                {
-                    "key": encoded(record.key),
-                    "value": encoded(record.value),
-                    "headers": [[name, encoded(value)] for name, value in record.headers],
-                }
-            )
-            + "\n"
-            for record in records
-        )
-        script = str(CLIENTS / "kafka_client.js")
-        run_to_end(
-            ["node", script, text_of(server), "produce", log_topic, codec], lines.encode()
-        )
-
-    def consume(self, server: Address, log_topic: str, count: int) -> list[Record]:
-        script = str(CLIENTS / "kafka_client.js")
-        command = ["node", script, text_of(server), "consume", log_topic, str(count)]
-        return [
-            Record(
-                decoded(one["key"]),
-                decoded(one["value"]),
-                tuple((name, decoded(value) or b"") for name, value in one["headers"]),
-            )
-            for one in map(json.loads, run_to_end(command).splitlines())
-        ]
-
-
-def encoded(data: bytes | None) -> str | None:
-    """Return bytes as base64; null stays null."""
-    return None if data is None else base64.b64encode(data).decode()
-
-
-def decoded(text: str | None) -> bytes | None:
-    """Return bytes from base64; null stays null."""
-    return None if text is None else base64.b64decode(text)
 
 
 # --- the console tools of Apache Kafka -------------------------------------------------------

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import aiokafka
 import kafka
 from kafka.structs import OffsetAndMetadata
-from tests.e2e.kafka_commands import JavaConsole, KafkaJs, java_command, run_to_end
+from tests.e2e.kafka_commands import JavaConsole, java_command, run_to_end
 from tests.e2e.kafka_libraries import confluent_consumer, confluent_producer, poll_records
+from tests.e2e.kafka_scripted import KafkaGo, KafkaJs
 from tests.e2e.mqtt_programs import CLIENTS
 from tests.e2e.patience import TIMEOUT_S
 from tests.e2e.server_process import Address, text_of
@@ -180,6 +181,14 @@ class KafkaJsCopier(KafkaJs):
         run_to_end(["node", script, text_of(server), source, target, *numbers])
 
 
+class GoCopier(KafkaGo):
+    """franz-go in the newer form, sarama in the classic one."""
+
+    def copy(self, server: Address, source: str, target: str, count: int) -> None:
+        numbers = (str(count), str(SIZE), str(ABORTED))
+        run_to_end(self.command(server, "copy", source, target, *numbers))
+
+
 class JavaCopier(JavaConsole):
     """The program that Apache Kafka's own system tests copy with; it aborts as it likes."""
 
@@ -199,5 +208,7 @@ COPIERS: Final[tuple[Copier, ...]] = (
     AioKafkaCopier(),
     KafkaPythonCopier(),
     KafkaJsCopier(),
+    GoCopier("franz-go"),
+    GoCopier("sarama"),
     JavaCopier(),
 )

@@ -10,8 +10,9 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Final
 
-from tests.e2e.kafka_commands import JavaConsole, KafkaJs, Kcat
+from tests.e2e.kafka_commands import JavaConsole, Kcat
 from tests.e2e.kafka_libraries import AioKafka, ConfluentKafka, KafkaPython
+from tests.e2e.kafka_scripted import GO_PROGRAMS, KafkaJs
 
 if TYPE_CHECKING:
     from tests.e2e.kafka_record import KafkaProgram
@@ -22,6 +23,7 @@ KAFKA_PROGRAMS: Final[tuple[KafkaProgram, ...]] = (
     KafkaPython(),
     Kcat(),
     KafkaJs(),
+    *GO_PROGRAMS,
     JavaConsole(),
 )
 

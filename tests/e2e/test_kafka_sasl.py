@@ -20,8 +20,9 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from tests.e2e.kafka_commands import CLIENTS, KafkaJs, Kcat, run_to_end
+from tests.e2e.kafka_commands import CLIENTS, Kcat, run_to_end
 from tests.e2e.kafka_libraries import confluent_consumer, confluent_producer, poll_records
+from tests.e2e.kafka_scripted import KafkaJs
 from tests.e2e.mqtt_programs import Message as MqttMessage
 from tests.e2e.mqtt_programs import paho_client, paho_publish
 from tests.e2e.patience import TIMEOUT_S, wait_until

@@ -13,19 +13,14 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 from confluent_kafka import IsolationLevel, TopicPartition
-from confluent_kafka.admin import (
-    AdminClient,
-    ConfigResource,
-    ConfigSource,
-    OffsetSpec,
-    ResourceType,
-)
+from confluent_kafka.admin import AdminClient, OffsetSpec
 from tests.e2e.kafka_commands import java_command
 from tests.e2e.kafka_libraries import confluent_consumer, confluent_producer, create_topic
 from tests.e2e.patience import TIMEOUT_S, wait_until
 from tests.e2e.publishers import QUICK
 from tests.e2e.server_process import text_of
 from tests.interop.conftest import HERE
+from tests.interop.log_topics import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -140,15 +135,6 @@ def test_words_are_counted_once_whatever_is_killed(
     wait_until(
         lambda: all(starts_of(admin, repartition)), "that Streams deletes what it has read"
     )
-
-
-def settings_of(admin: AdminClient, log_topic: str) -> dict[str, str]:
-    """Return the settings that a log topic has of its own."""
-    resource = ConfigResource(ResourceType.TOPIC, log_topic)
-    [described] = admin.describe_configs([resource]).values()
-    own = ConfigSource.DYNAMIC_TOPIC_CONFIG.value
-    entries = described.result(TIMEOUT_S).items()
-    return {name: entry.value for name, entry in entries if entry.source == own}
 
 
 def starts_of(admin: AdminClient, log_topic: str) -> list[int]:

@@ -143,3 +143,29 @@ def test_a_token_outlives_the_server(house: House) -> None:
     client = logged_in(house.server.kafka, made["token_id"], password, ",tokenauth=true")
     assert client.ask(ApiKey.METADATA, 9, {"topics": []})["brokers"]
     client.close()
+
+
+def test_commands_log_in(house: House, unique: str, tmp_path: Path) -> None:
+    """By options and by the environment, over TLS and without, each mechanism once."""
+    plain, _, tls = map(text_of, house.server.kafka_listeners)
+    password = tmp_path / "password"
+    password.write_text("admin-secret\n")
+    me = ("-u", "admin", "--password-file", str(password))
+    environ = {"ISTHMUS_USER": "admin", "ISTHMUS_PASSWORD": "admin-secret"}
+    environ["ISTHMUS_CA"] = str(house.ca.certificate)
+    to = ("-t", unique, "-m", "one")
+    produced = run_isthmus("produce", "--kafka", plain, *to, *me, "--mechanism", "PLAIN")
+    assert produced.returncode == 0, produced.stderr
+    encrypted = ("--kafka", f"tls://{tls}")
+    ca, topic = ("--ca", str(house.ca.certificate)), ("-t", unique, "-b", "-e")
+    scram = ("--mechanism", "SCRAM-SHA-512")
+    consumed = run_isthmus("consume", *encrypted, *ca, *me, *scram, *topic)
+    assert (consumed.stdout, consumed.stderr) == ("one\n", "")
+    listed = run_isthmus("topics", "list", *encrypted, "--json", variables=environ)
+    rows = {row["log_topic"]: row for row in map(json.loads, listed.stdout.splitlines())}
+    assert (rows[unique]["records"], rows[unique]["bytes"] > 0) == (1, True)
+    wrong = environ | {"ISTHMUS_PASSWORD": "wrong"}
+    refused = run_isthmus("topics", "--kafka", plain, variables=wrong)
+    assert refused.returncode == 1
+    assert "SASL authentication error" in refused.stderr
+    assert refused.stderr.count("\n") == 1

@@ -204,6 +204,13 @@ def test_a_token_lets_in_and_is_asked_for_anew(server: ServerProcess, unique: st
     assert given
 
 
+def test_a_command_shows_a_token(server: ServerProcess, unique: str) -> None:
+    token = jwt.encode({"sub": "carl", "exp": int(time.time()) + 3600}, KEY, "ES256")
+    about = ("produce", "--kafka", text_of(server.kafka), "-t", unique, "-m", "v")
+    done = run_isthmus(*about, variables={"ISTHMUS_TOKEN": token})
+    assert done.returncode == 0, done.stderr
+
+
 def test_who_stays_logs_in_again(server: ServerProcess, unique: str) -> None:
     """librdkafka does so by itself, some time before its session of three seconds is over."""
     about = sasl("SCRAM-SHA-512", "bob", "Geheim-bob")

@@ -8,21 +8,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from isthmus.cli.options import kafka_option, pairs_of, read_lines
+from isthmus.cli.kafka_login import kafka_options, server_of
+from isthmus.cli.options import pairs_of, read_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from confluent_kafka import Message
 
-    from isthmus.config_listeners import Address
-
 BEGINNING: Final = -2  # librdkafka's OFFSET_BEGINNING and OFFSET_END
 END: Final = -1
 
 
 @click.command()
-@kafka_option
+@kafka_options
 @click.option("-t", "--topic", "log_topic", required=True, help="The log topic.")
 @click.option("-m", "--message", "texts", multiple=True, help="A value; many are possible.")
 @click.option("-k", "--key", help="The key of the records.")
@@ -30,13 +29,13 @@ END: Final = -1
 @click.option("-H", "--header", "headers", multiple=True, metavar="NAME=VALUE")
 @click.option("-p", "--partition", type=click.IntRange(0), help="Where to, whatever the key.")
 def produce(
-    kafka: Address,
     log_topic: str,
     texts: tuple[str, ...],
     key: str | None,
     key_separator: str | None,
     headers: tuple[str, ...],
     partition: int | None,
+    **where: Any,
 ) -> None:
     """Produce records over the Kafka protocol: each --message, or each line of standard input.
 
@@ -47,7 +46,7 @@ def produce(
     from isthmus.cli.kafka_client import KafkaShore, RecordWriter
 
     values: Iterable[bytes] = (text.encode() for text in texts) if texts else read_lines()
-    writer = RecordWriter(KafkaShore(kafka))
+    writer = RecordWriter(KafkaShore(server_of(**where)))
     for value in values:
         record_key = None if key is None else key.encode()
         if key_separator:
@@ -57,7 +56,7 @@ def produce(
 
 
 @click.command()
-@kafka_option
+@kafka_options
 @click.option("-t", "--topic", "log_topics", required=True, multiple=True, help="A log topic.")
 @click.option("-b", "--from-beginning", is_flag=True, help="Begin with the oldest record.")
 @click.option("-p", "--partition", type=click.IntRange(0), help="Read this partition only.")
@@ -68,13 +67,17 @@ def produce(
 @click.option("-v", "--verbose", is_flag=True, help="Print place and key before the value.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each.")
 def consume(
-    kafka: Address,
     log_topics: tuple[str, ...],
     partition: int | None,
     offset: int | None,
     group: str | None,
     count: int | None,
-    **flags: bool,
+    *,
+    from_beginning: bool,
+    until_end: bool,
+    verbose: bool,
+    as_json: bool,
+    **where: Any,
 ) -> None:
     """Consume over the Kafka protocol and print each record on a line.
 
@@ -85,19 +88,18 @@ def consume(
 
     from isthmus.cli.kafka_client import KafkaShore, RecordReader
 
-    from_beginning = flags["from_beginning"]
-    reader = RecordReader(KafkaShore(kafka), group, from_beginning=from_beginning)
+    reader = RecordReader(KafkaShore(server_of(**where)), group, from_beginning=from_beginning)
     try:
         if group is not None:
             reader.subscribe(log_topics)
         else:
             start = BEGINNING if from_beginning else END
             reader.assign(log_topics, partition, start if offset is None else offset)
-        for number, record in enumerate(reader.records(until_end=flags["until_end"]), 1):
-            if flags["as_json"]:
+        for number, record in enumerate(reader.records(until_end=until_end), 1):
+            if as_json:
                 click.echo(in_json(record))
             else:
-                click.echo(in_text(record, with_place=flags["verbose"]))
+                click.echo(in_text(record, with_place=verbose))
             reader.done_with(record)
             if number == count:
                 break

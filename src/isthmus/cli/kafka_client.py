@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         TopicMetadata,
     )
 
-    from isthmus.config_listeners import Address
+    from isthmus.cli.kafka_login import KafkaServer
 
 ANSWER_S_MAX: Final = 10.0
 REFUSED_S_MAX: Final = 1.0
@@ -40,19 +40,21 @@ TURN_S: Final = 0.2
 UNREACHABLE: Final = frozenset(
     {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT}
 )
+REFUSING: Final = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})
 
 
 class KafkaShore:
     """What all clients share: where the server is, and what becomes of errors."""
 
-    def __init__(self, address: Address) -> None:
-        self.address = address.authority
+    def __init__(self, server: KafkaServer) -> None:
+        self.server = server
+        self.address = server.address.authority
         self._failure: KafkaError | None = None
 
     def settings(self, **more: Any) -> dict[str, Any]:
         """Return librdkafka's configuration for one client."""
         return {
-            "bootstrap.servers": self.address,
+            **self.server.settings(),
             "client.id": "isthmus",
             "log_level": 0,
             "error_cb": self._on_error,
@@ -72,8 +74,8 @@ class KafkaShore:
                 found: ClusterMetadata = client.list_topics(log_topic, timeout=REFUSED_S_MAX)
             except KafkaException as error:
                 client.poll(0)  # this is when librdkafka tells of refused connections
-                refused = self._failure is not None
-                if refused or time.monotonic() - start > ANSWER_S_MAX:
+                self.check()
+                if time.monotonic() - start > ANSWER_S_MAX:
                     self.give_up(error.args[0])
             else:
                 self._failure = None
@@ -91,7 +93,9 @@ class KafkaShore:
         raise click.ClickException(f"{self.address} refuses: {error.str()}") from None
 
     def _on_error(self, error: KafkaError) -> None:
-        if error.fatal() or error.code() == KafkaError._ALL_BROKERS_DOWN:
+        says_why = error.fatal() or error.code() in REFUSING
+        is_first = self._failure is None and error.code() == KafkaError._ALL_BROKERS_DOWN
+        if says_why or is_first:
             self._failure = error
 
 
@@ -252,7 +256,8 @@ class LogView:
         ends = self._offsets(places, OffsetSpec.latest)
         oldest = self._offsets(places, lambda: OffsetSpec.for_timestamp(0))
         newest = self._offsets(places, OffsetSpec.max_timestamp)
-        sizes = sizes_of((str(each.host), each.port) for each in cluster.brokers.values())
+        brokers = [(str(each.host), each.port) for each in cluster.brokers.values()]
+        sizes = sizes_of(self._shore.server, brokers)
         found: dict[str, list[PartitionView]] = {name: [] for name in names}
         for place in places:
             view = PartitionView(

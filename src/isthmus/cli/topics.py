@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from isthmus.cli.kafka_login import kafka_options, server_of
 from isthmus.cli.offline import at_time, in_units
-from isthmus.cli.options import kafka_option, pairs_of
+from isthmus.cli.options import pairs_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from isthmus.cli.kafka_client import PartitionView
-    from isthmus.config_listeners import Address
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -26,7 +26,7 @@ all_option = click.option(
 
 
 @click.group(invoke_without_command=True)
-@kafka_option
+@kafka_options
 @json_option
 @all_option
 @click.pass_context
@@ -41,20 +41,17 @@ def topics(context: click.Context, /, **options: Any) -> None:
 
 
 @topics.command("list")
-@kafka_option
+@kafka_options
 @json_option
 @all_option
-def list_topics(kafka: Address, **flags: bool) -> None:
+def list_topics(*, as_json: bool, with_internal: bool, **where: Any) -> None:
     """List the log topics: records, offsets, bytes, times of records, what is kept how long."""
     from isthmus.cli.kafka_client import KafkaShore, LogView
 
-    view = LogView(KafkaShore(kafka))
-    names = [
-        name for name in view.topics() if flags["with_internal"] or not name.startswith("__")
-    ]
+    view = LogView(KafkaShore(server_of(**where)))
+    names = [name for name in view.topics() if with_internal or not name.startswith("__")]
     found = view.survey(sorted(names))
     settings = view.settings(sorted(names))
-    as_json = flags["as_json"]
     show(
         [topic_row(name, found[name], settings[name], as_json=as_json) for name in found],
         as_json=as_json,
@@ -136,14 +133,14 @@ def number_of(text: str | None) -> int | None:
 
 
 @topics.command()
-@kafka_option
+@kafka_options
 @json_option
 @click.argument("log_topic")
-def describe(kafka: Address, log_topic: str, as_json: bool) -> None:
+def describe(log_topic: str, *, as_json: bool, **where: Any) -> None:
     """Show a log topic's partitions with offsets and sizes, and the settings it was given."""
     from isthmus.cli.kafka_client import KafkaShore, LogView
 
-    view = LogView(KafkaShore(kafka))
+    view = LogView(KafkaShore(server_of(**where)))
     view.topics(log_topic)
     partitions = view.survey([log_topic])[log_topic]
     configs = view.configs(log_topic)
@@ -176,34 +173,34 @@ topics.add_command(describe, "show")
 
 
 @topics.command()
-@kafka_option
+@kafka_options
 @click.option("-p", "--partitions", type=click.IntRange(1), help="How many; else the server's.")
 @click.option("-c", "--config", "configs", multiple=True, metavar="NAME=VALUE")
 @click.argument("log_topics", nargs=-1, required=True)
 def create(
-    kafka: Address,
     partitions: int | None,
     configs: tuple[str, ...],
     log_topics: tuple[str, ...],
+    **where: Any,
 ) -> None:
     """Create log topics, all alike."""
     given = dict(pairs_of(configs, "--config"))
 
     from isthmus.cli.kafka_client import KafkaShore, LogView
 
-    view = LogView(KafkaShore(kafka))
+    view = LogView(KafkaShore(server_of(**where)))
     for name in log_topics:
         view.create(name, partitions, given)
 
 
 @topics.command()
-@kafka_option
+@kafka_options
 @click.argument("log_topics", nargs=-1, required=True)
-def delete(kafka: Address, log_topics: tuple[str, ...]) -> None:
+def delete(log_topics: tuple[str, ...], **where: Any) -> None:
     """Delete log topics with all their records."""
     from isthmus.cli.kafka_client import KafkaShore, LogView
 
-    view = LogView(KafkaShore(kafka))
+    view = LogView(KafkaShore(server_of(**where)))
     for name in log_topics:
         view.delete(name)
 

@@ -11,9 +11,11 @@ from tests.unit.server.kafka_peer import ShoreRoom
 
 from isthmus.cli import log_dirs
 from isthmus.cli.kafka_client import PartitionView
+from isthmus.cli.kafka_login import KafkaServer
 from isthmus.cli.log_dirs import sizes_of
 from isthmus.cli.offline import at_time, in_units
 from isthmus.cli.topics import duration_in_words, retention_in_words, topic_row
+from isthmus.config_listeners import Address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,8 +107,12 @@ def address() -> Iterator[tuple[str, int]]:
     thread.join()
 
 
+def server_at(host: str, port: int) -> KafkaServer:
+    return KafkaServer(Address("tcp", host, port))
+
+
 def test_sizes_come_over_a_socket(address: tuple[str, int]) -> None:
-    assert sizes_of([address]) == {("a", 0): 0, ("a", 1): 0}
+    assert sizes_of(server_at(*address), [address]) == {("a", 0): 0, ("a", 1): 0}
 
 
 def test_a_server_that_does_not_tell_sizes(
@@ -114,6 +120,6 @@ def test_a_server_that_does_not_tell_sizes(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         nowhere = closed.getsockname()
-    assert sizes_of([nowhere]) == {}
+    assert sizes_of(server_at(*nowhere), [nowhere]) == {}
     monkeypatch.setattr(log_dirs, "VERSION_MAX", 0)
-    assert sizes_of([address]) == {}
+    assert sizes_of(server_at(*address), [address]) == {}

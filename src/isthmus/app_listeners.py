@@ -336,7 +336,7 @@ def new_terms(
         for take in new_tls:
             take()
         mqtt.total.maximum = settings.mqtt.connections_max
-        kafka.total.maximum = settings.kafka.connections_max
+        kafka.limit_connections(settings.kafka.connections_max)
         guard.flapping.limits = flapping_in(settings.mqtt)
         guard.failures.limits = failures_in(settings.mqtt)
         for listener, own, door in zip(

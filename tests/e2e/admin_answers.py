@@ -113,6 +113,8 @@ def play(server: Address) -> dict[str, Any]:
     quotas_that_may_not_be(conversation)
     quotas_that_are_described(conversation)
     quotas_that_are_exceeded(conversation)
+    settings_of_brokers(conversation)
+    levels_of_loggers(conversation)
     return conversation.answers
 
 
@@ -244,6 +246,117 @@ def quotas_that_are_exceeded(c: Conversation) -> None:
     said = c.ask(ApiKey.DELETE_TOPICS, 6, body)
     c.note("log topics deleted: nothing left", [one["error_code"] for one in said["responses"]])
     c.limit("controller_mutation_rate", None)
+
+
+# --- settings of the server -------------------------------------------------------------------
+
+SET, DELETE, APPEND, SUBTRACT = range(4)
+TOPIC, BROKER, LOGGER = 2, 4, 8
+
+
+CHANGES: Final[dict[str, tuple[str, tuple[str, int, str | None]]]] = {
+    "read at the start": ("1", ("num.partitions", SET, "3")),
+    "read at the start, of all": ("", ("num.partitions", SET, "3")),
+    "read at the start, taken back": ("1", ("num.partitions", DELETE, None)),
+    "never set": ("1", ("log.roll.ms", DELETE, None)),
+    "unknown, taken back": ("1", ("anything", DELETE, None)),
+    "no number": ("1", ("message.max.bytes", SET, "x")),
+    "too small": ("1", ("message.max.bytes", SET, "-3")),
+    "nothing": ("1", ("message.max.bytes", SET, None)),
+    "no list": ("", ("message.max.bytes", APPEND, "1")),
+    "another broker": ("2", ("message.max.bytes", SET, "2000000")),
+    "no broker": ("x", ("message.max.bytes", SET, "2000000")),
+    "of one broker only": ("", ("sasl.kerberos.kinit.cmd", SET, "/bin/kinit")),
+    "of Kerberos": ("1", ("sasl.kerberos.min.time.before.relogin", SET, "58000")),
+    "of Kerberos, taken back": (
+        *("1",),
+        ("sasl.kerberos.min.time.before.relogin", DELETE, None),
+    ),
+    "a throttle": ("1", ("leader.replication.throttled.rate", SET, "9")),
+    "a throttle, taken back": ("1", ("leader.replication.throttled.rate", DELETE, None)),
+    "connections": ("1", ("max.connections", SET, "900")),
+    "connections, taken back": ("1", ("max.connections", DELETE, None)),
+    "of all": ("", ("message.max.bytes", SET, "2000000")),
+    "of one": ("1", ("message.max.bytes", SET, "3000000")),
+    "a list": ("", ("log.cleanup.policy", APPEND, "compact")),
+}
+
+
+def settings_of_brokers(c: Conversation) -> None:
+    name = f"s-{c.unique}"
+    create_topic(c.server, name, 1)
+    for what, (broker, change) in CHANGES.items():
+        c.note(f"broker: {what}", altered(c, BROKER, broker, change))
+    keys = ["message.max.bytes", "log.cleanup.policy"]
+    wait_until(
+        lambda: (
+            rows_of(described(c, BROKER, "1", keys))["log.cleanup.policy"]["value"]
+            == "delete,compact"
+        ),
+        "that the last is told",
+    )
+    c.note("broker: described", described(c, BROKER, "1", keys))
+    c.note("broker: of its log topic", described(c, TOPIC, name, ["max.message.bytes"]))
+    for broker in ("", "2", "x"):
+        said = described(c, BROKER, broker, keys)
+        c.note(f"broker: described as {broker!r}", said)
+    fixed = rows_of(described(c, BROKER, "1", ["num.partitions"]))
+    c.note("broker: read only", fixed["num.partitions"]["read_only"])
+    replaced = {"resource_type": BROKER, "resource_name": "1", "configs": []}
+    c.note("broker: replaced", c.ask(ApiKey.ALTER_CONFIGS, 2, {"resources": [replaced]}))
+    changes = [(key, DELETE, None) for key in keys]
+    c.note("broker: taken back", altered(c, BROKER, "", *changes))
+
+
+def levels_of_loggers(c: Conversation) -> None:
+    asked: dict[str, tuple[str, tuple[str, int, str | None]]] = {
+        "set": ("1", ("root", SET, "WARN")),
+        "no logger": ("1", ("nothing", SET, "INFO")),
+        "no level": ("1", ("root", SET, "LOUD")),
+        "a small one": ("1", ("root", SET, "info")),
+        "of root, taken back": ("1", ("root", DELETE, None)),
+        "of no logger, taken back": ("1", ("nothing", DELETE, None)),
+        "appended": ("1", ("root", APPEND, "INFO")),
+        "of another broker": ("2", ("root", SET, "INFO")),
+        "of no broker": ("", ("root", SET, "INFO")),
+    }
+    for what, (broker, change) in asked.items():
+        c.note(f"level: {what}", altered(c, LOGGER, broker, change))
+    c.note("level: described", described(c, LOGGER, "1", ["root"]))
+    for broker in ("", "2"):
+        c.note(f"level: described as {broker!r}", described(c, LOGGER, broker, ["root"]))
+    config = {"name": "root", "value": "INFO"}
+    replaced = {"resource_type": LOGGER, "resource_name": "1", "configs": [config]}
+    c.note("level: replaced", c.ask(ApiKey.ALTER_CONFIGS, 2, {"resources": [replaced]}))
+    c.note("level: as before", altered(c, LOGGER, "1", ("root", SET, "INFO")))
+    c.note(
+        "listed", c.ask(ApiKey.LIST_CONFIG_RESOURCES, 1, {"resource_types": [BROKER, LOGGER]})
+    )
+
+
+def altered(
+    c: Conversation, kind: int, name: str, *changes: tuple[str, int, str | None]
+) -> dict[str, Any]:
+    configs = [
+        {"name": config, "config_operation": operation, "value": value}
+        for config, operation, value in changes
+    ]
+    resource = {"resource_type": kind, "resource_name": name, "configs": configs}
+    return c.ask(ApiKey.INCREMENTAL_ALTER_CONFIGS, 1, {"resources": [resource]})
+
+
+def described(c: Conversation, kind: int, name: str, keys: list[str]) -> dict[str, Any]:
+    resource = {"resource_type": kind, "resource_name": name, "configuration_keys": keys}
+    body = {"resources": [resource], "include_synonyms": True}
+    answer = c.ask(ApiKey.DESCRIBE_CONFIGS, 4, body)
+    for row in answer["results"][0]["configs"]:
+        del row["documentation"]
+    return answer
+
+
+def rows_of(answer: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    (result,) = answer["results"]
+    return {row["name"]: row for row in result["configs"]}
 
 
 def main() -> None:

@@ -537,6 +537,19 @@ class LogContract:
         log.configure("events", {})
         assert self.put(log, partition, b"x" * 100).error is None
 
+    def test_other_defaults_hold_for_what_is_not_said(self, log, partition):
+        before = dict(log.topic_defaults)
+        log.create("own", 1, {"max.message.bytes": "1000"})
+        log.set_topic_defaults({**before, "max.message.bytes": "100"})
+        assert type(self.put(log, partition, b"x" * 100).error) is BatchTooLarge
+        assert self.put(log, log.topics["own"].partitions[0], b"x" * 100).error is None
+        log.create("new", 1, {})
+        new = log.topics["new"].partitions[0]
+        assert type(self.put(log, new, b"x" * 100).error) is BatchTooLarge
+        log.set_topic_defaults(before)
+        assert self.put(log, partition, b"x" * 100).error is None
+        assert dict(log.topics["events"].configs) == {}
+
     def test_a_deleted_partition_wakes_and_refuses(self, log, partition, runtime):
         self.put(log, partition, b"a")
         woken = []

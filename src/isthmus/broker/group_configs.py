@@ -8,12 +8,9 @@ are Apache Kafka's; a limit that the server's own setting is beyond gives way to
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-import msgspec
-
-from isthmus.broker.state_log import StateLog
+from isthmus.broker.kept_configs import KeptConfigs
 from isthmus.errors import ConfigInvalid
 
 if TYPE_CHECKING:
@@ -22,14 +19,10 @@ if TYPE_CHECKING:
     from isthmus.broker.appends import Appends
     from isthmus.kafka.consumer_types import Terms
     from isthmus.kafka.errors import ErrorCode
-    from isthmus.record.batch import RecordBatch
     from isthmus.runtime import Runtime
     from isthmus.storage.log import Log
 
-logger = logging.getLogger(__name__)
-
 CONFIGS_LOG_TOPIC: Final = "__isthmus_groups"
-COMPACTED: Final = {"cleanup.policy": "compact"}
 
 
 class GroupSetting(NamedTuple):
@@ -67,18 +60,18 @@ class GroupConfigs:
         """Read back what was set; `defaults` hold for what was not."""
         self.defaults = defaults
         self._terms: dict[str, Terms] = {}
-        self._configs: dict[str, dict[str, str]] = {}
-        self._kept = StateLog(runtime, log, appends, CONFIGS_LOG_TOPIC, COMPACTED, 1)
-        self._kept.load(self._replay, lambda: None)
+        self._kept = KeptConfigs(
+            *(runtime, log, appends, CONFIGS_LOG_TOPIC), check=self.check, put=self._put
+        )
 
     @property
     def group_ids(self) -> list[str]:
         """Return the groups that have settings of their own."""
-        return sorted(self._configs)
+        return self._kept.names
 
     def of(self, group_id: str) -> Mapping[str, str]:
         """Return what was set for a group."""
-        return self._configs.get(group_id, {})
+        return self._kept.of(group_id)
 
     def terms(self, group_id: str) -> Terms:
         """Return what holds for a group."""
@@ -102,35 +95,14 @@ class GroupConfigs:
         self, group_id: str, configs: Mapping[str, str], done: Callable[[ErrorCode], object]
     ) -> None:
         """Replace the settings of a group, checked before; `done` when that is durable."""
-
-        def stored(failure: ErrorCode) -> None:
-            if not failure:
-                self._put(group_id, configs)
-            done(failure)
-
-        value = msgspec.json.encode(configs, order="sorted") if configs else None
-        self._kept.write(group_id, [(group_id.encode(), value)], stored)
+        self._kept.set(group_id, configs, done)
 
     def _put(self, group_id: str, configs: Mapping[str, str]) -> None:
         if configs:
-            self._configs[group_id] = dict(configs)
             self._terms[group_id] = self._terms_of(configs)
-        elif group_id in self._configs:
-            del self._configs[group_id], self._terms[group_id]
+        else:
+            self._terms.pop(group_id, None)
 
     def _terms_of(self, configs: Mapping[str, str]) -> Terms:
         own = {SETTINGS[name].term: int(value) for name, value in configs.items()}
         return self.defaults._replace(**own)
-
-    def _replay(self, _index: int, batch: RecordBatch) -> None:
-        for record in batch.records():
-            try:
-                group_id = (record.key or b"").decode()
-                configs = msgspec.json.decode(record.value or b"{}", type=dict[str, str])
-                self.check(configs)
-            except (UnicodeDecodeError, msgspec.DecodeError, ConfigInvalid) as error:
-                logger.warning(
-                    "settings of a group skipped offset=%d error=%s", record.offset, error
-                )
-                continue
-            self._put(group_id, configs)

@@ -17,7 +17,9 @@ import msgspec
 from isthmus.broker.bans import BANS_LOG_TOPIC, read_terms
 from isthmus.broker.group_configs import CONFIGS_LOG_TOPIC
 from isthmus.broker.kept_rules import ACCESS_LOG_TOPIC, read_added
+from isthmus.broker.quotas import QUOTAS_LOG_TOPIC
 from isthmus.broker.retained import RETAINED_LOG_TOPIC
+from isthmus.broker.server_configs import SERVER_LOG_TOPIC
 from isthmus.broker.session_log import SESSIONS_LOG_TOPIC
 from isthmus.broker.session_records import (
     CHECKPOINT_KEY,
@@ -105,7 +107,21 @@ def group_record(record: Record) -> dict[str, Any]:
 
 def group_configs_record(record: Record) -> dict[str, Any]:
     """The settings of one group."""
-    about = {"group_id": (record.key or b"").decode()}
+    return settings_of({"group_id": (record.key or b"").decode()}, record)
+
+
+def server_configs_record(record: Record) -> dict[str, Any]:
+    """What was set for all brokers, or for this one."""
+    return settings_of({"broker": (record.key or b"").decode() or "all"}, record)
+
+
+def quota_record(record: Record) -> dict[str, Any]:
+    """The limits of one entity."""
+    return settings_of({"entity": (record.key or b"").decode()}, record)
+
+
+def settings_of(about: dict[str, Any], record: Record) -> dict[str, Any]:
+    """Return a value that is settings as JSON, or their end."""
     if record.value is None:
         return {**about, "removed": True}
     try:
@@ -218,6 +234,8 @@ DECODERS: Final[Mapping[str, Callable[[Record], dict[str, Any]]]] = {
     USERS_LOG_TOPIC: user_record,
     ACCESS_LOG_TOPIC: rule_record,
     CONFIGS_LOG_TOPIC: group_configs_record,
+    SERVER_LOG_TOPIC: server_configs_record,
+    QUOTAS_LOG_TOPIC: quota_record,
 }
 
 

@@ -18,6 +18,7 @@ from isthmus.broker.group_offsets import GroupOffsets
 from isthmus.broker.groups import GroupTable
 from isthmus.broker.passwords import USERS
 from isthmus.broker.quotas import Quotas
+from isthmus.broker.server_configs import ServerConfigs
 from isthmus.broker.throttling import Throttling
 from isthmus.broker.topic_ids import TopicIds
 from isthmus.broker.transaction_markers import MarkerWriter
@@ -72,13 +73,31 @@ class KafkaShore:
         self.topic_ids = TopicIds(log)
         self.fetches = Fetches(runtime, log, self.topic_ids)
         self.fetch_sessions = FetchSessions(runtime, sessions_max=settings.fetch_sessions_max)
+        self.connections_max = settings.connections_max
+        self.total = Total(settings.connections_max)
+        self.server_configs = ServerConfigs(runtime, log, broker, NODE_ID)
+        self.server_configs.follow(self._limit)
         self.group_configs = GroupConfigs(runtime, log, broker, consumer_terms(settings))
         self.quotas = Quotas(runtime, log, broker)
         self.throttling = Throttling(runtime, self.quotas)
+        self._open_groups(broker)
+        self.node_id = NODE_ID
+        self.refuses = refuses
+        self.refuses_user = refuses_user
+        self.lines = lines or Sparing(runtime, 0)
+        self.listeners: list[KafkaListener] = []
+        self.connections: set[KafkaConnection] = set()
+        self.receive_buffer = memoryview(bytearray(RECEIVE_BYTES))
+        self.accepted = 0
+        self.counts = RequestCounts()
+        self.unsent_bytes = 0  # of responses to clients that are slow to take them
+        runtime.later(IDLE_MS, self._cut_idle)
+
+    def _open_groups(self, appends: Appends) -> None:
+        """Read back groups and transactions, which write into each other's log topics."""
+        runtime, log, settings = self.runtime, self.log, self.settings
         self.groups = GroupTable(
-            runtime,
-            log,
-            broker,
+            *(runtime, log, appends),
             initial_delay_ms=settings.group_initial_rebalance_delay_ms,
             members_max=settings.group_members_max,
             terms=self.group_configs.terms,
@@ -88,24 +107,12 @@ class KafkaShore:
         self.group_offsets = GroupOffsets(
             runtime, self.groups, retention_ms=settings.offsets_retention_minutes * 60_000
         )
-        self.markers = MarkerWriter(runtime, log, broker, self.groups)
+        self.markers = MarkerWriter(runtime, log, appends, self.groups)
         self.transactions = TransactionTable(
-            *(runtime, log, broker, self.markers),
+            *(runtime, log, appends, self.markers),
             timeout_max_ms=settings.transaction_timeout_max_ms,
             expiration_ms=settings.transactional_id_expiration_hours * 3_600_000,
         )
-        self.node_id = NODE_ID
-        self.refuses = refuses
-        self.refuses_user = refuses_user
-        self.lines = lines or Sparing(runtime, 0)
-        self.total = Total(settings.connections_max)
-        self.listeners: list[KafkaListener] = []
-        self.connections: set[KafkaConnection] = set()
-        self.receive_buffer = memoryview(bytearray(RECEIVE_BYTES))
-        self.accepted = 0
-        self.counts = RequestCounts()
-        self.unsent_bytes = 0  # of responses to clients that are slow to take them
-        runtime.later(IDLE_MS, self._cut_idle)
 
     @property
     def fetch_bytes_left(self) -> int:
@@ -113,6 +120,15 @@ class KafkaShore:
         settings = self.settings
         left = settings.fetch_unsent_bytes_max - self.unsent_bytes
         return max(0, min(settings.fetch_bytes_max, left))
+
+    def limit_connections(self, maximum: int) -> None:
+        """Take what is configured; what an administrator has set comes first."""
+        self.connections_max = maximum
+        self._limit()
+
+    def _limit(self) -> None:
+        found = self.server_configs.connections_max
+        self.total.maximum = self.connections_max if found is None else found
 
     def forget_log_topic(self, name: str) -> None:
         """A log topic was deleted: tell everybody who remembers it."""

@@ -272,6 +272,9 @@ class Log(Protocol):
     def configure(self, name: str, configs: Mapping[str, str]) -> None:
         """Replace all settings of a log topic. Raises TopicUnknown, ConfigInvalid."""
 
+    def set_topic_defaults(self, defaults: Mapping[str, str]) -> None:
+        """Give other `topic_defaults`; they hold at once for what log topics do not say."""
+
     def delete(self, name: str) -> None:
         """Delete a log topic and its records. Raises TopicUnknown, StorageError."""
 

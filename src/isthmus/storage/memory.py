@@ -277,7 +277,7 @@ class MemoryLog:
             raise TopicExists(f"log topic {name} exists")
         if partitions < 1:
             raise ConfigInvalid(f"a log topic has at least one partition, not {partitions}")
-        TopicConfig(configs)
+        TopicConfig(configs, self.topic_defaults)
         topic = MemoryTopic(name, self.runtime.random_bytes(16), configs)
         self._topics[name] = topic
         self.add_partitions(name, partitions)
@@ -288,17 +288,25 @@ class MemoryLog:
         topic = self._topic(name)
         if count <= len(topic.partitions):
             raise ConfigInvalid(f"{name} has {len(topic.partitions)} partitions, {count} asked")
-        config = TopicConfig(topic.configs)
+        config = TopicConfig(topic.configs, self.topic_defaults)
         for index in range(len(topic.partitions), count):
             topic.partitions.append(MemoryPartition(self, name, index, config))
 
     def configure(self, name: str, configs: Mapping[str, str]) -> None:
         """Replace the settings of a log topic."""
         topic = self._topic(name)
-        config = TopicConfig(configs)
+        config = TopicConfig(configs, self.topic_defaults)
         topic.configs = dict(configs)
         for partition in topic.partitions:
             partition.config = config
+
+    def set_topic_defaults(self, defaults: Mapping[str, str]) -> None:
+        """Give other defaults to all log topics."""
+        self.topic_defaults = dict(defaults)
+        for topic in self._topics.values():
+            config = TopicConfig(topic.configs, self.topic_defaults)
+            for partition in topic.partitions:
+                partition.config = config
 
     def delete(self, name: str) -> None:
         """Delete a log topic and its records."""

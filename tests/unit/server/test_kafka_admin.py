@@ -274,7 +274,7 @@ def test_what_has_settings_is_listed(peer: Peer) -> None:
         ]
 
     assert ask(version=0) == []
-    assert ask() == [(TOPIC, "t"), (TOPIC, "u"), (BROKER, "1")]
+    assert ask() == [(TOPIC, "t"), (TOPIC, "u"), (BROKER, "1"), (8, "1")]
     assert ask(BROKER) == [(BROKER, "1")]
     assert ask(16, 32) == []
     assert ask(3) == ErrorCode.UNSUPPORTED_VERSION

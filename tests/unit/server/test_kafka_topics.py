@@ -284,7 +284,8 @@ def test_every_setting_of_a_log_topic_is_described(peer: Peer, version: int) -> 
 
 
 def test_defaults_of_the_server_are_told_with_their_source(peer: Peer) -> None:
-    peer.room.log.topic_defaults = {"retention.ms": "1000", "retention.bytes": "-1"}
+    configured = {"retention.ms": "1000", "retention.bytes": "-1"}
+    peer.room.shore.server_configs.topic_defaults.update(configured)
     peer.room.log.create("own", 1, {"retention.ms": "2000"})
     asked = [(2, "t"), (2, "own"), (4, "1")]
     resources = [
@@ -319,7 +320,10 @@ def test_defaults_of_the_server_are_told_with_their_source(peer: Peer) -> None:
         (4, "1", OK),
         (4, "", OK),
         (4, "2", ErrorCode.INVALID_REQUEST),
-        (8, "1", ErrorCode.INVALID_REQUEST),
+        (8, "1", OK),
+        (8, "2", ErrorCode.INVALID_REQUEST),
+        (8, "", ErrorCode.INVALID_REQUEST),
+        (64, "1", ErrorCode.INVALID_REQUEST),
     ],
 )
 def test_the_server_is_described(peer: Peer, kind: int, name: str, error: ErrorCode) -> None:
@@ -327,7 +331,7 @@ def test_the_server_is_described(peer: Peer, kind: int, name: str, error: ErrorC
     body = {"resources": [resource]}
     (result,) = peer.ask(ApiKey.DESCRIBE_CONFIGS, 4, body)["results"]
     assert result["error_code"] == error
-    if name == "1" and not error:
+    if (kind, name) == (4, "1"):
         rows = {row["name"]: row["value"] for row in result["configs"]}
         assert rows["num.partitions"] == "4"
         assert rows["log.retention.ms"] == "604800000"

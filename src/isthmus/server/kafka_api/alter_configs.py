@@ -1,9 +1,9 @@
-"""IncrementalAlterConfigs and AlterConfigs: settings of log topics and groups change in use.
+"""IncrementalAlterConfigs, AlterConfigs: log topics, groups and the server are set in use.
 
 Each resource of a request succeeds or fails alone, and a resource as a whole: of its settings
-either all are in force afterwards or none. What the server itself is configured with stands in
-its configuration file, so a broker's settings are refused as those that Apache Kafka cannot
-change while it runs.
+either all are in force afterwards or none. Of the server's settings those can be changed that
+are in broker/server_configs.py, and the levels of its loggers; the others stand in its
+configuration file, and are refused as those that Apache Kafka cannot change while it runs.
 """
 
 from __future__ import annotations
@@ -13,10 +13,19 @@ from enum import IntEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from isthmus.broker.server_configs import EVERY, KERBEROS, OF_LOG_TOPICS
+from isthmus.broker.server_configs import check as check_server_configs
 from isthmus.errors import ConfigInvalid, IsthmusError
 from isthmus.kafka.errors import ErrorCode
-from isthmus.server.kafka_api.configs import BROKER_RESOURCE, GROUP_RESOURCE, TOPIC_RESOURCE
+from isthmus.server.kafka_api.configs import (
+    BROKER_LOGGER_RESOURCE,
+    BROKER_RESOURCE,
+    GROUP_RESOURCE,
+    TOPIC_RESOURCE,
+    check_broker,
+)
 from isthmus.server.kafka_api.log_topics import RequestRefused, changeable, refusal_of
+from isthmus.server.kafka_api.loggers import alter_levels
 from isthmus.storage.names import check_log_topic
 from isthmus.storage.topic_configs import SETTINGS, check_configs
 
@@ -81,10 +90,19 @@ def _alter(call: Call, change: Change) -> None:
                 wanted = _wanted_of_group(call, name, resource["configs"], change)
                 if wanted is not None:
                     waiting += 1
-                    done = partial(_group_altered, row, answered)
-                    call.shore.group_configs.set(name, wanted, done)
+                    call.shore.group_configs.set(name, wanted, partial(_kept, row, answered))
+            elif kind == BROKER_RESOURCE:
+                wanted = _wanted_of_broker(call, name, resource["configs"], change)
+                if wanted is not None:
+                    waiting += 1
+                    call.shore.server_configs.set(name, wanted, partial(_kept, row, answered))
+            elif kind == BROKER_LOGGER_RESOURCE and change is _incremented:
+                check_broker(call.shore, name)
+                alter_levels(resource["configs"], is_dry=request["validate_only"])
             else:
-                _check_others(call.shore, kind, name, resource["configs"])
+                raise RequestRefused(
+                    ErrorCode.INVALID_REQUEST, f"resources of type {kind} have no settings"
+                )
         except IsthmusError as error:
             row["error_code"] = refusal_of(error)
             row["error_message"] = str(error)
@@ -92,7 +110,7 @@ def _alter(call: Call, change: Change) -> None:
     answered()
 
 
-def _group_altered(row: dict[str, Any], answered: Callable[[], None], code: ErrorCode) -> None:
+def _kept(row: dict[str, Any], answered: Callable[[], None], code: ErrorCode) -> None:
     row["error_code"] = code
     answered()
 
@@ -133,6 +151,27 @@ def _wanted_of_group(
     return None if call.request["validate_only"] or wanted == groups.of(group_id) else wanted
 
 
+def _wanted_of_broker(
+    call: Call, name: str, configs: list[dict[str, Any]], change: Change
+) -> dict[str, str] | None:
+    """Return what is to be set for this broker, or all; None: nothing is to be changed.
+
+    What was never set may be taken back: kafka-reassign-partitions does that with throttles.
+    """
+    shore = call.shore
+    if name != EVERY:
+        check_broker(shore, name)
+    before = shore.server_configs.of(name)
+    wanted = change(shore, before, configs)
+    try:
+        check_server_configs(wanted)
+    except ConfigInvalid as error:
+        raise RequestRefused(ErrorCode.INVALID_REQUEST, str(error)) from None
+    if name == EVERY and any(each.startswith(KERBEROS) for each in wanted):
+        raise RequestRefused(ErrorCode.INVALID_REQUEST, f"{KERBEROS}* is set for one broker")
+    return None if call.request["validate_only"] or wanted == before else wanted
+
+
 def _replaced(
     _shore: KafkaShore, _before: Mapping[str, str], configs: list[dict[str, Any]]
 ) -> dict[str, str]:
@@ -167,28 +206,8 @@ def _incremented(
 
 def _items(shore: KafkaShore, configs: Mapping[str, str], name: str) -> list[str]:
     """Return the items of a list that hold now; raise ConfigInvalid where it is no list."""
-    setting = SETTINGS.get(name)
+    setting = SETTINGS.get(name) or OF_LOG_TOPICS.get(name)
     if setting is None or setting.kind != "list":
         raise ConfigInvalid(f"{name} is no list: nothing can be appended or subtracted")
-    default = shore.log.topic_defaults.get(name, setting.default)
+    default = shore.log.topic_defaults.get(setting.name, setting.default)
     return [item.strip() for item in configs.get(name, default).split(",") if item.strip()]
-
-
-def _check_others(
-    shore: KafkaShore, kind: int, name: str, configs: list[dict[str, Any]]
-) -> None:
-    """Raise RequestRefused where something else than a log topic would have to change.
-
-    Of a broker nothing is set beside its configuration file, so nothing has to be taken back:
-    kafka-reassign-partitions does that with its throttles.
-    """
-    names = [one["name"] for one in configs if one.get("config_operation") != Operation.DELETE]
-    if kind != BROKER_RESOURCE:
-        text = f"resources of type {kind} have no settings"
-    elif name not in ("", str(shore.node_id)):
-        text = f"broker {name!r}, and there is {shore.node_id}"
-    elif names:
-        text = f"{', '.join(names)}: set in the configuration file, read at the start"
-    else:
-        return
-    raise RequestRefused(ErrorCode.INVALID_REQUEST, text)

@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from isthmus.kafka.errors import ErrorCode
-from isthmus.server.kafka_api.configs import BROKER_RESOURCE, GROUP_RESOURCE, TOPIC_RESOURCE
+from isthmus.server.kafka_api.configs import (
+    BROKER_LOGGER_RESOURCE,
+    BROKER_RESOURCE,
+    GROUP_RESOURCE,
+    TOPIC_RESOURCE,
+)
 from isthmus.server.kafka_api.log_topics import CLUSTER_OPERATIONS
 
 if TYPE_CHECKING:
@@ -14,7 +19,6 @@ if TYPE_CHECKING:
 BROKERS: Final = 1
 CONTROLLERS: Final = 2
 
-BROKER_LOGGER_RESOURCE: Final = 8
 CLIENT_METRICS_RESOURCE: Final = 16
 RESOURCES: Final = (
     TOPIC_RESOURCE,
@@ -65,6 +69,7 @@ def list_config_resources(call: Call) -> None:
     names = {
         TOPIC_RESOURCE: sorted(shore.log.topics),
         BROKER_RESOURCE: broker,
+        BROKER_LOGGER_RESOURCE: broker,
         GROUP_RESOURCE: shore.group_configs.group_ids,
     }
     call.answer(

@@ -84,7 +84,7 @@ def _create(call: Call, wanted: dict[str, Any]) -> dict[str, Any]:
             "config_source": one.source,
             "is_sensitive": False,
         }
-        for one in effective(configs, shore.log.topic_defaults)
+        for one in effective(shore, configs)
     ]
     return row
 

@@ -266,6 +266,14 @@ class LocalLog:
         for partition in topic.partitions:
             partition.configure(config)
 
+    def set_topic_defaults(self, defaults: Mapping[str, str]) -> None:
+        """Give other defaults to all log topics; whoever sets them keeps them."""
+        self.topic_defaults = dict(defaults)
+        for topic in self._topics.values():
+            topic.config = TopicConfig(topic.entry.configs, self.topic_defaults)
+            for partition in topic.partitions:
+                partition.configure(topic.config)
+
     def delete(self, name: str) -> None:
         """Delete a log topic; its files go in the background."""
         topic = self._topic(name)

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from isthmus.broker.access import Access
     from isthmus.broker.delegation import DelegationTerms
     from isthmus.broker.security import Security
+    from isthmus.broker.users import Users
     from isthmus.config import HttpSettings, MqttSettings, Settings
     from isthmus.errors import IsthmusError
     from isthmus.server.renewal import Renewed
@@ -135,11 +136,9 @@ async def serve(settings: Settings, read: Callable[[], Settings]) -> int:
     runtime = LoopRuntime(loop)
     log = open_log(settings, runtime)
     broker = open_broker(settings, runtime, log, routes, rules.access, rewritings)
-    mqtt = mqtt_shore(
-        broker, settings.mqtt, automatic, Sparing(runtime, settings.log.repeats_s)
-    )
-    security = users_and_rules(settings, broker, mqtt, rules.access, ways.delegation)
-    ways.open(runtime, security)
+    security = users_and_rules(settings, broker, rules.access, ways.delegation)
+    ways.open(runtime, security)  # users of a file, too, whose sessions may come back now
+    mqtt = mqtt_shore(settings, broker, automatic, security.users)
     kafka = kafka_shore(settings, broker, mqtt, security)
     await entrances.open(mqtt, kafka, ways)
     reloads.add("authentication", ways.prepare)
@@ -239,12 +238,11 @@ def kafka_shore(
 def users_and_rules(
     settings: Settings,
     broker: Broker,
-    mqtt: MqttShore,
     access: Access,
     delegation: DelegationTerms,
 ) -> Security:
     """Read the users, the rules and the tokens that the server keeps."""
-    security = open_security(
+    return open_security(
         broker.runtime,
         broker.log,
         broker,
@@ -252,8 +250,6 @@ def users_and_rules(
         settings.authentication.iterations,
         delegation,
     )
-    security.users.follow(mqtt.clients.users_changed)
-    return security
 
 
 def topic_rules(
@@ -306,12 +302,13 @@ def automatic_subscriptions(settings: MqttSettings) -> list[AutomaticSubscriptio
 
 
 def mqtt_shore(
+    all_settings: Settings,
     broker: Broker,
-    settings: MqttSettings,
     automatic: list[AutomaticSubscription],
-    lines: Sparing,
+    users: Users,
 ) -> MqttShore:
-    """Wire the MQTT side."""
+    """Wire the MQTT side, and bring back its sessions, which are of these users."""
+    settings = all_settings.mqtt
     kind = {"use-another": UseAnotherServer, "moved": ServerMoved}.get(settings.redirect)
     clients = Clients(
         broker,
@@ -327,7 +324,9 @@ def mqtt_shore(
         automatic=automatic,
         flapping=flapping_in(settings),
         failures=failures_in(settings),
+        users=users,
     )
+    lines = Sparing(broker.runtime, all_settings.log.repeats_s)
     shore = MqttShore(clients, connections_max=settings.connections_max, lines=lines)
     shore.loop.start()
     if settings.slow_consumer_s:

@@ -19,12 +19,16 @@ from tests.e2e.raw_mqtt import (
     DISCONNECT,
     PINGREQ,
     PINGRESP,
+    PUBACK,
+    SUBACK,
     RawMqtt,
     auth,
     authentication_data,
     connect,
     packet,
+    publish,
     raw_connection,
+    subscribe,
 )
 from tests.e2e.server_process import ServerProcess, run_isthmus, text_of
 from tests.scram_client import HASHES, ScramClient
@@ -224,6 +228,48 @@ def test_users_of_a_stopped_server(own_process: None, tmp_path: Path) -> None:
         assert [logs_in(server.mqtt, *login) for login in logins] == [True, False, False]
         busy = run_isthmus("users", "list", *data)
         assert (busy.returncode, "with --http" in busy.stderr) == (2, True)
+    finally:
+        server.stop()
+
+
+def test_nothing_waits_for_a_user_that_was_removed(own_process: None, tmp_path: Path) -> None:
+    """Nor after a restart, until there is such a user again."""
+    server = ServerProcess(tmp_path, settings={"mqtt.authentication": '["users"]'})
+    data = ("--data", str(server.data))
+    users("add", "ann", *data, password="one")
+    users("add", "bob", *data, password="two")
+    server.start()
+    here = ("--http", text_of(server.http))
+
+    def queued_of_ann() -> int:
+        shown = run_isthmus(
+            "sessions", "show", "ann-7", "--json", "--http", text_of(server.http)
+        )
+        return int(json.loads(shown.stdout)["queued"])
+
+    def bob_publishes() -> None:
+        with raw_connection(server.mqtt) as bob:
+            bob.open("bob", user=("bob", b"two"))
+            bob.send(publish("news", b"x", qos=1, packet_id=1))
+            bob.expect(PUBACK)
+
+    try:
+        ann = RawMqtt(server.mqtt)
+        ann.open("ann-7", user=("ann", b"one"), clean=False, session_expiry_s=1000)
+        ann.send(subscribe(1, "news", 1))
+        ann.expect(SUBACK)
+        ann.cut()
+        bob_publishes()
+        users("remove", "ann", *here)
+        bob_publishes()
+        assert queued_of_ann() == 1
+        server.stop()
+        server.start()
+        bob_publishes()
+        assert queued_of_ann() == 1
+        users("add", "ann", *here, password="three")
+        bob_publishes()
+        assert queued_of_ann() == 2
     finally:
         server.stop()
 

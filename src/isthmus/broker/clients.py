@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from isthmus.broker.broker import Broker
     from isthmus.broker.sessions import Connection, SessionEntry
     from isthmus.broker.subscriptions import Subscription
+    from isthmus.broker.users import Users
     from isthmus.errors import IsthmusError, Redirected
     from isthmus.mqtt.packets import Disconnect, Will
     from isthmus.mqtt.session import Session
@@ -77,12 +78,13 @@ class Clients:
         automatic: Sequence[AutomaticSubscription] = (),
         flapping: Streaks = Streaks(),  # noqa: B008  # never changed
         failures: Streaks = Streaks(),  # noqa: B008
+        users: Users | None = None,
     ) -> None:
         """Take up the sessions of the last run.
 
         `redirected`: what every client is told instead of being let in. `automatic`: the
         subscriptions that new sessions begin with. `flapping` and `failures` are how often one
-        may connect, and fail to authenticate (`guard.py`).
+        may connect, and fail to authenticate (`guard.py`). `users`: those of the server.
         """
         self._broker = broker
         self.runtime = broker.runtime
@@ -111,7 +113,10 @@ class Clients:
         )
         self.sessions = self._table(limits, sessions_max, will_grace_s)
         self.guard = Guard(broker, self.sessions, flapping=flapping, failures=failures)
-        ungreeted = recover(broker, self.sessions)
+        self._users = users
+        ungreeted = recover(broker, self.sessions, self._as_now)
+        if users is not None:
+            users.follow(self.users_changed)
         broker.session_log.start()
         self.greetings.begin(ungreeted)
 
@@ -232,12 +237,28 @@ class Clients:
     def users_changed(self, names: set[str]) -> None:
         """Send away who is in as one of these users of the server.
 
-        They are other users now, or none; who still is one comes back as what it is.
+        They are other users now, or none; who still is one comes back as what it is. Until then
+        what comes to wait for their sessions is what they may receive now.
         """
+        is_other = False
         for entry in [*self.sessions.entries.values()]:
             principal, connection = entry.principal, entry.connection
-            if connection and principal.way == USERS and principal.user in names:
-                connection.close(NotAuthorized("the user was changed or removed"))
+            if principal.way == USERS and principal.user in names:
+                entry.principal = self._as_now(principal)
+                is_other = is_other or entry.principal is not principal
+                if connection:
+                    connection.close(NotAuthorized("the user was changed or removed"))
+        if is_other:
+            self._broker.permits.principals_changed(self.sessions.entries.values())
+
+    def _as_now(self, principal: Principal) -> Principal:
+        """Return somebody of before as what the server's user of that name is now."""
+        if self._users is None or principal.way != USERS:
+            return principal
+        user = self._users.find(principal.user)
+        if user is None:
+            return principal.but(groups=principal.groups, is_gone=True)
+        return principal.but(groups=user.groups, is_gone=not user.is_enabled)
 
     def receive(
         self, entry: SessionEntry, connection: Connection, packets: Sequence[Any]

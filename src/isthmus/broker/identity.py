@@ -38,18 +38,25 @@ class Identity:
         return f"{host}:{self.port}"
 
 
-NOBODY: Final = Identity("", 0, "")  # behind a session that nobody has come back to yet
-
-
 class Principal:
     """Somebody who does something. Never changed: who shows anew who it is gets another one.
 
     `user` is empty for somebody without a name (`is_anonymous`). `way` is how the name was
     found out, as listeners call it; `until_ms` when it does not hold any more, as a wall clock
-    in milliseconds (0: it holds for good).
+    in milliseconds (0: it holds for good). `is_gone`: the user was removed or disabled since;
+    nothing is sent to it any more.
     """
 
-    __slots__ = ("address", "client_id", "groups", "listener", "until_ms", "user", "way")
+    __slots__ = (
+        "address",
+        "client_id",
+        "groups",
+        "is_gone",
+        "listener",
+        "until_ms",
+        "user",
+        "way",
+    )
 
     def __init__(
         self,
@@ -60,14 +67,16 @@ class Principal:
         groups: frozenset[str] = frozenset(),
         way: str = "",
         until_ms: int = 0,
+        is_gone: bool = False,
     ) -> None:
         self.user = user
         self.groups = groups
         self.client_id = client_id
         self.address = intern(identity.address)  # many sessions at rest are of one gateway
-        self.listener = identity.listener
+        self.listener = intern(identity.listener)
         self.way = way
         self.until_ms = until_ms
+        self.is_gone = is_gone
 
     @property
     def is_anonymous(self) -> bool:
@@ -78,6 +87,20 @@ class Principal:
     def whom(self) -> tuple[str, frozenset[str], str, str]:
         """All that rules look at, beside the client id."""
         return self.user, self.groups, self.listener, self.address
+
+    def but(self, *, groups: frozenset[str], is_gone: bool) -> Principal:
+        """Return the same one, as what its user is now."""
+        if groups == self.groups and is_gone == self.is_gone:
+            return self
+        return Principal(
+            self.user,
+            self.client_id,
+            Identity(self.address, 0, self.listener),
+            groups=groups,
+            way=self.way,
+            until_ms=self.until_ms,
+            is_gone=is_gone,
+        )
 
     def filled(self, template: str) -> str | None:
         """Return a topic filter with this one's names in it; None: it would be none of its."""

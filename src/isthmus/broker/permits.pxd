@@ -21,6 +21,8 @@ cdef class Permits:
     cdef object _access
     cdef TopicTree _tree
     cdef long long _generation
+    cdef bint _some_are_gone
+    cdef list _resting
 
     @cython.locals(known=Remembered)
     cpdef bint may_publish(self, Session session, bytes topic_name) except -1

@@ -6,7 +6,9 @@ there are none `is_on` is false, and nobody asks.
 To publish is decided once for a client and a topic name. To receive is decided when it is found
 out who gets a topic name, so that a message costs nothing; and once more when a message that
 had to wait is read back, for the rules, or the client, may have become others meanwhile. When
-rules change, all that was found out is found out anew, with the next message.
+rules change, all that was found out is found out anew, with the next message. That is so for
+sessions at rest as well, for which only what they may receive comes to wait; and nothing, as
+long as their user is removed or disabled.
 
 Compiled, as part of the path of every message.
 """
@@ -20,6 +22,8 @@ from isthmus.broker.access_rules import PUBLISH, SUBSCRIBE
 from isthmus.topics.filter import parse_shared
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from isthmus.broker.access import Access, Rights
     from isthmus.broker.identity import Principal
     from isthmus.broker.sessions import SessionEntry
@@ -31,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 REMEMBERED_MAX: Final = 256  # topic names of one client; then all are forgotten
 NAME_BYTES_MAX: Final = 256  # longer names are not remembered
+RESTING_MAX: Final = 50_000  # sessions at rest of which something is, 1 KB each
 
 
 class Remembered:
@@ -55,13 +60,20 @@ class Permits:
         self._access = access
         self._tree = tree
         self._generation = access.generation
+        self._some_are_gone = False
+        self._resting: list[SessionEntry] = []  # at rest, or were when something was remembered
         self.is_on = not access.is_open
         access.follow(self._changed)
+
+    def principals_changed(self, entries: Iterable[SessionEntry]) -> None:
+        """Some of all sessions are of other users now, by their groups or as these are gone."""
+        self._some_are_gone = any(entry.principal.is_gone for entry in entries)
+        self._changed()
 
     def _changed(self) -> None:
         """The rules have become others."""
         self._generation = self._access.generation
-        self.is_on = not self._access.is_open
+        self.is_on = self._some_are_gone or not self._access.is_open
         self._tree.outdate()
 
     def passed_on(self, before: Principal, principal: Principal) -> None:
@@ -108,16 +120,12 @@ class Permits:
         return self._known_of(session).rights.receivable(topic_filter)
 
     def passing(self, receivers: list[Receiver], topic_name: bytes) -> list[Receiver]:
-        """Return those receivers who may have a topic name.
-
-        And those of whom it is not known, because nobody has come back to their session since
-        the server began: what waits for them is asked about when they get it.
-        """
+        """Return those receivers who may have a topic name."""
         return [
             receiver
             for receiver in receivers
-            if not _entry_of(receiver.session).principal.listener
-            or self.may_receive(receiver.session, topic_name)
+            if not _entry_of(receiver.session).principal.is_gone
+            and self.may_receive(receiver.session, topic_name)
         ]
 
     def _known_of(self, session: Session) -> Remembered:
@@ -131,7 +139,18 @@ class Permits:
         ):
             rights = self._access.rights_of(principal)
             known = entry.permitted = Remembered(self._generation, principal, rights)
+            if entry.connection is None:
+                self._note_resting(entry)
         return known
+
+    def _note_resting(self, entry: SessionEntry) -> None:
+        """Bound what is remembered of sessions at rest, of which there may be very many."""
+        if len(self._resting) >= RESTING_MAX:
+            for each in self._resting:
+                if each.connection is None:
+                    each.permitted = None
+            self._resting = []
+        self._resting.append(entry)
 
 
 def _decided(

@@ -359,6 +359,7 @@ class SessionLog:
         logged = self._logged_of(session)
         gone = self._add_queue(session, logged, rows)
         entry = cast("SessionEntry", session.owner)
+        principal = entry.principal
         numbers = PartitionNumbers(self._broker.log)
         inflight = [
             (
@@ -385,8 +386,11 @@ class SessionLog:
             numbers.ids,
             inflight,
             unreleased,
-            entry.principal.user,
-            sorted(entry.principal.groups),
+            principal.user,
+            sorted(principal.groups),
+            principal.way,
+            principal.listener,
+            principal.address,
         )
         rows.append((key_of(session), encode(state)))
         rows += gone

@@ -63,6 +63,9 @@ class SessionState(msgspec.Struct, array_like=True, frozen=True):
     unreleased: list[tuple[int, int, int]]  # packet id, partition, offset
     user: str = ""  # whose it is; empty: anybody's
     groups: list[str] = []  # of the user, at the last connection
+    way: str = ""  # how it was found out who that is
+    listener: str = ""  # through which it came; empty: not known
+    address: str = ""
 
 
 class GroupState(msgspec.Struct, array_like=True, frozen=True):

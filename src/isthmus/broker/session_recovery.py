@@ -12,10 +12,11 @@ took it) is dropped and counted. Not here: writing, see session_log.py.
 from __future__ import annotations
 
 import logging
+from sys import intern
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 from isthmus.broker.held_batches import HeldBatches
-from isthmus.broker.identity import NOBODY, Principal
+from isthmus.broker.identity import Identity, Principal
 from isthmus.broker.mapping import publish_of
 from isthmus.broker.publishing import MQTT_SEQUENCE
 from isthmus.broker.recent_records import readable_records
@@ -49,7 +50,7 @@ from isthmus.mqtt.session import Session
 from isthmus.topics.filter import SHARED_PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from isthmus.broker.broker import Broker
     from isthmus.broker.publishing import Destination
@@ -106,15 +107,19 @@ class Written:
             self.will = value
 
 
-def recover(broker: Broker, table: SessionTable) -> list[Subscription]:
+def recover(
+    broker: Broker, table: SessionTable, as_now: Callable[[Principal], Principal]
+) -> list[Subscription]:
     """Bring all sessions back that have not expired. Raises StorageError.
 
-    Returns the subscriptions whose retained messages had not all been sent.
+    `as_now` says what somebody of an earlier run is by now. Returns the subscriptions whose
+    retained messages had not all been sent.
     """
     began_ms = broker.runtime.monotonic_ms()
-    recovery = Recovery(broker, table)
+    recovery = Recovery(broker, table, as_now)
     recovery.read()
     recovery.restore()
+    broker.permits.principals_changed(table.entries.values())
     scanned = recovery.scan()
     if recovery.marks:
         logger.info(
@@ -129,8 +134,11 @@ def recover(broker: Broker, table: SessionTable) -> list[Subscription]:
 class Recovery:
     """One start."""
 
-    def __init__(self, broker: Broker, table: SessionTable) -> None:
+    def __init__(
+        self, broker: Broker, table: SessionTable, as_now: Callable[[Principal], Principal]
+    ) -> None:
         self._broker = broker
+        self._as_now = as_now
         self._log = broker.session_log
         self._table = table
         self._partitions = PartitionsById(broker.log)
@@ -200,8 +208,7 @@ class Recovery:
                 logger.warning("session not readable client=%r", client)
                 continue
             # The connections of the run before ended with it, now at the latest.
-            groups = frozenset(state.groups) if state.groups else NO_GROUPS
-            principal = Principal(state.user, client_id, NOBODY, groups=groups)
+            principal = self._as_now(principal_of(state, client_id))
             detached_at_ms = state.detached_at_ms or now_ms
             entry = self._table.restore(client_id, state.expiry_s, detached_at_ms, principal)
             session = entry.session
@@ -468,6 +475,14 @@ class Recovery:
         for group in destination.groups:
             if group in self.marks and is_new(group, publish.qos):
                 group.deliver(publish, destination.key, partition, offset)
+
+
+def principal_of(state: SessionState, client_id: str) -> Principal:
+    """Return whose session it is, by what was known when it was written."""
+    groups = frozenset(state.groups) if state.groups else NO_GROUPS
+    identity = Identity(state.address, 0, state.listener)
+    way = intern(state.way)  # one of a few
+    return Principal(state.user, client_id, identity, groups=groups, way=way)
 
 
 def _text(data: bytes) -> str | None:

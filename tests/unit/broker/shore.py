@@ -19,6 +19,7 @@ from isthmus.broker.guard import Streaks
 from isthmus.broker.identity import Identity
 from isthmus.broker.routes import Route, RouteTable
 from isthmus.broker.shared import STRATEGIES
+from isthmus.broker.users import Users
 from isthmus.mqtt.codec import Decoder
 from isthmus.mqtt.handshake import Offer
 from isthmus.mqtt.packets import Connack, Connect, Publish, Subscribe, Will
@@ -163,6 +164,7 @@ class Shore:
         will_grace_s: int = 30,
         automatic: Sequence[AutomaticSubscription] = (),
         shared_strategy: str = "fair",
+        has_users: bool = False,
         **of_broker: Any,
     ) -> None:
         """`of_broker`: what else the broker is given."""
@@ -173,6 +175,7 @@ class Shore:
             "will_grace_s": will_grace_s,
             "automatic": automatic,
             "shared_strategy": shared_strategy,
+            "has_users": has_users,
             **of_broker,
         }
         self.runtime = runtime or SimRuntime(now_ms=now_ms)
@@ -186,6 +189,7 @@ class Shore:
             new_group=partial(STRATEGIES[shared_strategy], queue_max=queue_length_max),
             **of_broker,
         )
+        self.users = Users(self.runtime, self.log, self.broker, 4096) if has_users else None
         self.clients = Clients(
             self.broker,
             queue_length_max=queue_length_max,
@@ -200,6 +204,7 @@ class Shore:
             flapping=flapping,
             failures=failures,
             automatic=automatic,
+            users=self.users,
         )
 
     def crash(self) -> Shore:

@@ -49,6 +49,7 @@ TYPED = [
     "isthmus.broker.destinations",
     "isthmus.broker.catching_up",
     "isthmus.broker.shared",
+    "isthmus.broker.shared_strategies",
     "isthmus.broker.broker",
     "isthmus.server.kafka_api.call",
     "isthmus.server.kafka_api.produce",

@@ -35,7 +35,7 @@ from isthmus.broker.inspection import Inspection
 from isthmus.broker.rewrite import Rewriting, Rewritings
 from isthmus.broker.routes import Route, RouteTable
 from isthmus.broker.security import open_security
-from isthmus.broker.shared import STRATEGIES
+from isthmus.broker.shared_strategies import STRATEGIES
 from isthmus.broker.status import Status, totals_of
 from isthmus.errors import ServerMoved, ServerShuttingDown, UseAnotherServer
 from isthmus.logs import Sparing

@@ -10,9 +10,8 @@ do. What becomes of a message that a member had, when its connection ends:
   with it [MQTT-4.8.2-5];
 - refused by the client's PUBACK or PUBREC: it is done [MQTT-4.8.2-6].
 
-Who gets a message is the strategy: `fair`, the next that has room; `sticky`, the same one as
-long as it has room; `hash`, the one to whom the key belongs, so that what has one key comes in
-its order. Messages published at QoS 2 come to a group when they are durable, whoever gets them;
+Who gets a message is the strategy: here `fair`, the next that has room; the others are in
+shared_strategies.py. Messages published at QoS 2 come to a group when they are durable, whoever gets them;
 at which QoS is decided with who [MQTT-4.8.2-3].
 
 With a member whose session is persistent the group outlives the server (session_log.py); while
@@ -24,10 +23,8 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
-from hashlib import shake_128
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, cast
-from zlib import crc32
 
 from isthmus.broker.subscriptions import encode_identifier
 from isthmus.mqtt.delivery import (
@@ -53,11 +50,9 @@ if TYPE_CHECKING:
     from isthmus.mqtt.session import Session
     from isthmus.storage.log import Partition
 
-SLOTS: Final = 256  # that keys fall into
 GIVEN_MAX: Final = 1_000  # messages at a time, a few milliseconds of work
-PARKED_MAX: Final = 1_000  # messages of a group that wait for the member of their key
 
-_OFFSET: Final = attrgetter("offset")
+BY_OFFSET: Final = attrgetter("offset")
 
 
 class Handed:
@@ -201,7 +196,7 @@ class ShareGroup:
             if delivery.state == AWAIT_PUBACK and self._is_ours(delivery):
                 del session.inflight[packet_id]
                 delivery.qos = delivery.share.qos
-                insort(self.returned, delivery, key=_OFFSET)
+                insort(self.returned, delivery, key=BY_OFFSET)
                 self.changed = True
 
     def _is_ours(self, delivery: Delivery) -> bool:
@@ -393,154 +388,4 @@ class ShareGroup:
 
     def restore(self, partition: object, offset: int, qos: int) -> None:
         """Have a message wait in front that was unfinished when the server ended."""
-        insort(self.returned, Delivery(partition, offset, qos, False, b""), key=_OFFSET)
-
-
-class StickyGroup(ShareGroup):
-    """A group whose messages go to one member until that has no room."""
-
-    def __init__(
-        self, broker: Broker, name: str, topic_filter: str, *, queue_max: int = 10_000
-    ) -> None:
-        super().__init__(broker, name, topic_filter, queue_max=queue_max)
-        self._current: Member | None = None
-
-    def _choose(self, qos: int) -> Member | None:
-        current = self._current
-        if current is None or not current.is_present or not current.has_room(qos):
-            self._current = ShareGroup._choose(self, qos)
-        return self._current
-
-
-class HashedGroup(ShareGroup):
-    """A group in which each key belongs to one of the connected members.
-
-    Keys fall into slots, and a slot belongs to the member of the largest weight, so that with
-    members that come and go no more keys change hands than must. What a member has no room for
-    is parked, and only it waits: up to a limit the queue goes on behind it.
-    """
-
-    def __init__(
-        self, broker: Broker, name: str, topic_filter: str, *, queue_max: int = 10_000
-    ) -> None:
-        super().__init__(broker, name, topic_filter, queue_max=queue_max)
-        self._owners: list[Member | None] = [None] * SLOTS
-        self._parked = 0
-
-    def _arrive(self, member: Member) -> None:
-        self._unpark()
-        if member.weights is None:
-            digest = shake_128(member.session.client_id.encode()).digest(4 * SLOTS)
-            member.weights = memoryview(digest).cast("I")
-        for slot, owner in enumerate(self._owners):
-            if owner is None or member.weights[slot] > owner.weights[slot]:
-                self._owners[slot] = member
-        ShareGroup._arrive(self, member)
-
-    def _go(self, member: Member) -> None:
-        self._unpark()
-        ShareGroup._go(self, member)
-        for slot, owner in enumerate(self._owners):
-            if owner is member:
-                self._owners[slot] = self._heaviest(slot)
-
-    def _heaviest(self, slot: int) -> Member | None:
-        found: Member | None = None
-        for member in self._present:
-            if found is None or member.weights[slot] > found.weights[slot]:
-                found = member
-        return found
-
-    def _unpark(self) -> None:
-        """Have all that is parked go out by its key anew, in front of all that waits."""
-        for member in self._present:
-            for parked in member.parked:
-                insort(self.returned, parked, key=_OFFSET)
-            member.parked.clear()
-        self._parked = 0
-
-    def _waiting_count(self) -> int:
-        return ShareGroup._waiting_count(self) + self._parked
-
-    def deliver(self, publish: Publish, key: bytes, partition: object, offset: int) -> None:
-        """Give a message to the member of its key, or let it wait."""
-        member: Member | None = None
-        if not self.waiting() and self._parked < PARKED_MAX:
-            member = self._owners[crc32(key) % SLOTS]
-        if member is None or self._waiting_count() >= self._queue_max:
-            self._wait(publish.qos, partition, offset)
-        else:
-            self._give(member, publish, partition, offset)
-
-    def _give(self, member: Member, publish: Publish, partition: object, offset: int) -> None:
-        """Send a message to the member of its key, behind those that wait for it."""
-        if member.parked or not member.has_room(publish.qos):
-            member.parked.append(Delivery(partition, offset, publish.qos, False, b""))
-            self._parked += 1
-            self.changed = True
-        else:
-            ShareGroup._give(self, member, publish, partition, offset)
-
-    def _give_on(self, member: Member) -> None:
-        self._give_parked(member)
-        if self.waiting():
-            self.drain()
-
-    def _give_parked(self, member: Member) -> None:
-        """Send a member what is parked for it, at most `PARKED_MAX`, as far as it has room."""
-        while member.parked:
-            parked = member.parked[0]
-            if not member.has_room(parked.qos):
-                return
-            publish = self._recall(member.session, parked)
-            if publish is NOT_YET:
-                return
-            member.parked.popleft()
-            self._parked -= 1
-            self.changed = True
-            if publish is not None:
-                ShareGroup._give(self, member, publish, parked.partition, parked.offset)
-
-    def drain(self) -> None:
-        """Give out what waits by its keys."""
-        for member in self._present:
-            self._give_parked(member)
-        for _ in range(GIVEN_MAX):
-            if not self.returned and (self.queue.length == 0 or self._parked >= PARKED_MAX):
-                return
-            reader = self._reader()
-            if reader is None:
-                return
-            head = self._head()
-            publish = self._recall(reader, head)
-            if publish is NOT_YET:
-                return
-            self._pop()
-            if publish is None:
-                continue
-            key = self._broker.destinations.key_of(publish.topic)
-            owner = self._owners[crc32(key) % SLOTS]
-            assert owner is not None, "some member is present"
-            self._give(owner, publish, head.partition, head.offset)
-        self._drain_later()
-
-    def _reader(self) -> Session | None:
-        """Return the session of a member, for whom a message may be read to see its key."""
-        for member in self._present:
-            if not member.session.recalling:
-                return member.session
-        return None
-
-    def unfinished(self) -> list[Delivery]:
-        """Return what is neither in the queue nor done; what is parked is among it."""
-        found = ShareGroup.unfinished(self)
-        for member in self._present:
-            found += [each for each in member.parked if each.qos > 0]
-        return found
-
-
-STRATEGIES: Final[dict[str, type[ShareGroup]]] = {
-    "fair": ShareGroup,
-    "sticky": StickyGroup,
-    "hash": HashedGroup,
-}
+        insort(self.returned, Delivery(partition, offset, qos, False, b""), key=BY_OFFSET)

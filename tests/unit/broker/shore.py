@@ -18,7 +18,7 @@ from isthmus.broker.clients import Clients
 from isthmus.broker.guard import Streaks
 from isthmus.broker.identity import Identity
 from isthmus.broker.routes import Route, RouteTable
-from isthmus.broker.shared import STRATEGIES
+from isthmus.broker.shared_strategies import STRATEGIES
 from isthmus.broker.users import Users
 from isthmus.mqtt.codec import Decoder
 from isthmus.mqtt.handshake import Offer

@@ -108,6 +108,12 @@ class Permits:
             allowed = _decided(known, SUBSCRIBE, topic_name, known.receives)
         return allowed
 
+    def may_wait_for(self, session: Session, topic_name: bytes) -> bool:
+        """Whether a message may come to wait for a session whose client is not here."""
+        return not _entry_of(session).principal.is_gone and self.may_receive(
+            session, topic_name
+        )
+
     def may_subscribe(self, session: Session, topic_filter: str) -> bool:
         """Whether the client could receive anything of a topic filter, shared or not."""
         rights = self._known_of(session).rights
@@ -124,8 +130,7 @@ class Permits:
         return [
             receiver
             for receiver in receivers
-            if not _entry_of(receiver.session).principal.is_gone
-            and self.may_receive(receiver.session, topic_name)
+            if self.may_wait_for(receiver.session, topic_name)
         ]
 
     def _known_of(self, session: Session) -> Remembered:

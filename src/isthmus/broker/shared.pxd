@@ -42,6 +42,7 @@ cdef class ShareGroup:
     cdef Py_ssize_t _turn
     cdef list _handed
     cdef bint _is_due
+    cdef Py_ssize_t _parked
     cdef object _refill
 
     @cython.locals(member=Member)
@@ -55,16 +56,27 @@ cdef class ShareGroup:
     cdef bint waiting(self) noexcept
     @cython.locals(member=Member)
     cpdef deliver(self, Publish publish, bytes key, object partition, long long offset)
+    @cython.locals(session=Session)
+    cdef _let_wait(self, Publish publish, object partition, long long offset)
     cdef _wait(self, int qos, object partition, long long offset)
     cdef Py_ssize_t _waiting_count(self) noexcept
     @cython.locals(count=Py_ssize_t, member=Member)
     cdef Member _choose(self, int qos)
-    @cython.locals(other=Member, why=int)
+    @cython.locals(other=Member, full=Member, why=int)
     cdef _give(self, Member member, Publish publish, object partition, long long offset)
     @cython.locals(session=Session, qos=int, handed=bint)
     cdef int _hand(
         self, Member member, Publish publish, object partition, long long offset
     ) except -1
+    cdef bint _may_have(self, Member member, bytes topic_name) except -1
+    cdef _park(self, Member member, int qos, object partition, long long offset)
+    @cython.locals(member=Member)
+    cdef _unpark(self)
+    @cython.locals(parked=Delivery, publish=Publish)
+    cdef _give_parked(self, Member member)
+    @cython.locals(member=Member)
+    cdef _give_all_parked(self)
+    cdef bint _is_held(self) noexcept
     cdef _give_on(self, Member member)
     @cython.locals(head=Delivery, member=Member, publish=Publish)
     cpdef drain(self)

@@ -11,8 +11,10 @@ do. What becomes of a message that a member had, when its connection ends:
 - refused by the client's PUBACK or PUBREC: it is done [MQTT-4.8.2-6].
 
 Who gets a message is the strategy: here `fair`, the next that has room; the others are in
-shared_strategies.py. Messages published at QoS 2 come to a group when they are durable, whoever gets them;
-at which QoS is decided with who [MQTT-4.8.2-3].
+shared_strategies.py. Where a member may not have it by the rules, or takes none so large, one
+of the others gets it; where these have no room just now it is *parked* for the one, and up to a
+limit what is behind it goes on. Messages published at QoS 2 come to a group when they are
+durable, whoever gets them; at which QoS is decided with who [MQTT-4.8.2-3].
 
 With a member whose session is persistent the group outlives the server (session_log.py); while
 no member is connected, what is published at QoS 1 and 2 waits. Compiled, as part of the path of
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from isthmus.mqtt.session import Session
     from isthmus.storage.log import Partition
 
+PARKED_MAX: Final = 1_000  # messages of a group that wait for one of its members
 GIVEN_MAX: Final = 1_000  # messages at a time, a few milliseconds of work
 
 BY_OFFSET: Final = attrgetter("offset")
@@ -85,7 +88,7 @@ class Member:
         self.qos = 0
         self.retain_as_published = False
         self.identifiers = b""
-        self.parked: deque[Delivery] = deque()  # messages of its keys that wait for it
+        self.parked: deque[Delivery] = deque()  # messages that wait for it
         self.weights: Any = None  # for each slot, see HashedGroup
 
     def take_terms(self, subscription: Subscription) -> None:
@@ -125,6 +128,7 @@ class ShareGroup:
         self._turn = -1  # the place of the member that got the last one
         self._handed = [Handed(qos) for qos in range(3)]
         self._is_due = False
+        self._parked = 0  # of all members
         self._refill = self._refilled
 
     @property
@@ -179,6 +183,7 @@ class ShareGroup:
 
         Not at once, because with a server that ends they are about to go, too.
         """
+        self._unpark()
         member.is_present = False
         self._present.remove(member)
         for place, other in enumerate(self._present):
@@ -219,10 +224,21 @@ class ShareGroup:
         At QoS 0 it does not wait while no member is connected; what exceeds the limit of the
         queue is dropped and counted.
         """
-        if not self.waiting():
+        if not self.waiting() and self._parked < PARKED_MAX:
             member = self._choose(publish.qos)
             if member is not None:
                 self._give(member, publish, partition, offset)
+                return
+        self._let_wait(publish, partition, offset)
+
+    def _let_wait(self, publish: Publish, partition: object, offset: int) -> None:
+        """Let a message wait, unless all are away and none of them may have it."""
+        if self._permits.is_on and not self._present:
+            for session in self.members:
+                if self._permits.may_wait_for(session, publish.topic):
+                    break
+            else:
+                self.drop(DROP_DENIED, 1)
                 return
         self._wait(publish.qos, partition, offset)
 
@@ -236,7 +252,7 @@ class ShareGroup:
             self.changed = True
 
     def _waiting_count(self) -> int:
-        return self.queue.length + len(self.returned)
+        return self.queue.length + len(self.returned) + self._parked
 
     def _choose(self, qos: int) -> Member | None:
         """Return the next member that has room for a message of this QoS, None if none has."""
@@ -253,15 +269,23 @@ class ShareGroup:
         why = self._hand(member, publish, partition, offset)
         if why == 0:
             return
+        full: Member | None = None
         for other in self._present:
-            if (
-                other is not member
-                and other.has_room(publish.qos)
-                and self._hand(other, publish, partition, offset) == 0
-            ):
+            if other is member:
+                continue
+            if not other.has_room(publish.qos):
+                if full is None and self._may_have(other, publish.topic):
+                    full = other
+            elif self._hand(other, publish, partition, offset) == 0:
                 self._turn = other.place  # it goes on from who has got one
                 return
-        self.drop(why, 1)
+        if full is None:
+            self.drop(why, 1)
+        else:
+            self._park(full, publish.qos, partition, offset)
+
+    def _may_have(self, member: Member, topic_name: bytes) -> bool:
+        return not self._permits.is_on or self._permits.may_receive(member.session, topic_name)
 
     def _hand(self, member: Member, publish: Publish, partition: object, offset: int) -> int:
         """Send a message to a member that has room; return 0, or why it is not for its client.
@@ -298,6 +322,52 @@ class ShareGroup:
 
     # --- what waits ---------------------------------------------------------------------------
 
+    def _park(self, member: Member, qos: int, partition: object, offset: int) -> None:
+        """Let a message wait for one member."""
+        member.parked.append(Delivery(partition, offset, qos, False, b""))
+        self._parked += 1
+        self.changed = True
+
+    def _unpark(self) -> None:
+        """Have all that is parked go out anew, in front of all that waits."""
+        if self._parked:
+            for member in self._present:
+                for parked in member.parked:
+                    insort(self.returned, parked, key=BY_OFFSET)
+                member.parked.clear()
+            self._parked = 0
+
+    def reconsider(self) -> None:
+        """The rules have become others: what is parked may be for other members."""
+        if self._parked:
+            self._unpark()
+            self._drain_later()
+
+    def _give_parked(self, member: Member) -> None:
+        """Send a member what is parked for it, at most `PARKED_MAX`, as far as it has room."""
+        while member.parked:
+            parked = member.parked[0]
+            if not member.has_room(parked.qos):
+                return
+            publish = self._recall(member.session, parked)
+            if publish is NOT_YET:
+                return
+            member.parked.popleft()
+            self._parked -= 1
+            self.changed = True
+            if publish is not None:
+                ShareGroup._give(self, member, publish, parked.partition, parked.offset)
+
+    def _give_all_parked(self) -> None:
+        if self._parked:
+            for member in self._present:
+                self._give_parked(member)
+
+    def _is_held(self) -> bool:
+        """Whether nothing more of what waits can be given out."""
+        is_full = self._parked >= PARKED_MAX
+        return not self.returned and (is_full or self.queue.length == 0)
+
     def _drain_later(self) -> None:
         if not self._is_due:
             self._is_due = True
@@ -309,6 +379,7 @@ class ShareGroup:
 
     def _give_on(self, member: Member) -> None:
         """Give out what waits, to a member first that may have room."""
+        self._give_parked(member)
         if self.waiting():
             self._turn = member.place - 1
             self.drain()
@@ -318,8 +389,9 @@ class ShareGroup:
 
         With much to do it goes on in the next turn of the loop.
         """
+        self._give_all_parked()
         for _ in range(GIVEN_MAX):
-            if not self.waiting():
+            if self._is_held():
                 return
             head = self._head()
             member = self._choose(head.qos)
@@ -374,12 +446,14 @@ class ShareGroup:
         self._broker.session_log.end_group(self)
 
     def unfinished(self) -> list[Delivery]:
-        """Return what is neither in the queue nor done: what came back, and QoS 1 in flight.
+        """Return what is neither in the queue nor done.
 
-        Where the server ends now, it is to be delivered anew. QoS is that of the messages.
+        That is what came back, what is parked, and QoS 1 in flight. Where the server ends now,
+        it is to be delivered anew. QoS is that of the messages.
         """
         found = [each for each in self.returned if each.qos > 0]
         for member in self._present:
+            found += [each for each in member.parked if each.qos > 0]
             for delivery in member.session.inflight.values():
                 if delivery.state == AWAIT_PUBACK and self._is_ours(delivery):
                     place = delivery.partition, delivery.offset

@@ -16,25 +16,20 @@ cdef class StickyGroup(ShareGroup):
 
 cdef class HashedGroup(ShareGroup):
     cdef list _owners
-    cdef Py_ssize_t _parked
 
     @cython.locals(owner=Member)
     cdef _arrive(self, Member member)
     @cython.locals(owner=Member)
     cdef _go(self, Member member)
     @cython.locals(member=Member, found=Member)
-    cdef Member _heaviest(self, int slot)
-    @cython.locals(member=Member)
-    cdef _unpark(self)
-    cdef Py_ssize_t _waiting_count(self) noexcept
+    cdef Member _heaviest(self, int slot, bytes topic_name)
+    @cython.locals(owner=Member, slot=int)
+    cdef Member _owner(self, bytes key, bytes topic_name)
     @cython.locals(member=Member)
     cpdef deliver(self, Publish publish, bytes key, object partition, long long offset)
     cdef _give(self, Member member, Publish publish, object partition, long long offset)
     cdef _give_on(self, Member member)
-    @cython.locals(parked=Delivery, publish=Publish)
-    cdef _give_parked(self, Member member)
     @cython.locals(member=Member)
     cdef Session _reader(self)
     @cython.locals(head=Delivery, owner=Member, publish=Publish, member=Member)
     cpdef drain(self)
-    cpdef list unfinished(self)

@@ -7,13 +7,11 @@ shared.py. Compiled, as part of the path of every message.
 
 from __future__ import annotations
 
-from bisect import insort
 from hashlib import shake_128
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
-from isthmus.broker.shared import BY_OFFSET, GIVEN_MAX, Member, ShareGroup
-from isthmus.mqtt.delivery import Delivery
+from isthmus.broker.shared import GIVEN_MAX, PARKED_MAX, Member, ShareGroup
 from isthmus.mqtt.session import NOT_YET
 
 if TYPE_CHECKING:
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
     from isthmus.mqtt.session import Session
 
 SLOTS: Final = 256  # that keys fall into
-PARKED_MAX: Final = 1_000  # messages of a group that wait for the member of their key
 
 
 class StickyGroup(ShareGroup):
@@ -54,7 +51,6 @@ class HashedGroup(ShareGroup):
     ) -> None:
         super().__init__(broker, name, topic_filter, queue_max=queue_max)
         self._owners: list[Member | None] = [None] * SLOTS
-        self._parked = 0
 
     def _arrive(self, member: Member) -> None:
         self._unpark()
@@ -67,46 +63,44 @@ class HashedGroup(ShareGroup):
         ShareGroup._arrive(self, member)
 
     def _go(self, member: Member) -> None:
-        self._unpark()
         ShareGroup._go(self, member)
         for slot, owner in enumerate(self._owners):
             if owner is member:
-                self._owners[slot] = self._heaviest(slot)
+                self._owners[slot] = self._heaviest(slot, None)
 
-    def _heaviest(self, slot: int) -> Member | None:
+    def _heaviest(self, slot: int, topic_name: bytes | None) -> Member | None:
+        """Return to whom a slot belongs, of those who may have a topic name if one is given."""
         found: Member | None = None
         for member in self._present:
-            if found is None or member.weights[slot] > found.weights[slot]:
+            if (found is None or member.weights[slot] > found.weights[slot]) and (
+                topic_name is None or self._may_have(member, topic_name)
+            ):
                 found = member
         return found
 
-    def _unpark(self) -> None:
-        """Have all that is parked go out by its key anew, in front of all that waits."""
-        for member in self._present:
-            for parked in member.parked:
-                insort(self.returned, parked, key=BY_OFFSET)
-            member.parked.clear()
-        self._parked = 0
-
-    def _waiting_count(self) -> int:
-        return ShareGroup._waiting_count(self) + self._parked
+    def _owner(self, key: bytes, topic_name: bytes) -> Member | None:
+        """Return to whom a key belongs; where that may not have it, to whom it would then."""
+        slot = crc32(key) % SLOTS
+        owner = self._owners[slot]
+        if owner is None or self._may_have(owner, topic_name):
+            return owner
+        return self._heaviest(slot, topic_name) or owner
 
     def deliver(self, publish: Publish, key: bytes, partition: object, offset: int) -> None:
         """Give a message to the member of its key, or let it wait."""
         member: Member | None = None
         if not self.waiting() and self._parked < PARKED_MAX:
-            member = self._owners[crc32(key) % SLOTS]
+            member = self._owner(key, publish.topic)
         if member is None or self._waiting_count() >= self._queue_max:
-            self._wait(publish.qos, partition, offset)
+            self._let_wait(publish, partition, offset)
         else:
             self._give(member, publish, partition, offset)
 
     def _give(self, member: Member, publish: Publish, partition: object, offset: int) -> None:
         """Send a message to the member of its key, behind those that wait for it."""
-        if member.parked or not member.has_room(publish.qos):
-            member.parked.append(Delivery(partition, offset, publish.qos, False, b""))
-            self._parked += 1
-            self.changed = True
+        is_held = member.parked or not member.has_room(publish.qos)
+        if is_held and self._may_have(member, publish.topic):
+            self._park(member, publish.qos, partition, offset)
         else:
             ShareGroup._give(self, member, publish, partition, offset)
 
@@ -115,27 +109,11 @@ class HashedGroup(ShareGroup):
         if self.waiting():
             self.drain()
 
-    def _give_parked(self, member: Member) -> None:
-        """Send a member what is parked for it, at most `PARKED_MAX`, as far as it has room."""
-        while member.parked:
-            parked = member.parked[0]
-            if not member.has_room(parked.qos):
-                return
-            publish = self._recall(member.session, parked)
-            if publish is NOT_YET:
-                return
-            member.parked.popleft()
-            self._parked -= 1
-            self.changed = True
-            if publish is not None:
-                ShareGroup._give(self, member, publish, parked.partition, parked.offset)
-
     def drain(self) -> None:
         """Give out what waits by its keys."""
-        for member in self._present:
-            self._give_parked(member)
+        self._give_all_parked()
         for _ in range(GIVEN_MAX):
-            if not self.returned and (self.queue.length == 0 or self._parked >= PARKED_MAX):
+            if self._is_held():
                 return
             reader = self._reader()
             if reader is None:
@@ -148,7 +126,7 @@ class HashedGroup(ShareGroup):
             if publish is None:
                 continue
             key = self._broker.destinations.key_of(publish.topic)
-            owner = self._owners[crc32(key) % SLOTS]
+            owner = self._owner(key, publish.topic)
             assert owner is not None, "some member is present"
             self._give(owner, publish, head.partition, head.offset)
         self._drain_later()
@@ -159,13 +137,6 @@ class HashedGroup(ShareGroup):
             if not member.session.recalling:
                 return member.session
         return None
-
-    def unfinished(self) -> list[Delivery]:
-        """Return what is neither in the queue nor done; what is parked is among it."""
-        found = ShareGroup.unfinished(self)
-        for member in self._present:
-            found += [each for each in member.parked if each.qos > 0]
-        return found
 
 
 STRATEGIES: Final[dict[str, type[ShareGroup]]] = {

@@ -198,6 +198,11 @@ class Subscriptions:
             self.tree.remove(group.topic_filter, group)
             group.end()
 
+    def reconsider(self) -> None:
+        """The rules have become others: groups choose anew who gets what waits for members."""
+        for group in self.groups.values():
+            group.reconsider()
+
     def of(self, session: Session) -> dict[str, Subscription]:
         """Return a session's subscriptions by topic filter, in the order they came in."""
         own = session.subscriptions

@@ -16,7 +16,7 @@ from tests.unit.broker.share_room import (
 )
 from tests.unit.broker.shore import Shore
 
-from isthmus.broker import shared_strategies
+from isthmus.broker import shared, shared_strategies
 from isthmus.mqtt.packets import PUBACK, Ack, Publish
 from isthmus.mqtt.properties import SUBSCRIPTION_ID
 
@@ -149,6 +149,7 @@ def test_with_hash_a_full_member_keeps_its_keys_and_the_others_go_on() -> None:
 def test_with_hash_the_queue_stops_where_too_much_is_parked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(shared, "PARKED_MAX", 5)
     monkeypatch.setattr(shared_strategies, "PARKED_MAX", 5)
     shore = Shore(shared_strategy="hash")
     clients = members(shore, 2, receive_maximum=1)

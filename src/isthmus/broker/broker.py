@@ -106,9 +106,7 @@ class Broker:
         self.undeliverable = 0  # records whose key is no topic name
         self.lost = 0  # not stored, and nobody told: QoS 0, wills, refused before MQTT 5
         self._tree = subscriptions.tree
-        access = access or Access()
-        permits = self.permits = Permits(access, subscriptions.tree)
-        access.follow(subscriptions.reconsider)
+        permits = self.permits = Permits(access or Access(), subscriptions)
         new_topics = TopicDefaults(partitions_default, message_bytes_max)
         self.destinations = Destinations(
             log, routes, subscriptions, permits, rewritings, new_topics

@@ -2,7 +2,6 @@
 cimport cython
 
 from isthmus.mqtt.session cimport Session
-from isthmus.topics.tree cimport TopicTree
 
 
 @cython.final
@@ -19,7 +18,7 @@ cdef class Remembered:
 cdef class Permits:
     cdef readonly bint is_on
     cdef object _access
-    cdef TopicTree _tree
+    cdef object _subscriptions
     cdef long long _generation
     cdef bint _some_are_gone
     cdef list _resting

@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     from isthmus.broker.access import Access, Rights
     from isthmus.broker.identity import Principal
     from isthmus.broker.sessions import SessionEntry
-    from isthmus.broker.subscriptions import Receiver
+    from isthmus.broker.subscriptions import Receiver, Subscriptions
     from isthmus.mqtt.session import Session
-    from isthmus.topics.tree import TopicTree
 
 logger = logging.getLogger(__name__)
 
@@ -55,10 +54,10 @@ class Remembered:
 class Permits:
     """Asks the rules about sessions."""
 
-    def __init__(self, access: Access, tree: TopicTree) -> None:
-        """`tree` has the subscriptions, of which receivers of topic names are made."""
+    def __init__(self, access: Access, subscriptions: Subscriptions) -> None:
+        """Who gets a topic name is found out anew from `subscriptions` when rules change."""
         self._access = access
-        self._tree = tree
+        self._subscriptions = subscriptions
         self._generation = access.generation
         self._some_are_gone = False
         self._resting: list[SessionEntry] = []  # at rest, or were when something was remembered
@@ -74,12 +73,12 @@ class Permits:
         """The rules have become others."""
         self._generation = self._access.generation
         self.is_on = self._some_are_gone or not self._access.is_open
-        self._tree.outdate()
+        self._subscriptions.reconsider()
 
     def passed_on(self, before: Principal, principal: Principal) -> None:
         """A session that was one's is another's, who may have other rights."""
         if self.is_on and principal.whom != before.whom:
-            self._tree.outdate()
+            self._subscriptions.tree.outdate()
 
     def may_publish(self, session: Session, topic_name: bytes) -> bool:
         """Whether a message of the session's client is taken.

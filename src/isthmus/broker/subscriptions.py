@@ -199,7 +199,8 @@ class Subscriptions:
             group.end()
 
     def reconsider(self) -> None:
-        """The rules have become others: groups choose anew who gets what waits for members."""
+        """The rules have become others: who gets what is to be found out anew."""
+        self.tree.outdate()
         for group in self.groups.values():
             group.reconsider()
 

@@ -175,7 +175,7 @@ def _wanted_of_broker(
 def _replaced(
     _shore: KafkaShore, _before: Mapping[str, str], configs: list[dict[str, Any]]
 ) -> dict[str, str]:
-    return {config["name"]: config["value"] for config in configs}
+    return {config["name"]: config["value"].strip() for config in configs}
 
 
 def _incremented(
@@ -186,7 +186,7 @@ def _incremented(
         name, value = config["name"], config["value"]
         operation = config["config_operation"]
         if operation == Operation.SET:
-            wanted[name] = value
+            wanted[name] = value.strip()
         elif operation == Operation.DELETE:
             wanted.pop(name, None)
         elif operation in (Operation.APPEND, Operation.SUBTRACT):

@@ -27,12 +27,15 @@ EARLIEST_PENDING_UPLOAD: Final = -6  # [KIP-1023]
 SPECIAL: Final = frozenset(  # what needs no looking
     (LATEST, EARLIEST, EARLIEST_LOCAL, LATEST_TIERED, EARLIEST_PENDING_UPLOAD)
 )
-FIRST_VERSION: Final = {
+FIRST_VERSION: Final = {  # where a time below zero that is not named means nothing
+    LATEST: 0,
+    EARLIEST: 0,
     MAX_TIMESTAMP: 7,
     EARLIEST_LOCAL: 8,
     LATEST_TIERED: 9,
     EARLIEST_PENDING_UPLOAD: 11,
 }
+NEVER: Final = 1 << 15
 EPOCH_FIRST_VERSION: Final = 4
 
 
@@ -81,7 +84,7 @@ def _list(
         answer.row_is_done()
         return
     error = epoch_error(partition, asked["current_leader_epoch"])
-    if not error and call.version < FIRST_VERSION.get(timestamp, 0):
+    if not error and timestamp < 0 and call.version < FIRST_VERSION.get(timestamp, NEVER):
         error = ErrorCode.UNSUPPORTED_VERSION
     if error:
         row["error_code"] = error

@@ -51,7 +51,6 @@ def create_partitions(call: Call) -> None:
 
 def _grow(call: Call, wanted: dict[str, Any]) -> None:
     shore, name, count = call.shore, wanted["name"], wanted["count"]
-    check_log_topic(name)
     before = len(changeable(shore, name).partitions)
     if not before < count <= PARTITIONS_MAX:
         raise RequestRefused(

@@ -15,7 +15,14 @@ import struct
 from typing import TYPE_CHECKING
 
 from isthmus.broker.access_rules import TRANSACTION, WRITE
-from isthmus.errors import BatchRefused, CorruptBatch, IsthmusError, TopicInvalid, TopicUnknown
+from isthmus.errors import (
+    BatchRefused,
+    BatchTooLarge,
+    CorruptBatch,
+    IsthmusError,
+    TopicInvalid,
+    TopicUnknown,
+)
 from isthmus.kafka.errors import ErrorCode
 from isthmus.kafka.frames import encode_produce_response
 from isthmus.kafka.produce import IDS_FIRST_VERSION, ProducedPartition
@@ -102,6 +109,8 @@ class BatchTicket(ProducedPartition):
     def failed(self, error: IsthmusError) -> None:
         """The batch was refused, or cannot be confirmed."""
         if self._produce is not None:
+            if not isinstance(error, BatchTooLarge | CorruptBatch):
+                self.start_offset = self._partition.start_offset
             _refuse(self._produce, self, error)
             self._finish()
 
@@ -191,8 +200,10 @@ def _batch_of(request: ProduceRequest, version: int) -> RecordBatch:
     records = request.records()
     if records is None or len(records) < _HEADER_BYTES:
         raise BatchRefused("exactly one record batch per partition, here is none")
-    if records[MAGIC_POSITION] != MAGIC:
+    if records[MAGIC_POSITION] < MAGIC:
         raise BatchRefused("records of versions 0 and 1 are not taken any more")
+    if records[MAGIC_POSITION] > MAGIC:
+        raise CorruptBatch(f"there are no records of version {records[MAGIC_POSITION]}")
     size = _LENGTH.unpack_from(records, _LENGTH_POSITION)[0] + 12
     if _HEADER_BYTES <= size < len(records):
         raise BatchRefused("exactly one record batch per partition, here are more")

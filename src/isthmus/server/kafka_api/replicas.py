@@ -22,9 +22,7 @@ ELECTIONS: Final = (0, 1)  # of the preferred leader; of any replica, also one t
 def elect_leaders(call: Call) -> None:
     """Say that each partition has its leader; of all at once nothing [KIP-183, KIP-460]."""
     request = call.request
-    if request["election_type"] not in ELECTIONS:
-        call.answer({"error_code": ErrorCode.INVALID_REQUEST})
-        return
+    is_none = request["election_type"] not in ELECTIONS
     rows = []
     for one in request["topic_partitions"] or ():
         name = one["topic"]
@@ -36,9 +34,12 @@ def elect_leaders(call: Call) -> None:
                     ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
                     f"no partition {name}-{index}",
                 )
+            if is_none:
+                code, text = ErrorCode.INVALID_REQUEST, "no such kind of election"
             found.append({"partition_id": index, "error_code": code, "error_message": text})
         rows.append({"topic": name, "partition_result": found})
-    call.answer({"replica_election_results": rows})
+    code = ErrorCode.INVALID_REQUEST if is_none else ErrorCode.NONE
+    call.answer({"error_code": code, "replica_election_results": rows})
 
 
 def alter_partition_reassignments(call: Call) -> None:

@@ -56,9 +56,9 @@ def create_topics(call: Call) -> None:
 
 def _create(call: Call, wanted: dict[str, Any]) -> dict[str, Any]:
     shore, name = call.shore, wanted["name"]
-    check_new_name(shore, name)
     if name in shore.log.topics:
         raise TopicExists(f"log topic {name} exists")
+    check_new_name(shore, name)
     partitions = _partitions_of(shore, wanted)
     configs: dict[str, str] = {}
     for config in wanted["configs"]:

@@ -1,84 +1,31 @@
-"""A conversation about groups, field by field, as Apache Kafka answers it.
-
-    python -m tests.e2e.group_answers HOST:PORT
-
-asks an Apache Kafka (see apache_kafka.py) and writes its answers to `group_answers.json`; the
-test beside it asks Isthmus the same and compares. What differs from run to run is replaced:
-names and ids of log topics, member ids that servers make. Of error messages only the code is
-kept, sentences are each server's own; and what is unordered is sorted.
-"""
+"""What is answered about groups of both protocols: members, shares, offsets."""
 
 from __future__ import annotations
 
-import json
-import sys
-from contextlib import closing
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-from uuid import uuid4
-
-from tests.e2e.kafka_asker import Asker
-from tests.e2e.kafka_libraries import create_topic
-from tests.e2e.patience import wait_until
-from tests.e2e.server_process import address_of
+from typing import TYPE_CHECKING, Any
 
 from isthmus.kafka.api import ApiKey
 from isthmus.kafka.frames import encode_prefixed
 
 if TYPE_CHECKING:
-    from tests.e2e.server_process import Address
-
-RECORD: Final = Path(__file__).with_name("group_answers.json")
-LEFT_OUT: Final = {"throttle_time_ms", "error_message"}
-NAMED_BY_SERVER: Final = ("raw-", "i1-")  # member ids
-GONE: Final = bytes(16)
+    from tests.e2e.answers.conversation import Conversation
 
 
-class Conversation:
-    """Asks one server, and keeps what it answers by the question's name."""
+class Groups:
+    """A group, the log topics `t` and `u` that it reads, and the ways to ask."""
 
-    def __init__(self, server: Address, asker: Asker) -> None:
-        self._asker = asker
-        self._unique = uuid4().hex
-        self.answers: dict[str, Any] = {}
-        self.group = f"g-{self._unique}"
-        self.topics = {name: f"{name}-{self._unique}" for name in ("t", "u")}
-        for name in self.topics.values():
-            create_topic(server, name, 4)
-        asked = [{"name": name} for name in self.topics.values()]
-        found = self._asker.ask(ApiKey.METADATA, 12, {"topics": asked})["topics"]
-        self.ids = {one["name"][0]: one["topic_id"] for one in found}
+    def __init__(self, conversation: Conversation) -> None:
+        self.c = conversation
+        self.group = conversation.name("g-")
+        self.topics = {short: conversation.create(short, 4) for short in ("t", "u")}
+        self.ids = conversation.ids
         for group in (self.group, f"c-{self.group}", "absent"):
-            wait_until(lambda group=group: self._serves(group), "that groups are served")
-
-    def _serves(self, group: str) -> bool:
-        keys = {"key_type": 0, "coordinator_keys": [group]}
-        self._asker.ask(ApiKey.FIND_COORDINATOR, 4, keys)
-        (found,) = self._asker.ask(ApiKey.DESCRIBE_GROUPS, 5, {"groups": [group]})["groups"]
-        return bool(found["error_code"] == 0)
+            conversation.wait_for_group(group)
 
     def ask(
         self, what: str, api_key: int, version: int, body: dict[str, Any]
     ) -> dict[str, Any]:
-        answer = self._asker.ask(api_key, version, body)
-        assert what not in self.answers, f"{what} was asked already"
-        self.answers[what] = self._comparable(answer)
-        return answer
-
-    def _comparable(self, value: Any) -> Any:
-        if isinstance(value, dict):
-            items = value.items()
-            return {name: self._comparable(one) for name, one in items if name not in LEFT_OUT}
-        if isinstance(value, list):
-            return sorted((self._comparable(one) for one in value), key=json.dumps)
-        if isinstance(value, bytes):
-            named = {topic_id: f"id of {name}" for name, topic_id in self.ids.items()}
-            shown = value.hex().replace(self._unique.encode().hex(), "*")
-            return named.get(value, "no id" if value == GONE else shown)
-        if isinstance(value, str):
-            made = [start for start in NAMED_BY_SERVER if value.startswith(start)]
-            return made[0] + "*" if made else value.replace(self._unique, "*")
-        return value
+        return self.c.ask(what, api_key, version, body)
 
     # --- the consumer protocol ----------------------------------------------------------------
 
@@ -106,9 +53,9 @@ class Conversation:
         for version in (5, 6):
             body = {"groups": [self.group], "include_authorized_operations": True}
             self.ask(f"{what}: groups v{version}", ApiKey.DESCRIBE_GROUPS, version, body)
-        listed = self._asker.ask(ApiKey.LIST_GROUPS, 5, {})["groups"]
+        listed = self.c.ask_aside(ApiKey.LIST_GROUPS, 5)["groups"]
         ours = [one for one in listed if one["group_id"] == self.group]
-        self.answers[f"{what}: list"] = self._comparable(ours)
+        self.c.keep(f"{what}: list", ours)
 
     # --- offsets ------------------------------------------------------------------------------
 
@@ -151,20 +98,18 @@ class Conversation:
         self.ask(f"delete offsets: {what}", ApiKey.OFFSET_DELETE, 0, body)
 
 
-def play(server: Address) -> dict[str, Any]:
-    """Have the whole conversation with a server, and return its answers."""
-    with closing(Asker(server)) as asker:
-        conversation = Conversation(server, asker)
-        say_what_may_not_be(conversation)
-        share_partitions(conversation)
-        commit_and_fetch(conversation)
-        leave_and_come_back(conversation)
-        conversation.group = f"c-{conversation.group}"
-        be_classic(conversation)
-        return conversation.answers
+def play(conversation: Conversation) -> None:
+    """Have the conversation."""
+    groups = Groups(conversation)
+    say_what_may_not_be(groups)
+    share_partitions(groups)
+    commit_and_fetch(groups)
+    leave_and_come_back(groups)
+    groups.group = f"c-{groups.group}"
+    be_classic(groups)
 
 
-def say_what_may_not_be(c: Conversation) -> None:
+def say_what_may_not_be(c: Groups) -> None:
     c.join("no group", "m1", group_id="")
     c.join("no member", "")
     c.join("no rebalance timeout", "m1", rebalance_timeout_ms=-1)
@@ -182,7 +127,7 @@ def say_what_may_not_be(c: Conversation) -> None:
     c.beat("leave no group", "m1", -1)
 
 
-def share_partitions(c: Conversation) -> None:
+def share_partitions(c: Groups) -> None:
     c.join("first member", "m1")
     c.beat("an epoch too old", "m1", 1)
     c.join("first member again", "m1")
@@ -196,7 +141,7 @@ def share_partitions(c: Conversation) -> None:
     c.beat("no such member", "m9", 3)
 
 
-def commit_and_fetch(c: Conversation) -> None:
+def commit_and_fetch(c: Groups) -> None:
     for version in (8, 9, 10):
         c.commit("anyone", version, ("", None, -1))
         c.commit("the member", version, ("m1", None, 2))
@@ -218,7 +163,7 @@ def commit_and_fetch(c: Conversation) -> None:
     c.ask("delete groups", ApiKey.DELETE_GROUPS, 2, body)
 
 
-def leave_and_come_back(c: Conversation) -> None:
+def leave_and_come_back(c: Groups) -> None:
     c.beat("second leaves", "m2", -1)
     c.beat("first leaves", "m1", -1)
     c.beat("leaves twice", "m1", -1)
@@ -240,7 +185,7 @@ def leave_and_come_back(c: Conversation) -> None:
     c.delete_offsets("nobody", "t")
 
 
-def be_classic(c: Conversation) -> None:
+def be_classic(c: Groups) -> None:
     metadata = encode_prefixed("ConsumerProtocolSubscription", 1, {"topics": [c.topics["t"]]})
     protocols = [{"name": "range", "metadata": metadata}]
     first = {
@@ -299,13 +244,3 @@ def be_classic(c: Conversation) -> None:
     c.ask("classic leave: no group", ApiKey.LEAVE_GROUP, 5, {**leaving, "group_id": "absent"})
     c.describe("classic, empty")
     c.ask("classic: delete", ApiKey.DELETE_GROUPS, 2, {"groups_names": [c.group]})
-
-
-def main() -> None:
-    """Record what an Apache Kafka says."""
-    answers = play(address_of(sys.argv[1]))
-    RECORD.write_text(json.dumps(answers, indent=1, sort_keys=True) + "\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -5,14 +5,21 @@ key=value, as in `log.info("session taken over client=%s old=%d", client_id, old
 formatters here read the keys out of that template, so the text form can quote what came from a
 peer (nobody forges a line by choosing a client id) and the JSON form has real fields. One line
 for each change of state, none for each message.
+
+Nobody waits for whoever reads them: what a pipe has no room for waits in memory, up to a limit
+beyond which lines are dropped and counted.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import select
 import sys
+import threading
+from collections import deque
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TextIO
@@ -26,12 +33,16 @@ PLAIN: Final = re.compile(r"[^\s\"=\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 VALUE_CHARS_MAX: Final = 400  # of a value; a client id may have 65,535
 USUAL_LINES_MAX: Final = 100  # of clients that come and go, from one address
 SPARING_KINDS_MAX: Final = 1_000  # remembered at a time; what more there is counts as one
+LINES_WAITING_MAX: Final = 10_000  # for somebody who reads them from a pipe
+PIECE_BYTES: Final = 4_096  # that a pipe takes at once where it takes anything [pipe(7)]
+AGAIN_S: Final = 1.0  # until it is tried again
+CLOSE_MS: Final = 500  # that the end waits for a reader
 CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
     """Send every logger's lines to `stream` (standard error), in the form that is set."""
-    handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
+    handler = LineHandler(stream if stream is not None else sys.stderr)
     handler.setFormatter(JsonFormatter() if settings.format == "json" else TextFormatter())
     root = logging.getLogger()
     for present in list(root.handlers):
@@ -39,6 +50,97 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
     root.addHandler(handler)
     root.setLevel(settings.level.upper())
     logging.captureWarnings(True)
+
+
+class LineHandler(logging.StreamHandler[TextIO]):
+    """Writes lines to a stream, and never waits for whoever is at the other end of it.
+
+    What is a file or a terminal takes all; a pipe or a socket is asked before each piece. Not
+    by making it non-blocking: it may be other programs' standard error, too.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._lines: deque[bytes] = deque()  # not written yet
+        self._dropped = 0  # since the last that was written
+        self._is_due = False  # another attempt
+        self._room: select.poll | None = None  # None: what has no descriptor takes all
+        try:
+            self._fd = stream.fileno()
+        except (OSError, AttributeError):
+            return
+        self._room = select.poll()
+        self._room.register(self._fd, select.POLLOUT)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, as soon as there is room; the caller holds the lock."""
+        if self._room is None:
+            super().emit(record)
+            return
+        try:
+            if len(self._lines) < LINES_WAITING_MAX:
+                self._lines.append(self._encoded(record))
+            else:
+                self._dropped += 1
+            self._write(0)
+        except Exception:  # as every handler of logging does: a line is no reason to fail
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Write what waits, as far as there is room."""
+        if self._room is None:
+            super().flush()
+            return
+        self.acquire()
+        try:
+            self._is_due = False
+            self._write(0)
+        finally:
+            self.release()
+
+    def close(self) -> None:
+        """Write what waits, to somebody who still reads."""
+        if self._room is not None:
+            self._write(CLOSE_MS)
+        super().close()
+
+    def _write(self, wait_ms: int) -> None:
+        while self._lines:
+            try:
+                if self._room is None or not self._room.poll(wait_ms):
+                    self._try_again_later()
+                    return
+                line = self._lines[0]
+                written = os.write(self._fd, line[:PIECE_BYTES])
+            except OSError:  # nobody can read it any more
+                self._lines.clear()
+                return
+            if written < len(line):
+                self._lines[0] = line[written:]
+                continue
+            self._lines.popleft()
+            if self._dropped and not self._lines:
+                told = logging.makeLogRecord(
+                    {
+                        "name": __name__,
+                        "levelno": logging.WARNING,
+                        "levelname": "WARNING",
+                        "msg": "log lines dropped count=%d",
+                        "args": (self._dropped,),
+                    }
+                )
+                self._dropped = 0
+                self._lines.append(self._encoded(told))
+
+    def _try_again_later(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            timer = threading.Timer(AGAIN_S, self.flush)
+            timer.daemon = True
+            timer.start()
+
+    def _encoded(self, record: logging.LogRecord) -> bytes:
+        return f"{self.format(record)}\n".encode("utf-8", "backslashreplace")
 
 
 class TextFormatter(logging.Formatter):

@@ -7,6 +7,7 @@ not grown beyond what such a client may cost.
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import ssl
 import time
@@ -36,6 +37,7 @@ from tests.e2e.server_process import ServerProcess, address_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.e2e.server_process import Address
 
@@ -198,3 +200,30 @@ def test_packets_that_claim_to_be_large(server: ServerProcess) -> None:
     assert server.rss_bytes() - before < GROWTH_BYTES_MAX
     for wire in wires:
         wire.cut()
+
+
+def test_a_log_that_nobody_reads(own_process: None, tmp_path: Path) -> None:
+    """64 KiB of lines are in the pipe, and clients are served as before; none is lost."""
+    server = ServerProcess(tmp_path / "unread", settings={"log.repeats_s": "0"})
+    server.directory.mkdir()
+    os.mkfifo(server.log_path)
+    unread = os.open(server.log_path, os.O_RDWR | os.O_NONBLOCK)  # not waiting for the server
+    try:
+        server.start()
+        for number in range(400):
+            with raw_connection(server.mqtt) as connection:
+                connection.open(f"unread-{number}")
+        found = b""
+
+        def is_read() -> bool:
+            nonlocal found
+            with contextlib.suppress(BlockingIOError):
+                found += os.read(unread, 1 << 16)
+            return b"client=unread-399 peer=" in found
+
+        wait_until(is_read, "that all lines have come")
+        assert len(found) > 1 << 16
+        assert all(b"client=unread-%d peer=" % number in found for number in range(400))
+    finally:
+        server.stop()
+        os.close(unread)

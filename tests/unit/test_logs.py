@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -154,3 +155,81 @@ def test_of_what_is_usual_more_is_written(caplog: pytest.LogCaptureFixture) -> N
         f"connected client={logs.USUAL_LINES_MAX - 1}",
         "connected, repeated address=192.0.2.1 kind=any times=7",
     ]
+
+
+# --- whoever does not read them ---------------------------------------------------------------
+
+
+class Pipe:
+    """A pipe that log lines go into."""
+
+    def __init__(self) -> None:
+        self.reader, writer = os.pipe()
+        os.set_blocking(self.reader, False)
+        self.stream = os.fdopen(writer, "w")
+        self.handler = logs.LineHandler(self.stream)
+        self.handler.setFormatter(logs.TextFormatter())
+        self.logger = logging.Logger("isthmus.unread")
+        self.logger.addHandler(self.handler)
+
+    def read(self) -> list[str]:
+        """Read what is there, and what is written then."""
+        found = b""
+        while True:
+            try:
+                found += os.read(self.reader, 1 << 16)
+            except BlockingIOError:
+                self.handler.flush()
+                try:
+                    found += os.read(self.reader, 1 << 16)
+                except BlockingIOError:
+                    return found.decode().splitlines()
+
+    def close(self) -> None:
+        self.handler.close()
+        self.stream.close()
+        os.close(self.reader)
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    found = Pipe()
+    yield found
+    found.close()
+
+
+def test_lines_wait_for_whoever_reads_them_later(pipe: Pipe) -> None:
+    for number in range(2_000):
+        pipe.logger.warning("line number=%d text=%s", number, "x" * 300)
+    lines = pipe.read()
+    assert [line.split()[3] for line in lines] == [f"number={n}" for n in range(2_000)]
+
+
+def test_a_line_longer_than_a_pipe_takes_at_once_comes_whole(pipe: Pipe) -> None:
+    text = "".join(map(str, range(50_000)))
+    pipe.logger.warning(text)
+    pipe.logger.warning("behind it")
+    first, second = pipe.read()
+    assert text in first
+    assert "behind it" in second
+
+
+def test_lines_that_nobody_reads_are_dropped_and_counted(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "LINES_WAITING_MAX", 100)
+    for number in range(2_000):
+        pipe.logger.warning("line number=%d text=%s", number, "x" * 300)
+    lines = pipe.read()
+    last = lines.pop()
+    assert [line.split()[3] for line in lines] == [f"number={n}" for n in range(len(lines))]
+    assert f"warning log lines dropped count={2_000 - len(lines)} logger=logs" in last
+    pipe.logger.warning("again")
+    assert ["again" in line for line in pipe.read()] == [True]
+
+
+def test_a_reader_that_is_gone_is_nobodys_trouble(pipe: Pipe) -> None:
+    os.close(pipe.reader)
+    pipe.reader = os.open("/dev/null", os.O_RDONLY)
+    for _ in range(3):
+        pipe.logger.warning("nobody hears it")

@@ -35,12 +35,9 @@ bootstrap.servers={server}
 listeners=http://127.0.0.1:{port}
 group.id=workers
 config.storage.topic=connect-configs
-config.storage.replication.factor=1
 offset.storage.topic=connect-offsets
-offset.storage.replication.factor=1
 offset.storage.partitions=5
 status.storage.topic=connect-status
-status.storage.replication.factor=1
 offset.flush.interval.ms=500
 exactly.once.source.support=enabled
 session.timeout.ms=6000
@@ -54,7 +51,7 @@ SOURCE: Final = {
     "connector.class": "FileStreamSource",
     "topic": "lines",
     "topic.creation.default.partitions": "1",
-    "topic.creation.default.replication.factor": "1",
+    "topic.creation.default.replication.factor": "3",
 }
 SINK: Final = {"connector.class": "FileStreamSink", "topics": "lines"}
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from setuptools import Extension, setup
 
@@ -65,6 +66,31 @@ DIRECTIVES = {"language_level": 3, "annotation_typing": False}
 FLAGS = [] if sys.platform == "win32" else ["-O2", "-Wno-unused-function"]
 
 
+OF_CLASSES = ("freelist", "no_gc")  # what a .pxd may say of a class
+
+
+def keep_what_is_said_of_classes() -> None:
+    """Have Cython obey `@cython.no_gc` and `@cython.freelist` of a .pxd.
+
+    It reads them, and forgets them when it comes to the class in the .py, where we cannot
+    write them: that is plain Python (docs/adr/0007). tests/unit/test_compiled.py looks at it.
+    """
+    from Cython.Compiler.Nodes import CClassDefNode
+
+    analyse = CClassDefNode.analyse_declarations
+
+    def analyse_and_keep(self: Any, env: Any) -> None:
+        declared = env.lookup_here(self.class_name)
+        scope = getattr(declared and declared.type, "scope", None)
+        said = dict(scope.directives) if scope else {}
+        analyse(self, env)
+        if self.scope and not self.in_pxd:
+            kept = {name: said[name] for name in OF_CLASSES if name in said}
+            self.scope.directives = {**self.scope.directives, **kept}
+
+    CClassDefNode.analyse_declarations = analyse_and_keep
+
+
 def compiled() -> list[Extension]:
     """Return the extension modules, translated to C; stop with a sentence where that fails."""
     if os.environ.get("ISTHMUS_SKIP_COMPILE") == "1":
@@ -75,6 +101,7 @@ def compiled() -> list[Extension]:
     from Cython.Build import cythonize
     from Cython.Compiler.Errors import CompileError
 
+    keep_what_is_said_of_classes()
     extensions = [
         Extension(
             name,

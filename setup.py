@@ -54,6 +54,7 @@ TYPED = [
     "isthmus.broker.broker",
     "isthmus.server.kafka_api.call",
     "isthmus.server.kafka_api.produce",
+    "isthmus.server.websocket_frames",
     "isthmus.load.latencies",
     "isthmus.load.tally",
     "isthmus.load.totals",

@@ -23,6 +23,7 @@ from websockets.server import ServerProtocol
 from websockets.typing import Origin, Subprotocol
 
 from isthmus.errors import Malformed
+from isthmus.server.websocket_frames import frames_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from isthmus.server.mqtt import MqttConnection
 
 SUBPROTOCOLS: Final = [Subprotocol("mqtt"), Subprotocol("mqttv3.1")]  # [MQTT-6.0.0-3], and 3.1
-BINARY: Final = 0x82  # the first byte of a frame that is alone [RFC 6455, 5.2]
 FRAME_BYTES_MIN: Final = 65_536  # of the largest frame, where packets may only be smaller
 
 quiet = logging.getLogger(f"{__name__}.frames")
@@ -193,28 +193,3 @@ class WebSocketConnection(asyncio.BufferedProtocol, asyncio.Transport):
                 self._socket.write(data)
             else:
                 self._socket.close()
-
-
-def frames_of(packets: bytes | bytearray | memoryview) -> bytearray:
-    """Return whole MQTT packets, each in a binary frame of its own [MQTT-6.0.0-1]."""
-    frames = bytearray()
-    start = 0
-    while start < len(packets):
-        place, shift, size = start + 1, 0, 0  # a packet's length is behind its first byte
-        while packets[place] & 0x80:
-            size |= (packets[place] & 0x7F) << shift
-            shift += 7
-            place += 1
-        size |= packets[place] << shift
-        end = place + 1 + size
-        size = end - start
-        frames.append(BINARY)
-        if size < 126:
-            frames.append(size)
-        elif size < 65_536:
-            frames += b"\x7e" + size.to_bytes(2, "big")
-        else:
-            frames += b"\x7f" + size.to_bytes(8, "big")
-        frames += packets[start:end]
-        start = end
-    return frames

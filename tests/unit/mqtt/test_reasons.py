@@ -23,6 +23,7 @@ CODES = {value for name, value in vars(ReasonCode).items() if name.isupper()}
 
 # Leaves that deliberately share the code of their kind; any other leaf has an entry of its own.
 AS_THEIR_KIND = {
+    errors.ConnectionThrottled,
     errors.TopicExists,
     errors.OffsetOutOfRange,
     errors.OutOfOrderSequence,

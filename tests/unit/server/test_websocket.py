@@ -15,7 +15,7 @@ from websockets.http11 import Response
 from websockets.typing import Origin, Subprotocol
 from websockets.uri import parse_uri
 
-from isthmus.broker.identity import NOBODY, Principal
+from isthmus.broker.identity import Identity, Principal
 from isthmus.errors import ServerShuttingDown
 from isthmus.mqtt.codec import Decoder, encode
 from isthmus.mqtt.packets import Connack, Connect, Disconnect, Publish, Subscribe
@@ -297,7 +297,7 @@ def test_what_comes_in_one_frame_behind_connect_waits_for_the_verdict() -> None:
         encoded(Connect(5, "c"), Subscribe(1, [("t", 0)], None), Publish(b"t", payload))
     )
     assert not browser.transport.reading
-    openings[0].accept(Principal("", "c", NOBODY))
+    openings[0].accept(Principal("", "c", Identity("", 0, "")))
     browser.shore.clients.runtime.settle()
     browser.exchange()
     connack, suback, publish = browser.packets()

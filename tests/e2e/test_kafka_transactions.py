@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 from confluent_kafka import TopicPartition
-from tests.e2e.kafka_commands import JavaConsole, java_command, run_to_end
+from tests.e2e.kafka_commands import CLIENTS, JavaConsole, java_command, run_to_end
 from tests.e2e.kafka_copiers import COPIERS, Copier
 from tests.e2e.kafka_libraries import (
     ConfluentKafka,
@@ -82,7 +83,27 @@ def test_subscribers_get_what_commits_when_it_commits(own_server: ServerProcess)
     assert [each.payload() for each in got] == [b"between", b"first"]
 
 
-def test_the_tool_for_transactions_sees_them(shores: Shores, unique: str) -> None:
+def tool_said(server: Address, *runs: str) -> list[list[dict[str, str]]]:
+    """Run kafka-transactions in one JVM; return the rows that each run prints, by column."""
+    command = [*java_command("-")[:-1], str(CLIENTS / "Repeated.java")]
+    lines = "".join(f"--bootstrap-server {text_of(server)} {each}\n" for each in runs)
+    tool = "org.apache.kafka.tools.TransactionsCommand"
+    said = run_to_end([*command, tool], lines.encode()).decode()
+    found = []
+    for part in said.split("== ")[1:]:
+        printed = [line.split("\t") for line in part.splitlines()[1:]]
+        head, rows = printed[:1], printed[1:]
+        found.append(
+            [
+                {name.strip(): value.strip() for name, value in zip(head[0], row, strict=True)}
+                for row in rows
+            ]
+        )
+    return found
+
+
+@pytest.mark.skipif(not shutil.which("javac"), reason="no Java compiler installed")
+def test_the_tool_for_transactions_sees_and_ends_them(shores: Shores, unique: str) -> None:
     if JavaConsole().missing():
         pytest.skip(JavaConsole().missing())
     create_topic(shores.kafka, unique)
@@ -91,9 +112,23 @@ def test_the_tool_for_transactions_sees_them(shores: Shores, unique: str) -> Non
     producer.begin_transaction()
     producer.produce(unique, b"open")
     producer.flush(TIMEOUT_S)
-    tool = [*java_command("org.apache.kafka.tools.TransactionsCommand"), "--bootstrap-server"]
-    said = run_to_end([*tool, text_of(shores.kafka), "describe", "--transactional-id", unique])
-    fields = dict(zip(*(line.split("\t") for line in said.decode().splitlines()), strict=True))
-    named = {name.strip(): value.strip() for name, value in fields.items()}
-    assert (named["TransactionState"], named["TopicPartitions"]) == ("Ongoing", f"{unique}-0")
+    place = f"--topic {unique} --partition 0"
+    listed, described, written, hanging, aborted, left = tool_said(
+        shores.kafka,
+        f"list --transactional-id-pattern {unique}",
+        f"describe --transactional-id {unique}",
+        f"describe-producers {place}",
+        f"find-hanging --max-transaction-timeout 0 --topic {unique}",
+        f"abort {place} --start-offset 0",
+        f"describe-producers {place}",
+    )
+    assert [row["TransactionalId"] for row in listed] == [unique]
+    assert [row["TransactionState"] for row in listed + described] == ["Ongoing"] * 2
+    assert described[0]["TopicPartitions"] == f"{unique}-0"
+    assert [row["CurrentTransactionStartOffset"] for row in written] == ["0"]
+    assert hanging == []  # its coordinator knows of it
+    assert aborted == []
+    assert [row["CurrentTransactionStartOffset"] for row in left] == ["None"]
+    ConfluentKafka().produce(shores.kafka, unique, [Record(b"k", b"after")])
+    assert values_in(shores.kafka, unique, 1) == [b"after"]
     producer.abort_transaction(TIMEOUT_S)

@@ -26,6 +26,7 @@ from confluent_kafka.admin import (
     UserScramCredentialUpsertion,
 )
 from tests.e2e.kafka_commands import CLIENTS, JavaConsole, java_command
+from tests.e2e.kafka_libraries import confluent_consumer, confluent_producer, poll_records
 from tests.e2e.mqtt_programs import paho_client
 from tests.e2e.patience import TIMEOUT_S, wait_until
 from tests.e2e.server_process import ServerProcess, run_isthmus, text_of
@@ -206,6 +207,48 @@ def test_acls_of_librdkafka_are_rules_of_both_shores(server: ServerProcess) -> N
         lambda: any("access rule removed by=admin@127" in line for line in server.log_lines()),
         "a line in the log that says who",
     )
+
+
+def test_a_pattern_of_librdkafka_reads_what_its_user_may_know_of(
+    server: ServerProcess, unique: str
+) -> None:
+    """With the new protocol of groups, where the server says what a pattern matches."""
+    about = {"security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "SCRAM-SHA-256"}
+
+    def login(user: str) -> dict[str, str]:
+        return {**about, "sasl.username": user, "sasl.password": f"{user}-secret"}
+
+    client = admin(server)
+    rick = UserScramCredentialUpsertion(
+        "rick", ScramCredentialInfo(ScramMechanism.SCRAM_SHA_256, 4096), b"rick-secret"
+    )
+    client.alter_user_scram_credentials([rick])["rick"].result(TIMEOUT_S)
+    rules = [
+        (ResourceType.TOPIC, f"{unique}-open"),
+        (ResourceType.GROUP, unique),
+    ]
+    acls = [
+        AclBinding(
+            kind,
+            name,
+            ResourcePatternType.LITERAL,
+            *("User:rick", "*", AclOperation.READ, AclPermissionType.ALLOW),
+        )
+        for kind, name in rules
+    ]
+    for made in client.create_acls(acls).values():
+        made.result(TIMEOUT_S)
+    producer = confluent_producer(server.kafka, **login("admin"))
+    for name in ("shut", "open"):
+        producer.produce(f"{unique}-{name}", name.encode())
+    assert producer.flush(TIMEOUT_S) == 0
+    consumer = confluent_consumer(
+        server.kafka, **login("rick"), **{"group.id": unique, "group.protocol": "consumer"}
+    )
+    consumer.subscribe([f"^{unique}-.*"])
+    assert [one.value() for one in poll_records(consumer, 1)] == [b"open"]
+    assert [one.topic for one in consumer.assignment()] == [f"{unique}-open"]
+    consumer.close()
 
 
 def test_kafka_acls_and_kafka_configs(server: ServerProcess) -> None:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final
 from isthmus.broker.access_rules import (
     ALL,
     ANONYMOUS,
+    DESCRIBE,
     EVERY,
     GROUP,
     IMPLIED_BY,
@@ -259,6 +260,10 @@ class Rights:
                 self._known.clear()
             verdict = self._known[key] = self._on_resource(operation, kind, resource)
         return verdict
+
+    def may_describe(self, log_topic: str) -> bool:
+        """Whether the principal may know that a log topic is there."""
+        return self.allows(DESCRIBE, log_topic).allowed
 
     def allows_some(self, operation: str, kind: str = LOG) -> bool:
         """Whether an operation is allowed with anything of a kind [KIP-679]."""

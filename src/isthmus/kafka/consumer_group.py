@@ -38,6 +38,7 @@ from isthmus.kafka.consumer_types import (
     SubscriptionRow,
     TargetEpochRow,
     TargetRow,
+    sees_all,
 )
 from isthmus.kafka.errors import ErrorCode
 from isthmus.kafka.read_topics import ReadTopics
@@ -135,7 +136,7 @@ class ConsumerGroup:
             self._topics.matching(beat.pattern)
         was = NEW_SUBSCRIPTION if known is None else known.subscription
         member, has_changed = self.enter(
-            beat.member_id, known, _said(was, beat), beat.owned, now_ms
+            beat.member_id, known, _said(was, beat), beat.owned, now_ms, beat.sees
         )
         holding = member.holding
         return HeartbeatAnswer(
@@ -152,6 +153,7 @@ class ConsumerGroup:
         said: Subscription,
         owned: frozenset[TopicPlace] | None,
         now_ms: int,
+        sees: Callable[[str], bool] = sees_all,
     ) -> tuple[ConsumerMember, bool]:
         """Take in a sign of life, in either protocol; say whether its share has changed.
 
@@ -159,6 +161,7 @@ class ConsumerGroup:
         one that gives its place.
         """
         member = self._admit(member_id, known)
+        member.sees = sees
         reads_other = self._update(member, said)
         if self._look_at_topics() or reads_other or known is None:
             self._bump()
@@ -290,6 +293,7 @@ class ConsumerGroup:
         for member_id, subscription in kept.subscriptions.items():
             member = self._admit(member_id, None)
             member.subscription = subscription
+            member.matched = kept.patterns.get(subscription.pattern, frozenset())
             if subscription.instance_id is not None:
                 self._static[subscription.instance_id] = member_id
             self._hold(member, kept.holdings.get(member_id, NEW_HOLDING), now_ms)
@@ -335,7 +339,7 @@ class ConsumerGroup:
 
     def _look_at_topics(self) -> bool:
         """Look up what is read; return whether that is not what it was."""
-        is_other, patterns = self.reads.look(self._subscriptions())
+        is_other, patterns = self.reads.look(self.members.values())
         for pattern in patterns:
             self._changed(PatternRow, pattern)
         return is_other
@@ -461,7 +465,7 @@ class ConsumerGroup:
         readers = {
             member.member_id: Reader(
                 member.subscription.instance_id,
-                self.reads.ids(member.subscription),
+                self.reads.ids(member),
                 self.targets.get(member.member_id, frozenset()),
             )
             for member in self._all()
@@ -481,7 +485,7 @@ class ConsumerGroup:
         """Bring a member one step towards its target."""
         target = self.targets.get(member.member_id, frozenset())
         before = member.holding
-        topic_ids = self.reads.ids(member.subscription)
+        topic_ids = self.reads.ids(member)
         after = next_holding(before, self.target_epoch, target, topic_ids, self._held, owned)
         if after is not before:
             self._hold(member, after, now_ms)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, TypeVar
 from isthmus.errors import Refused
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from isthmus.kafka.assignors import TopicPlace
     from isthmus.kafka.errors import ErrorCode
 
@@ -70,6 +72,11 @@ class Topics(Protocol):
         """
 
 
+def sees_all(_: str) -> bool:
+    """Nobody asks who may know of which log topic."""
+    return True
+
+
 class Heartbeat(NamedTuple):
     """One ConsumerGroupHeartbeat; None where it says that nothing has changed."""
 
@@ -84,6 +91,7 @@ class Heartbeat(NamedTuple):
     pattern: str | None  # empty: none
     assignor: str | None
     owned: frozenset[TopicPlace] | None
+    sees: Callable[[str], bool] = sees_all  # of which log topics the sender may know
 
     @property
     def is_full(self) -> bool:
@@ -144,7 +152,10 @@ NEW_HOLDING = Holding(0, 0, MemberState.STABLE, {}, {})
 class ConsumerMember:
     """One member of a group."""
 
-    __slots__ = ("act_due_ms", "due_ms", "holding", "member_id", "subscription")
+    __slots__ = (
+        *("act_due_ms", "due_ms", "holding", "looked", "matched"),
+        *("member_id", "sees", "subscription"),
+    )
 
     def __init__(self, member_id: str, subscription: Subscription) -> None:
         self.member_id = member_id
@@ -152,6 +163,10 @@ class ConsumerMember:
         self.holding = NEW_HOLDING
         self.due_ms = 0  # monotonic; without a heartbeat until then it is removed
         self.act_due_ms: int | None = None  # until then it has to do what it was asked to
+        # Of which log topics it may know; None: it was not heard since the start.
+        self.sees: Callable[[str], bool] | None = None
+        self.matched: frozenset[str] = frozenset()  # of its pattern, that it may know of
+        self.looked: tuple[object, object] | None = None  # what that was made of
 
 
 # --- what is kept: a row whose value is None says that it is gone -----------------------------

@@ -1,7 +1,8 @@
 """What the members of a group read, and what is there of it.
 
-Members name log topics, or a pattern; log topics come, grow and go. A digest of what is there
-tells whether that has changed since the group last looked, over a restart, too.
+Members name log topics, or a pattern, of whose log topics each reads those that it may know of;
+log topics come, grow and go. A digest of what is there tells whether that has changed since the
+group last looked, over a restart, too.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
+from isthmus.kafka.consumer_types import sees_all
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from isthmus.kafka.assignors import TopicPlace
-    from isthmus.kafka.consumer_types import Subscription, Topics
+    from isthmus.kafka.consumer_types import ConsumerMember, Subscription, Topics
 
 
 class ReadTopics:
@@ -31,26 +34,44 @@ class ReadTopics:
         """Somebody reads other things now."""
         self._names = None
 
-    def look(self, subscriptions: Iterable[Subscription]) -> tuple[bool, list[str]]:
+    def look(self, members: Collection[ConsumerMember]) -> tuple[bool, list[str]]:
         """Look up what is read now.
 
-        Return whether that is not what it was, and the patterns that match other log topics.
-        Raises HeartbeatRefused for a pattern that is none; who looked it up before is safe.
+        Return whether that is not what it was, and the patterns of which other log topics are
+        read. Raises HeartbeatRefused for a pattern that is none; who looked it up before is
+        safe.
         """
-        subscriptions = [*subscriptions]
-        patterns = {one.pattern for one in subscriptions} - {""}
+        patterns = {one.subscription.pattern for one in members} - {""}
+        others = [
+            one
+            for one in members
+            if (one.subscription.pattern or one.matched) and self._matches_others(one)
+        ]
         changed = []
-        for pattern in self.matched.keys() | patterns:
-            names = self._topics.matching(pattern) if pattern in patterns else None
-            if names == self.matched.get(pattern):
-                continue
-            changed.append(pattern)
+        if others or patterns != self.matched.keys():
+            matched: dict[str, frozenset[str]] = dict.fromkeys(patterns, frozenset())
+            for one in members:
+                if one.subscription.pattern:
+                    matched[one.subscription.pattern] |= one.matched
+            both = matched.keys() | self.matched.keys()
+            changed = [each for each in both if matched.get(each) != self.matched.get(each)]
+            self.matched = matched
             self.forget()
-            if names is None:
-                del self.matched[pattern]
-            else:
-                self.matched[pattern] = names
-        return self._find(subscriptions), changed
+        is_other = self._find(one.subscription for one in members)
+        return is_other or bool(others), changed
+
+    def _matches_others(self, member: ConsumerMember) -> bool:
+        """Look up what a member reads by its pattern; say whether that is not what it was."""
+        pattern, sees = member.subscription.pattern, member.sees
+        names = self._topics.matching(pattern) if pattern else frozenset()
+        if member.looked is not None and member.looked[0] is names and member.looked[1] == sees:
+            return False
+        before, member.looked = member.matched, (names, sees)
+        if sees is None:
+            member.matched = names & self.matched.get(pattern, names)
+        else:
+            member.matched = names if sees is sees_all else frozenset(filter(sees, names))
+        return member.matched != before
 
     def _find(self, subscriptions: Iterable[Subscription]) -> bool:
         places = {name: self._topics.find(name) for name in sorted(self.names(subscriptions))}
@@ -69,9 +90,9 @@ class ReadTopics:
             self._names = frozenset().union(*named, *self.matched.values())
         return self._names
 
-    def ids(self, subscription: Subscription) -> frozenset[bytes]:
+    def ids(self, member: ConsumerMember) -> frozenset[bytes]:
         """Return the log topics that a member reads, and that are there."""
-        names = subscription.topic_names | self.matched.get(subscription.pattern, frozenset())
+        names = member.subscription.topic_names | member.matched
         found = self._found or {}
         return frozenset(found[name][0] for name in names if name in found)
 

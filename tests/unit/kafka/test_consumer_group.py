@@ -181,6 +181,49 @@ def test_a_pattern_reads_what_it_matches() -> None:
     assert room.group.subscribed() == {"t"}
 
 
+def test_each_member_reads_by_a_pattern_what_it_may_know_of() -> None:
+    room = Room()
+    by_pattern: dict[str, Any] = {"topic_names": None, "pattern": "t|u"}
+
+    def only(name: str) -> Any:
+        return name.__eq__
+
+    def held(member_id: str) -> set[str]:
+        places = room.group.members[member_id].holding.assigned
+        names = {topic_id: name for name, topic_id in room.topics.ids.items()}
+        return {names[topic_id] for topic_id, _ in places}
+
+    room.join("m1", **by_pattern, sees=only("t"))
+    room.join("m2", **by_pattern, sees=only("u"))
+    assert room.group.subscribed() == {"t", "u"}
+    assert (held("m1"), held("m2")) == ({"t"}, {"u"})
+    epoch = room.group.epoch
+    room.beat("m2", 3, sees=only("u"))
+    assert room.group.epoch == epoch, "it sees what it saw"
+    epoch = room.beat("m2", 3).epoch  # everything, from now on
+    assert epoch == room.group.epoch
+    room.beat("m2", epoch, sees=only("none"), owned=())
+    assert held("m2") == set()
+    assert room.group.subscribed() == {"t"}
+
+
+def test_what_members_may_know_of_stays_over_a_restart_until_they_are_heard() -> None:
+    room = Room()
+    room.join("m1", topic_names=None, pattern="t|u", sees="t".__eq__)
+    room.join("m2", sees="t".__eq__)
+    kept = KeptGroup()
+    for row in room.group.all_rows():
+        kept.take(row)
+    room.group = ConsumerGroup("g", room.topics, lambda _: room.terms)
+    room.group.restore(kept, room.now)
+    epoch = room.group.epoch
+    room.beat("m2", room.group.members["m2"].holding.epoch)
+    assert room.group.subscribed() == {"t"}
+    assert room.group.epoch == epoch
+    room.beat("m1", room.group.members["m1"].holding.epoch)
+    assert room.group.subscribed() == {"t", "u"}
+
+
 def test_most_members_choose_the_assignor() -> None:
     room = Room()
     assert room.group.assignor == "uniform"

@@ -446,6 +446,31 @@ def test_the_settings_of_what_one_has_made_need_a_right_of_their_own() -> None:
     assert "untold" in room.log.topics
 
 
+def test_a_pattern_reads_no_log_topic_that_may_not_be_known() -> None:
+    group = "allow user:ann read group:g"
+    room = Room(group, "allow user:ann describe log:open")
+    peer = room.of()
+    beat = {"group_id": "g", "member_id": "m", "member_epoch": 0}
+    join = {"topic_partitions": [], "rebalance_timeout_ms": 10_000}
+    join["subscribed_topic_regex"] = ".*"
+
+    def heartbeat(**said: Any) -> dict[str, Any]:
+        return peer.ask(ApiKey.CONSUMER_GROUP_HEARTBEAT, 1, {**beat, **said})
+
+    def read(answer: dict[str, Any]) -> set[bytes]:
+        return {each["topic_id"] for each in answer["assignment"]["topic_partitions"]}
+
+    joined = heartbeat(**join)
+    assert read(joined) == {room.id_of("open")}
+    room.rule(group, "allow user:ann describe log:*")
+    more = heartbeat(member_epoch=joined["member_epoch"])
+    assert read(more) == {room.id_of("open"), room.id_of("shut")}
+    room.rule(group, "allow user:ann describe log:shut")
+    owned = more["assignment"]["topic_partitions"]
+    left = heartbeat(member_epoch=more["member_epoch"], topic_partitions=owned)
+    assert read(left) == {room.id_of("shut")}
+
+
 def test_a_group_whose_log_topics_may_not_be_known_is_not_described() -> None:
     room = Room("allow user:ann describe group:g")
     beat = {"group_id": "g", "member_id": "m", "subscribed_topic_names": ["shut"]}

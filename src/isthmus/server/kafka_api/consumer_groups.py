@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from isthmus.kafka.assignors import ASSIGNORS
 from isthmus.kafka.consumer_group import LEAVE_FOR_A_WHILE, ConsumerGroup
-from isthmus.kafka.consumer_types import Heartbeat, HeartbeatRefused, Terms
+from isthmus.kafka.consumer_types import Heartbeat, HeartbeatRefused, Terms, sees_all
 from isthmus.kafka.errors import ErrorCode
 from isthmus.server.kafka_api.log_topics import GROUP_OPERATIONS
 
@@ -117,6 +117,7 @@ def _beat(call: Call) -> Heartbeat:
         else frozenset(
             (one["topic_id"], index) for one in owned for index in one["partitions"]
         ),
+        sees_all if call.rights is None else call.rights.may_describe,
     )
 
 

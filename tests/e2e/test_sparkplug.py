@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from paho.mqtt.client import MQTTv311
 from tests.conformance.raw_client import RawClient, Will
 from tests.conformance.test_sparkplug import CERTIFICATES, payload, timestamp_ms_of
+from tests.e2e.kafka_libraries import confluent_producer
 from tests.e2e.mqtt_programs import (
     Message,
     MosquittoPrograms,
@@ -15,6 +16,7 @@ from tests.e2e.mqtt_programs import (
     paho_publish,
     paho_subscribe,
 )
+from tests.e2e.patience import TIMEOUT_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +44,12 @@ def test_certificates_are_there_for_late_hosts_and_after_a_crash(
         server.mqtt, f"{CERTIFICATES}/spBv1.0/{unique}/#"
     ) as late:
         assert set(late.wait(2)) == kept
+        producer = confluent_producer(server.kafka)
+        producer.produce("mqtt", b"born over Kafka", key=f"spBv1.0/{unique}/DBIRTH/node/other")
+        assert producer.flush(TIMEOUT_S) == 0
+        other = late.wait(3)[-1]
+        assert other.topic_name == f"{CERTIFICATES}/spBv1.0/{unique}/DBIRTH/node/other"
+        assert other.payload == b"born over Kafka"
 
 
 def test_the_death_of_a_node_that_is_lost_says_when(

@@ -207,9 +207,17 @@ class Broker:
         """
         destination = self.destinations.find(session, publish)
         if self.is_sparkplug_aware and is_birth(publish.topic):
-            certificate = certified(publish)
-            self._put(self.destinations.known(certificate.topic), None, certificate)
+            self._certify(publish)
         return destination
+
+    def _certify(self, birth: Publish) -> None:
+        """Keep a birth as its certificate, if there is such a topic name."""
+        certificate = certified(birth)
+        try:
+            destination = self.destinations.known(certificate.topic)
+        except IsthmusError:
+            return
+        self._put(destination, None, certificate)
 
     def say(
         self, topic_name: str, payload: bytes, *, qos: int = 0, retain: bool = False
@@ -542,7 +550,11 @@ class Broker:
                 publish = publish_of(record, destination.topic_name, now_ms, qos)
             publisher = relay.publisher_of(record.offset) if is_ours else None
             ticket.add(publish, destination, publisher)
-            if publish is None or not publish.retain or is_ours:
+            if publish is None or is_ours:
+                continue
+            if self.is_sparkplug_aware and is_birth(publish.topic):
+                self._certify(publish)
+            if not publish.retain:
                 continue
             if relay.is_newest(publish.topic, durable_with) and self.retained.put(publish):
                 self.schedule()  # this turn is being written just now

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.broker.shore import Client, Shore
+from tests.unit.broker.shore import Client, Producer, Shore
 
 from isthmus.broker.sparkplug import FIELDS_MAX, is_birth, is_node_death, stamped
 from isthmus.mqtt.packets import Publish, Will
@@ -68,6 +68,44 @@ def retained(shore: Shore, topic_filter: str) -> list[tuple[str, bytes, int]]:
     return host.messages()
 
 
+def test_what_a_kafka_producer_writes_is_born_as_well() -> None:
+    shore = Shore(sparkplug=True)
+    host = shore.client("host")
+    host.subscribe("$sparkplug/#", 2)
+    host.packets()
+    for name, value in ((BIRTH, b"old"), ("spBv1.0/g/NDATA/n", b"data"), (BIRTH, b"\xff\x00")):
+        shore.produce("mqtt", name.encode(), value)
+    assert [(name, payload) for name, payload, _ in host.messages()] == [
+        (CERTIFICATE, b"old"),
+        (CERTIFICATE, b"\xff\x00"),
+    ]
+    assert [payload for _, payload, _ in retained(shore, "$sparkplug/#")] == [b"\xff\x00"]
+    shore.produce("mqtt", BIRTH.encode(), b"")
+    assert retained(shore, "$sparkplug/#") == []
+    assert [payload for _, payload, _ in retained(shore, "spBv1.0/#")] == []
+
+
+def test_a_birth_in_a_transaction_is_one_when_that_commits() -> None:
+    shore = Shore(sparkplug=True)
+    for commits in (False, True):
+        producer = Producer(shore, 7 + commits)
+        producer.key = BIRTH.encode()
+        producer.write(b"%d" % commits)
+        assert retained(shore, "$sparkplug/#") == []
+        producer.end(commits=commits)
+    assert [payload for _, payload, _ in retained(shore, "$sparkplug/#")] == [b"1"]
+
+
+def test_a_name_too_long_to_be_kept_is_no_trouble() -> None:
+    shore = Shore(sparkplug=True)
+    watch = shore.client("watch")
+    watch.subscribe("#", 1)
+    watch.packets()
+    name = b"spBv1.0/g/NBIRTH/".ljust(65_535, b"n")
+    shore.produce("mqtt", name, b"x")
+    assert [payload for _, payload, _ in watch.messages()] == [b"x"]
+
+
 def test_a_birth_is_retained_as_its_certificate_with_all_it_has() -> None:
     shore = Shore(sparkplug=True)
     host = shore.client("host")
@@ -106,7 +144,6 @@ def test_a_record_of_the_kafka_side_does_not_make_births_direct() -> None:
     shore = Shore(sparkplug=True)
     shore.client("watcher").subscribe("#")
     shore.produce("mqtt", BIRTH.encode(), b"from a record")
-    assert retained(shore, "$sparkplug/#") == []
     shore.client("node").publish(BIRTH, b"x")
     assert retained(shore, "$sparkplug/#") == [(CERTIFICATE, b"x", 0)]
 

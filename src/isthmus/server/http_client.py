@@ -63,6 +63,8 @@ class HttpClient:
                 connection, is_new = self._connection(), True
             self._kept.connection = None
             try:
+                if is_new:
+                    connection.connect()
                 connection.request(method, self._target, body, dict(headers or {}))
                 response = connection.getresponse()
                 content = response.read(ANSWER_BYTES_MAX + 1)
@@ -86,11 +88,16 @@ class HttpClient:
         raise AssertionError("a new connection answers or fails")
 
     def _connection(self) -> HTTPConnection:
-        if self._tls is None:
-            return HTTPConnection(self._host, self._port, timeout=self._timeout_s)
-        return HTTPSConnection(
-            self._host, self._port, timeout=self._timeout_s, context=self._tls
+        """Return a connection that is opened once: a later one may be to believe others."""
+        connection = (
+            HTTPConnection(self._host, self._port, timeout=self._timeout_s)
+            if self._tls is None
+            else HTTPSConnection(
+                self._host, self._port, timeout=self._timeout_s, context=self._tls
+            )
         )
+        connection.auto_open = 0
+        return connection
 
 
 def believing(text: str, file: str) -> ssl.SSLContext:

@@ -3,7 +3,7 @@
 The server stores what producers compressed as it is, unless a log topic names a codec of its
 own; else it only looks inside for deliveries over MQTT, for compaction and for lookups by time.
 Whatever comes in here may be hostile: nothing is ever inflated beyond the `size_max` that the
-caller grants.
+caller grants, and what all comes to is counted (`INFLATED`), for who lets much in at a time.
 
 Two framings are Kafka's own business. Snappy travels in the blocks of xerial's snappy-java,
 though some clients send it raw, so both are read. LZ4 travels as frames of *independent*
@@ -43,6 +43,18 @@ _XERIAL_BLOCK_BYTES: Final = 32 * 1024  # uncompressed; what snappy-java writes
 _FIRST_GUESS_RATIO: Final = 8
 _FIRST_GUESS_BYTES_MIN: Final = 4096
 _NO_ROOM: Final = "failed to write whole buffer"  # Rust's words, the same for every codec
+
+
+class Inflated:
+    """How many bytes came of decompressing since the process began."""
+
+    __slots__ = ("bytes",)
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+
+INFLATED: Final = Inflated()
 
 
 def compress(codec: int, data: Data, level: int | None = None) -> bytes:
@@ -97,12 +109,16 @@ def _inflate(
     while True:
         inflated = bytearray(size)
         try:
-            return memoryview(inflated)[: decompress_into(data, inflated)]
+            length = decompress_into(data, inflated)
         except cramjam.DecompressionError as error:
             if _NO_ROOM not in str(error):
                 raise
             if size >= size_max:
+                INFLATED.bytes += size
                 raise CorruptBatch(f"data becomes larger than {size_max} bytes") from None
+        else:
+            INFLATED.bytes += length
+            return memoryview(inflated)[:length]
         size = min(size * _FIRST_GUESS_RATIO, size_max)
 
 
@@ -142,4 +158,5 @@ def _append_snappy_block(block: memoryview, inflated: bytearray, size_max: int) 
     size = cramjam.snappy.decompress_raw_len(block)
     if len(inflated) + size > size_max:
         raise CorruptBatch(f"data becomes larger than {size_max} bytes")
+    INFLATED.bytes += size
     inflated += memoryview(cramjam.snappy.decompress_raw(block))

@@ -63,6 +63,7 @@ FRAME_GROWTH = 4
 AHEAD_BYTES_MAX = 64 * 1024  # of requests that cannot begin yet
 PIPELINE_MAX = 64  # Produce requests of one connection under way
 PIPELINE_BYTES_MAX = 32 << 20
+TURN_S = 0.02  # after so long the others have their turn, however much one has sent ahead
 WRITE_HIGH_BYTES = 1 << 20
 
 
@@ -409,10 +410,14 @@ class KafkaConnection(asyncio.BufferedProtocol):
         if self._advances or self._transport is None:
             return
         self._advances = True
+        began_s = perf_counter()
         while self._queue and self._may_begin(self._queue[0]):
             frame = self._queue.popleft()
             self._queue_bytes -= len(frame)
             self._guard(self._begin, frame)
+            if self._queue and perf_counter() - began_s > TURN_S:
+                self._shore.runtime.defer(self._advance)  # others have their turn first
+                break
         self._advances = False
         self._steer_reading()
 

@@ -169,6 +169,23 @@ def test_produce_requests_wait_for_the_disk_together() -> None:
     assert "brokers" in answers[3]
 
 
+def test_who_sends_much_ahead_lets_others_have_their_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("isthmus.server.kafka.TURN_S", 0)
+    room = ShoreRoom()
+    room.log.create("t", 1, {})
+    peer, other = room.peer(), room.peer()
+    frames = [peer.frame(ApiKey.PRODUCE, 9, produce_body(room)) for _ in range(3)]
+    peer.feed(b"".join(frames))
+    assert len(peer.connection._under_way) == 1
+    other.feed(other.frame(ApiKey.PRODUCE, 9, produce_body(room)))
+    room.runtime.settle()
+    ((topic,),) = (one["responses"] for one in other.answers())
+    assert topic["partition_responses"][0]["base_offset"] == 1
+    assert len(peer.answers()) == 3
+
+
 def test_acks_0_has_no_answer_and_keeps_the_order() -> None:
     room = ShoreRoom()
     room.log.create("t", 1, {})

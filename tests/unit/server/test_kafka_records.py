@@ -403,3 +403,19 @@ def test_where_an_epoch_ended(peer: Peer, version: int) -> None:
     assert (rows[0]["leader_epoch"], rows[0]["end_offset"]) == (0, 2)
     assert rows[1]["error_code"] == ErrorCode.UNKNOWN_LEADER_EPOCH
     assert rows[2]["error_code"] == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+
+
+def test_what_the_batches_of_a_request_come_to_is_limited(peer: Peer) -> None:
+    """Of 2 KB each become 40 MB: some are looked into, then no more of the same request."""
+    builder = BatchBuilder()
+    builder.append(NOW, None, bytes(40 << 20))
+    bomb, small = bytes(builder.seal(4).data), bytes(batch_of(NOW, b"v").data)
+    assert len(bomb) < 4_000
+    rows = [{"index": 0, "records": records} for records in (bomb, bomb, bomb, bomb, small)]
+    topics = [{"name": "t", "partition_data": rows}]
+    body = {"acks": -1, "timeout_ms": 1, "topic_data": topics}
+    (topic,) = peer.ask(ApiKey.PRODUCE, 9, body)["responses"]
+    codes = [row["error_code"] for row in topic["partition_responses"]]
+    too_large = ErrorCode.MESSAGE_TOO_LARGE
+    assert codes == [OK, OK, too_large, too_large, OK], "what is not compressed is as it is"
+    assert produce(peer, bomb)["error_code"] == OK, "the next request has its own limit"

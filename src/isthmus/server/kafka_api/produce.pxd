@@ -39,6 +39,7 @@ cdef class BatchTicket(ProducedPartition):
     under_way=Produce,
     denied=object,
     by_id=bint,
+    inflated_before=object,
     rows=list,
     row=ProducedPartition,
     ticket=BatchTicket,
@@ -50,4 +51,5 @@ cdef object _refusal(ProduceRequest request)
 cdef object _partition_of(Call call, object name, int index)
 @cython.locals(batch=RecordBatch)
 cdef RecordBatch _batch_of(ProduceRequest request, int version)
+cdef object _check_inflated(Call call, object before)
 cdef object _refuse(Produce under_way, ProducedPartition row, object error)

@@ -26,7 +26,8 @@ from isthmus.errors import (
 from isthmus.kafka.errors import ErrorCode
 from isthmus.kafka.frames import encode_produce_response
 from isthmus.kafka.produce import IDS_FIRST_VERSION, ProducedPartition
-from isthmus.record.batch import HEADER_BYTES, RecordBatch
+from isthmus.record.batch import HEADER_BYTES, RECORDS_BYTES_MAX, RecordBatch
+from isthmus.record.compression import INFLATED, NONE
 from isthmus.server.kafka_api.log_topics import RequestRefused, is_internal, refusal_of
 from isthmus.server.kafka_api.throttles import of_produce
 from isthmus.server.kafka_api.transactions import append_in_transaction
@@ -44,6 +45,7 @@ ZSTD = 4
 ZSTD_FIRST_VERSION = 7  # [KIP-110]
 MAGIC = 2
 MAGIC_POSITION = 16
+INFLATED_RATIO_MAX = 16  # of a request, beyond what one batch may become
 ERROR_CHARACTERS_MAX = 1_000  # a name that is no log topic's may be as long as a string can
 _ACKS_ALL = ACKS_ALL  # the same as C constants
 _HEADER_BYTES = HEADER_BYTES
@@ -126,6 +128,7 @@ def produce(call: Call) -> None:
     under_way = Produce(call)
     refusal = _refusal(request)
     by_id = call.version >= IDS_FIRST_VERSION
+    inflated_before = INFLATED.bytes
     while request.next_topic():
         rows: list[ProducedPartition] = []
         name: str | None = request.name
@@ -141,6 +144,8 @@ def produce(call: Call) -> None:
                     raise denied
                 partition = _partition_of(call, name, request.index)
                 batch = _batch_of(request, call.version)
+                if batch.compression != NONE:
+                    _check_inflated(call, inflated_before)
             except IsthmusError as error:
                 row = ProducedPartition(request.index)
                 _refuse(under_way, row, error.with_traceback(None))
@@ -218,6 +223,17 @@ def _batch_of(request: ProduceRequest, version: int) -> RecordBatch:
             ErrorCode.UNSUPPORTED_COMPRESSION_TYPE, f"zstd in Produce version {version}"
         )
     return batch
+
+
+def _check_inflated(call: Call, before: int) -> None:
+    """Raise BatchTooLarge once the batches of a request have become far more than came.
+
+    Each is looked into before it is stored, and while that lasts nobody else is served.
+    """
+    if INFLATED.bytes - before > RECORDS_BYTES_MAX + INFLATED_RATIO_MAX * call.size:
+        raise BatchTooLarge(
+            f"a request of {call.size} bytes has become {INFLATED.bytes - before} already"
+        )
 
 
 def _refuse(under_way: Produce, row: ProducedPartition, error: IsthmusError) -> None:

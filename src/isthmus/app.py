@@ -269,6 +269,7 @@ def route_table(settings: Settings) -> RouteTable:
             route.key,
             route.partitions,
             to_log_only=route.direction == "to-log",
+            compression=route.compression,
         )
         for route in settings.routes
     )

@@ -421,6 +421,11 @@ class Route(Struct, frozen=True, kw_only=True):
     partitions: Annotated[int, Meta(ge=1, le=10_000)] | None = None
     """Partitions that the log topic is created with; none: `kafka.partitions_default`."""
 
+    compression: Literal["producer", "uncompressed", "zstd", "lz4", "snappy", "gzip"] | None = (
+        None
+    )
+    """`compression.type` that the log topic is created with; none: as the producer sends."""
+
     direction: Literal["both", "to-log"] = "both"
     """`to-log`: what Kafka clients write there does not reach MQTT."""
 

@@ -79,6 +79,15 @@ class Kept(msgspec.Struct, array_like=True, frozen=True):
     until_ms: int
 
 
+def read_kept(value: bytes) -> Kept | None:
+    """Read a record's value; None: it is of another form."""
+    try:
+        kept = msgspec.msgpack.decode(value, type=Kept)
+    except msgspec.MsgspecError:
+        return None
+    return kept if kept.form == FORM else None
+
+
 class DelegationTerms(NamedTuple):
     """What the settings say of tokens."""
 
@@ -236,10 +245,9 @@ class DelegationTokens:
                     self._read(token_id, record.value)
 
     def _read(self, token_id: str, value: bytes) -> None:
-        try:
-            kept = msgspec.msgpack.decode(value, type=Kept)
-        except msgspec.MsgspecError as error:
-            logger.error("delegation token not readable token=%s reason=%s", token_id, error)
+        kept = read_kept(value)
+        if kept is None:
+            logger.error("delegation token not readable token=%s", token_id)
             return
         self._put(
             DelegationToken(

@@ -127,7 +127,7 @@ class Destinations:
         route, key = self._routes.resolve(name)
         topic = self._log.topics.get(route.log_topic)
         if topic is None:
-            topic = self.ensure_topic(route.log_topic, route.partitions)
+            topic = self.ensure_topic(route.log_topic, route.partitions, route.compression)
         partitions = topic.partitions
         encoded_key = topic_name if key is name else key.encode()
         index = partition_for(encoded_key, len(partitions)) if len(partitions) > 1 else 0
@@ -205,10 +205,14 @@ class Destinations:
             return topic_name
         return self._routes.resolve(topic_name.decode())[1].encode()
 
-    def ensure_topic(self, name: str, partitions: int | None = None) -> LogTopic:
+    def ensure_topic(
+        self, name: str, partitions: int | None = None, compression: str | None = None
+    ) -> LogTopic:
         """Return a log topic, created for MQTT messages if it is not there."""
         new = self._new_topics
         configs = {"max.message.bytes": str(new.message_bytes_max)}
+        if compression is not None:
+            configs["compression.type"] = compression
         return _ensure(self._log, name, partitions or new.partitions, configs)
 
     def forget(self) -> None:

@@ -28,7 +28,7 @@ DEFAULT_LOG_TOPIC: Final = "mqtt"
 class Route:
     """One pattern and where it leads; knows the way there and, if it has one, the way back."""
 
-    __slots__ = ("_key", "inverted", "log_topic", "partitions", "pattern")
+    __slots__ = ("_key", "compression", "inverted", "log_topic", "partitions", "pattern")
 
     def __init__(
         self,
@@ -38,11 +38,16 @@ class Route:
         partitions: int | None,
         *,
         to_log_only: bool,
+        compression: str | None = None,
     ) -> None:
-        """Raise ConfigError, naming the route, if the key template does not fit the pattern."""
+        """Raise ConfigError, naming the route, if the key template does not fit the pattern.
+
+        `partitions` and `compression` are what its log topic is created with.
+        """
         self.pattern = Pattern(pattern)
         self.log_topic = log_topic
         self.partitions = partitions
+        self.compression = compression
         self.inverted = not to_log_only
         self._key = _parse_template(key)
         self._check_fields()

@@ -1,9 +1,9 @@
 """What the records of the server's own log topics say, for people.
 
-`__consumer_offsets`, `__mqtt_sessions`, `__mqtt_retained`, `__bans` and `__access` are written
-in forms of their own (kafka/group_records.py, broker/session_records.py, mapping.py, bans.py,
-kept_rules.py); each decoder here turns a record into a small dict. A record that cannot be
-decoded is told as such and stops nothing.
+Those of groups, sessions, retained messages, bans, rules of access and delegation tokens are
+written in forms of their own (kafka/group_records.py, broker/session_records.py, mapping.py,
+bans.py, kept_rules.py, delegation.py); each decoder here turns a record into a small dict. A
+record that cannot be decoded is told as such and stops nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from isthmus.broker.bans import BANS_LOG_TOPIC, read_terms
+from isthmus.broker.delegation import TOKENS_LOG_TOPIC, read_kept
 from isthmus.broker.group_configs import CONFIGS_LOG_TOPIC
 from isthmus.broker.kept_rules import ACCESS_LOG_TOPIC, read_added
 from isthmus.broker.quotas import QUOTAS_LOG_TOPIC
@@ -226,6 +227,19 @@ def rule_record(record: Record) -> dict[str, Any]:
     return {**about, "added_by": added.by, "added_at_ms": added.at_ms}
 
 
+def token_record(record: Record) -> dict[str, Any]:
+    """A delegation token, or its end."""
+    about: dict[str, Any] = {"token": (record.key or b"").decode()}
+    if record.value is None:
+        return {**about, "removed": True}
+    kept = read_kept(record.value)
+    if kept is None:
+        return {**about, "undecodable": "a value of another form"}
+    fields = msgspec.structs.asdict(kept)
+    del fields["form"]
+    return {**about, **fields}
+
+
 DECODERS: Final[Mapping[str, Callable[[Record], dict[str, Any]]]] = {
     GROUPS_LOG_TOPIC: group_record,
     SESSIONS_LOG_TOPIC: session_record,
@@ -233,6 +247,7 @@ DECODERS: Final[Mapping[str, Callable[[Record], dict[str, Any]]]] = {
     BANS_LOG_TOPIC: ban_record,
     USERS_LOG_TOPIC: user_record,
     ACCESS_LOG_TOPIC: rule_record,
+    TOKENS_LOG_TOPIC: token_record,
     CONFIGS_LOG_TOPIC: group_configs_record,
     SERVER_LOG_TOPIC: server_configs_record,
     QUOTAS_LOG_TOPIC: quota_record,

@@ -190,6 +190,15 @@ def test_a_route_gives_log_topic_and_key_and_leads_back() -> None:
     assert client.messages() == [("f/line-3/temp", b"1", 0), ("f/line-9/temp", b"2", 1)]
 
 
+def test_a_route_says_how_its_log_topic_is_compressed() -> None:
+    route = Route("f/{line}", "f", "{line}", 1, to_log_only=False, compression="zstd")
+    shore = Shore(route)
+    shore.client().publish("f/1", b"v" * 1000)
+    assert shore.log.topics["f"].configs["compression.type"] == "zstd"
+    [stored] = split_batches(shore.log.topics["f"].partitions[0].read(0, 1 << 20).buffers[0])
+    assert stored.compression == 4
+
+
 def test_what_goes_to_the_log_only_still_reaches_mqtt_under_its_own_name() -> None:
     route = Route("f/+/temp", "temperatures", "", None, to_log_only=True)
     shore = Shore(route)

@@ -14,8 +14,10 @@ from tests.unit.server.test_kafka_sasl import Room as SaslRoom
 from isthmus.broker.access_rules import parse_rules
 from isthmus.broker.delegation import DELEGATION, DelegationTerms, DelegationTokens
 from isthmus.broker.identity import Principal
+from isthmus.cli.log_decoders import token_record
 from isthmus.kafka.api import ApiKey
 from isthmus.kafka.errors import ErrorCode
+from isthmus.record.batch import Record
 
 if TYPE_CHECKING:
     from tests.unit.server.kafka_peer import Peer
@@ -309,6 +311,13 @@ def test_tokens_outlive_the_server_and_its_disk_knows_no_hmac() -> None:
     stored = b"".join(map(bytes, partition.read(0, 1 << 20).buffers))
     assert token.id.encode() in stored
     assert token.hmac not in stored and token.password not in stored
+
+    decoded = [
+        token_record(record) for batch in partition.batches(0) for record in batch.records()
+    ]
+    assert decoded[0]["renewers"] == ("bob",)
+    assert decoded[2] == {"token": ended.id, "removed": True}
+    assert "undecodable" in token_record(Record(0, 0, b"id", b"of a later form"))
 
     again = DelegationTokens(*world, TERMS)
     assert list(again) == list(first) == [again.by_hmac(token.hmac)]

@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from http.client import HTTPConnection
 from typing import TYPE_CHECKING, Any
 
+from tests.e2e.kafka_libraries import confluent_producer
 from tests.e2e.mqtt_programs import Message, paho_client, paho_publish, paho_subscribe
 from tests.e2e.patience import TIMEOUT_S, wait_until
+from tests.e2e.raw_mqtt import PUBACK, RawMqtt, publish
 from tests.e2e.server_process import environment, isthmus_command, run_isthmus, text_of
 
 if TYPE_CHECKING:
@@ -82,6 +84,33 @@ def test_one_client_is_traced_from_its_connect_to_its_disconnect(
     text = json.dumps(lines)
     assert "secret" not in text and "hello" not in text
     wait_until(lambda: traces_of(own_server) == 0, "the trace has ended with its reader")
+
+
+def test_what_comes_to_a_topic_name_otherwise_is_traced_as_well(
+    own_server: ServerProcess, unique: str
+) -> None:
+    """A will, a delayed message and a record of a Kafka producer."""
+    name = f"{unique}/t"
+    with tracing(own_server, "--topic", f"{unique}/#", "--payload") as lines:
+        dying = RawMqtt(own_server.mqtt)
+        dying.open(unique, will=(name, b"bye", 1, False))
+        dying.send(publish(f"$delayed/0/{name}", b"late", qos=1, packet_id=1))
+        dying.expect(PUBACK)
+        wait_until(lambda: len(lines) == 1, "the delayed message")
+        dying.cut()
+        wait_until(lambda: len(lines) == 2, "the will")
+        producer = confluent_producer(own_server.kafka)
+        producer.produce("mqtt", b"record", key=name)
+        assert producer.flush(TIMEOUT_S) == 0
+        wait_until(lambda: len(lines) == 3, "the record")
+    assert [(line["packet"], line["payload"]) for line in lines] == [
+        ("DELAYED", "late"),
+        ("WILL", "bye"),
+        ("RECORD", "record"),
+    ]
+    assert [line["client_id"] for line in lines] == ["", unique, ""]
+    record = lines[2]
+    assert (record["log_topic"], record["partition"], record["topic_name"]) == ("mqtt", 0, name)
 
 
 def test_a_topic_filter_is_traced_with_payloads(own_server: ServerProcess, unique: str) -> None:

@@ -32,6 +32,7 @@ cdef class Broker:
     cdef readonly Destinations destinations
     cdef dict _by_name
     cdef readonly object volatile
+    cdef readonly object traces
     cdef readonly bint is_sparkplug_aware
     cdef list _open
     cdef list _touched

@@ -45,6 +45,7 @@ from isthmus.broker.shared import ShareGroup
 from isthmus.broker.sparkplug import CERTIFICATES_LEVEL, certified, is_birth
 from isthmus.broker.subscriptions import Subscriptions
 from isthmus.broker.timers import Deadlines
+from isthmus.broker.traces import Traces
 from isthmus.broker.volatile import Volatile
 from isthmus.errors import IsthmusError, NoSpace, NotAuthorized, Refused, StorageError
 from isthmus.mqtt.packets import PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, Publish
@@ -95,13 +96,12 @@ class Broker:
         `volatile` is a log in memory, for what is not to be stored. Without rules of `access`
         everybody may do everything. `new_group` makes those of shared subscriptions.
         """
-        self.runtime = runtime
-        self.log = log
-        self.routes = routes
+        self.runtime, self.log, self.routes = runtime, log, routes
         self.deadlines = Deadlines(runtime)
         subscriptions = self.subscriptions = Subscriptions(partial(new_group, self))
         self.relays = Relays(self)
         self.traffic = Traffic()
+        self.traces = Traces(runtime, subscriptions)
         self.published = self.delivered = self.backlog_bytes = 0
         self.undeliverable = 0  # records whose key is no topic name
         self.lost = 0  # not stored, and nobody told: QoS 0, wills, refused before MQTT 5
@@ -187,6 +187,8 @@ class Broker:
 
         It is durable then, whatever its QoS, or failed. The topic name does not begin with $.
         """
+        if self.traces.is_on:
+            self.traces.came("DELAYED", publish)
         try:
             destination = self._by_name.get(publish.topic) or self._find(None, publish)
         except IsthmusError as error:

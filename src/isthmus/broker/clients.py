@@ -19,7 +19,6 @@ from isthmus.broker.session_recovery import recover
 from isthmus.broker.sessions import SessionTable, end_connection
 from isthmus.broker.sparkplug import is_node_death, stamped
 from isthmus.broker.subscribing import Subscribing
-from isthmus.broker.traces import Traces
 from isthmus.errors import (
     AuthenticationMethodUnknown,
     BadCredentials,
@@ -90,7 +89,7 @@ class Clients:
         self.runtime = broker.runtime
         self.congested = broker.congested
         self.traffic = broker.traffic
-        self.traces = Traces(broker.runtime, broker.subscriptions)
+        self.traces = broker.traces
         self._events = Events(broker.runtime, broker.say, self._is_wanted)
         self._redirected = redirected
         self._automatic = automatic
@@ -358,6 +357,9 @@ class Clients:
             publish.payload = stamped(will.payload, self.runtime.now_ms())
         if properties:
             publish.properties = properties
+        if self.traces.is_on:
+            client_id, address = entry.session.client_id, entry.principal.address
+            self.traces.came("WILL", publish, client_id, address)
         self._broker.publish(entry.session, publish)
 
     def _ended(self, session: Session) -> None:

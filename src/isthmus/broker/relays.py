@@ -22,6 +22,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from isthmus.broker.held_batches import HeldBatches
+from isthmus.broker.publishing import MQTT_SEQUENCE
 from isthmus.errors import IsthmusError, TopicUnknown
 from isthmus.record.batch import split_batches
 
@@ -264,10 +265,23 @@ class Relay:
     def _relay(self, batch: RecordBatch, durable_with: int) -> bool:
         """Deliver a batch; True if some of it is to be delivered at QoS 2."""
         ticket = self._broker.relay(self, batch, durable_with)
+        if self._broker.traces.is_on and batch.base_sequence != MQTT_SEQUENCE:
+            self._trace(ticket)
         if ticket.qos_2:
             self._undurable.append((durable_with, batch.size, ticket))
             self._undurable_bytes += batch.size
         return ticket.qos_2
+
+    def _trace(self, ticket: PublishTicket) -> None:
+        for place, publish in enumerate(ticket.publishes):
+            if publish is not None:
+                self._broker.traces.came(
+                    "RECORD",
+                    publish,
+                    log_topic=self.partition.log_topic,
+                    partition=self.partition.index,
+                    offset=ticket.base_offset + place,
+                )
 
     def _leave_out(self, error: IsthmusError) -> None:
         """Go on behind what cannot be read."""

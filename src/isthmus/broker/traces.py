@@ -2,11 +2,13 @@
 
 A trace of a client or an address has every packet, in both directions. One of a topic filter
 has each PUBLISH that a client sends to a topic name which the filter matches, and who is
-subscribed to that then. Passwords and what authentication methods exchange are never shown;
-payloads only where that was asked for.
+subscribed to that then; also what comes there otherwise: wills, delayed messages whose time has
+come, and records of Kafka clients. Passwords and what authentication methods exchange are never
+shown; payloads only where that was asked for.
 
-The connections ask `is_on` once for what they read or write at a time, and only where it is
-true anything is done for a trace. Not here: where it is sent (admin/api.py).
+The connections ask `is_on` once for what they read or write at a time, and the broker once for
+each batch that it relays; only where it is true anything is done for a trace. Not here: where
+it is sent (admin/api.py).
 """
 
 from __future__ import annotations
@@ -118,7 +120,7 @@ class Traces:
         for trace in self._traces:
             if trace.is_of(identity, client_id):
                 for packet in packets:
-                    trace.give(self._line("in", identity, client_id, packet, trace))
+                    trace.give(self._line("in", str(identity), client_id, packet, trace))
 
     def accepted(self, identity: Identity, client_id: str, packets: Sequence[Any]) -> None:
         """The same packets, once aliases have become topic names."""
@@ -126,7 +128,7 @@ class Traces:
             if trace.topic_filter:
                 for packet in packets:
                     if packet.type == PUBLISH:
-                        self._give_publish(identity, client_id, packet, trace)
+                        self._give_publish(str(identity), client_id, packet, trace)
 
     def sent(self, identity: Identity, client_id: str, version: int, data: bytes) -> None:
         """Whole packets go out to a client, in the form of its protocol version."""
@@ -136,17 +138,34 @@ class Traces:
         packets = Decoder(OUTPUT_BYTES_MAX, version).feed(data)
         for packet in packets:
             for trace in wanted:
-                trace.give(self._line("out", identity, client_id, packet, trace))
+                trace.give(self._line("out", str(identity), client_id, packet, trace))
+
+    # --- what is no packet of a connection, likewise ------------------------------------------
+
+    def came(
+        self, kind: str, publish: Publish, client_id: str = "", address: str = "-", **place: Any
+    ) -> None:
+        """A message is on its way to a topic name; `kind` stands in place of a packet's."""
+        for trace in self._traces:
+            if trace.topic_filter:
+                self._give_publish(
+                    address, client_id, publish, trace, {"packet": kind, **place}
+                )
 
     # --- lines --------------------------------------------------------------------------------
 
     def _give_publish(
-        self, identity: Identity, client_id: str, packet: Publish, trace: Trace
+        self,
+        address: str,
+        client_id: str,
+        packet: Publish,
+        trace: Trace,
+        more: Line | None = None,
     ) -> None:
         topic_name = packet.topic.decode()
         if not filter_matches(trace.topic_filter, topic_name):
             return
-        line = self._line("in", identity, client_id, packet, trace)
+        line = self._line("in", address, client_id, packet, trace) | (more or {})
         receivers, groups = self._subscriptions.receivers(topic_name)
         subscribers = sorted(receiver.session.client_id for receiver in receivers)
         subscribers += sorted(group.shared_filter for group in groups)
@@ -155,13 +174,13 @@ class Traces:
         trace.give(line)
 
     def _line(
-        self, direction: str, identity: Identity, client_id: str, packet: Any, trace: Trace
+        self, direction: str, address: str, client_id: str, packet: Any, trace: Trace
     ) -> Line:
         return {
             "at_ms": self._runtime.now_ms(),
             "direction": direction,
             "client_id": client_id,
-            "address": str(identity),
+            "address": address,
             "packet": NAMES[packet.type],
             **shown(packet, with_payloads=trace.with_payloads),
         }

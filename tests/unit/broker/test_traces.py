@@ -95,6 +95,21 @@ def test_all_packets_of_a_client_both_ways() -> None:
     assert not room.traces.is_on
 
 
+def test_what_is_no_packet_is_in_a_trace_of_its_topic_name_only() -> None:
+    for wanted, count in (("a/#", 1), ("b", 0)):
+        room = Room(topic_filter=wanted)
+        room.traces.came("RECORD", Publish(b"a/b", b"x"), log_topic="t", partition=1, offset=7)
+        lines = room.take()
+        assert len(lines) == count
+        for line in lines:
+            assert (line["packet"], line["client_id"], line["address"]) == ("RECORD", "", "-")
+            assert (line["log_topic"], line["partition"], line["offset"]) == ("t", 1, 7)
+            assert line["subscribers"] == ["s1", "s2"]
+    room = Room(client_id="c")
+    room.traces.came("WILL", Publish(b"a/b", b"x"), "c", "10.0.0.1")
+    assert room.take() == []
+
+
 def test_all_packets_of_an_address() -> None:
     room = Room(address="10.0.0.2")
     room.traces.received(HERE, "c", [Subscribe(1, [("a/#", 1)])])

@@ -44,6 +44,26 @@ ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"
 CONFORMANCE = ROOT / "tests" / "conformance"
 NOTE = "<!-- Made by tools/generate_docs_tables.py; do not edit. -->\n"
+QUORUM = "of the quorum of controllers, which one node without metadata log has not"
+SHARE = "share groups are not served yet"
+NOT_SERVED: dict[tuple[int, ...], str] = {
+    (55, 80, 81): QUORUM,
+    (64,): "this broker cannot be forgotten while it answers",
+    (76, 77, 78, 79, 90, 91, 92): SHARE,
+    (83, 84, 85, 86, 87): "between brokers: the state of share groups is kept where it is used",
+    (88, 89): "groups of Kafka Streams with assignment by the broker are not served yet;"
+    " Kafka Streams uses consumer groups by default",
+}
+UNKNOWN_NAMES = {  # of requests that no client sends
+    64: "UNREGISTER_BROKER",
+    80: "ADD_RAFT_VOTER",
+    81: "REMOVE_RAFT_VOTER",
+    83: "INITIALIZE_SHARE_GROUP_STATE",
+    84: "READ_SHARE_GROUP_STATE",
+    85: "WRITE_SHARE_GROUP_STATE",
+    86: "DELETE_SHARE_GROUP_STATE",
+    87: "READ_SHARE_GROUP_STATE_SUMMARY",
+}
 SECTION_CLASSES: dict[str, type[Any]] = {
     "mqtt": config.MqttSettings,
     "mqtt.listeners": config_listeners.MqttListenerSettings,
@@ -174,6 +194,13 @@ def kafka_page() -> Iterator[str]:
         key, first, last = served["api_key"], served["min_version"], served["max_version"]
         rows.append((str(key), ApiKey(key).name, f"{first} to {last}"))
     yield table(("key", "request", "versions"), rows)
+    yield "\nWhat Apache Kafka 4.3 advertises beside these, and why it is not here:\n"
+    reasons = {key: why for keys, why in NOT_SERVED.items() for key in keys}
+    names = {**UNKNOWN_NAMES, **{int(key): key.name for key in ApiKey}}
+    yield table(
+        ("key", "request", "why"),
+        [(str(key), names[key], reasons[key]) for key in sorted(reasons.keys() - HANDLERS)],
+    )
 
 
 def clauses_page() -> Iterator[str]:

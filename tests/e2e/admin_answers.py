@@ -115,6 +115,7 @@ def play(server: Address) -> dict[str, Any]:
     quotas_that_are_exceeded(conversation)
     settings_of_brokers(conversation)
     levels_of_loggers(conversation)
+    levels_of_features(conversation)
     return conversation.answers
 
 
@@ -332,6 +333,74 @@ def levels_of_loggers(c: Conversation) -> None:
     c.note(
         "listed", c.ask(ApiKey.LIST_CONFIG_RESOURCES, 1, {"resource_types": [BROKER, LOGGER]})
     )
+
+
+# --- features ---------------------------------------------------------------------------------
+
+UPGRADE, SAFE, UNSAFE = 1, 2, 3
+GROUP, METADATA, TRANSACTION = "group.version", "metadata.version", "transaction.version"
+FEATURES: Final = (GROUP, METADATA, TRANSACTION)
+
+
+def levels_of_features(c: Conversation) -> None:
+    asked: dict[str, list[tuple[str, int, int]]] = {
+        "as it is": [(GROUP, 1, UPGRADE)],
+        "as it is, unsafe": [(GROUP, 1, UNSAFE)],
+        "lower": [(GROUP, 0, SAFE)],
+        "lower, unsafe": [(TRANSACTION, 1, UNSAFE)],
+        "lower by an upgrade": [(GROUP, 0, UPGRADE)],
+        "too high": [(GROUP, 9, UPGRADE)],
+        "below zero": [(GROUP, -1, SAFE)],
+        "unknown": [("nothing", 1, UPGRADE)],
+        "unknown, off": [("nothing", 0, SAFE)],
+        "no type": [(GROUP, 1, 0)],
+        "another type": [(GROUP, 1, 9)],
+        "metadata as it is": [(METADATA, 30, UPGRADE)],
+        "metadata too high": [(METADATA, 31, UPGRADE)],
+        "metadata lower": [(METADATA, 29, SAFE)],
+        "metadata lower, unsafe": [(METADATA, 29, UNSAFE)],
+        "metadata off": [(METADATA, 0, SAFE)],
+        "one of two wrong": [(GROUP, 0, SAFE), ("nothing", 1, UPGRADE)],
+        "twice": [(GROUP, 0, SAFE), (GROUP, 1, UPGRADE)],
+        "nothing": [],
+    }
+    for what, updates in asked.items():
+        for version in (1, 2):
+            c.note(f"feature v{version}: {what}", updated(c, version, updates, dry=True))
+    named = {"client_software_name": "x", "client_software_version": "1"}
+    for what, level, kind in (("off", 0, SAFE), ("on again", 1, UPGRADE)):
+        c.note(f"feature: {what}", updated(c, 2, [(GROUP, level, kind)]))
+        if not level:
+            wait_until(lambda: is_at(c, 0), "that a feature is off")
+            c.note("feature: higher by a downgrade", updated(c, 2, [(GROUP, 1, SAFE)]))
+            groups = {"group_ids": [c.unique]}
+            said = c.ask(ApiKey.CONSUMER_GROUP_DESCRIBE, 1, groups)
+            c.note("feature: off, a group", said["groups"][0]["error_code"])
+        wait_until(lambda level=level: is_at(c, level), f"that a feature is {what}")
+        answer = c.ask(ApiKey.API_VERSIONS, 4, named)
+        rows = [one for one in answer["finalized_features"] if one["name"] in FEATURES]
+        c.note(f"feature: {what}, all", rows)
+        beat = {"group_id": c.unique, "member_id": "m", "member_epoch": -3}
+        c.note(f"feature: {what}, a heartbeat", c.ask(ApiKey.CONSUMER_GROUP_HEARTBEAT, 1, beat))
+
+
+def updated(
+    c: Conversation, version: int, updates: list[tuple[str, int, int]], *, dry: bool = False
+) -> dict[str, Any]:
+    rows = [
+        {"feature": name, "max_version_level": level, "upgrade_type": kind}
+        for name, level, kind in updates
+    ]
+    body = {"timeout_ms": 10_000, "feature_updates": rows, "validate_only": dry}
+    return c.ask(ApiKey.UPDATE_FEATURES, version, body)
+
+
+def is_at(c: Conversation, level: int) -> bool:
+    """Whether a server says, and does, that the consumer protocol is on, or off."""
+    named = {"client_software_name": "x", "client_software_version": "1"}
+    rows = c.ask(ApiKey.API_VERSIONS, 4, named)["finalized_features"]
+    found = {one["name"]: one["max_version_level"] for one in rows}
+    return found.get(GROUP, 0) == level
 
 
 def altered(

@@ -310,6 +310,8 @@ def test_the_tools_of_kafka(shores: Shores, unique: str, tmp_path: Path) -> None
     reassign = "org.apache.kafka.tools.reassign.ReassignPartitionsCommand"
     run(reassign, "--execute", "--reassignment-json-file", str(plan))
     assert "is completed" in run(reassign, "--verify", "--reassignment-json-file", str(plan))
+    told = run("org.apache.kafka.tools.FeatureCommand", "describe")
+    assert "transaction.version" in told and "FinalizedVersionLevel: 4.3-IV0" in told
     elect = "org.apache.kafka.tools.LeaderElectionCommand"
     assert "Valid replica already elected" in run(
         elect, "--election-type", "preferred", "--topic", unique, "--partition", "0"

@@ -16,6 +16,7 @@ import msgspec
 
 from isthmus.broker.bans import BANS_LOG_TOPIC, read_terms
 from isthmus.broker.delegation import TOKENS_LOG_TOPIC, read_kept
+from isthmus.broker.features import FEATURES_LOG_TOPIC
 from isthmus.broker.group_configs import CONFIGS_LOG_TOPIC
 from isthmus.broker.kept_rules import ACCESS_LOG_TOPIC, read_added
 from isthmus.broker.quotas import QUOTAS_LOG_TOPIC
@@ -114,6 +115,11 @@ def group_configs_record(record: Record) -> dict[str, Any]:
 def server_configs_record(record: Record) -> dict[str, Any]:
     """What was set for all brokers, or for this one."""
     return settings_of({"broker": (record.key or b"").decode() or "all"}, record)
+
+
+def features_record(record: Record) -> dict[str, Any]:
+    """The levels of all features."""
+    return settings_of({"features": (record.key or b"").decode()}, record)
 
 
 def quota_record(record: Record) -> dict[str, Any]:
@@ -251,6 +257,7 @@ DECODERS: Final[Mapping[str, Callable[[Record], dict[str, Any]]]] = {
     CONFIGS_LOG_TOPIC: group_configs_record,
     SERVER_LOG_TOPIC: server_configs_record,
     QUOTAS_LOG_TOPIC: quota_record,
+    FEATURES_LOG_TOPIC: features_record,
 }
 
 

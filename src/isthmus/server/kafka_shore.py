@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from isthmus.broker.consumer_groups import ConsumerGroups
+from isthmus.broker.features import Features
 from isthmus.broker.fetch_sessions import FetchSessions
 from isthmus.broker.fetches import Fetches
 from isthmus.broker.group_configs import GroupConfigs
@@ -77,6 +78,7 @@ class KafkaShore:
         self.total = Total(settings.connections_max)
         self.server_configs = ServerConfigs(runtime, log, broker, NODE_ID)
         self.server_configs.follow(self._limit)
+        self.features = Features(runtime, log, broker)
         self.group_configs = GroupConfigs(runtime, log, broker, consumer_terms(settings))
         self.quotas = Quotas(runtime, log, broker)
         self.throttling = Throttling(runtime, self.quotas)

@@ -220,6 +220,7 @@ NEEDED: dict[ApiKey, tuple[int, set[str]]] = {
     ApiKey.ALTER_CLIENT_QUOTAS: (NO_CLUSTER, {"alter-configs cluster"}),
     ApiKey.DESCRIBE_USER_SCRAM_CREDENTIALS: (NO_CLUSTER, {"describe cluster"}),
     ApiKey.ALTER_USER_SCRAM_CREDENTIALS: (NO_CLUSTER, {"alter cluster"}),
+    ApiKey.UPDATE_FEATURES: (NO_CLUSTER, {"alter cluster"}),
     ApiKey.DESCRIBE_PRODUCERS: (NO_TOPIC, {"read log:shut"}),
     ApiKey.DESCRIBE_TRANSACTIONS: (NO_TXN, {"describe transaction:t"}),
     ApiKey.CONSUMER_GROUP_HEARTBEAT: (NO_GROUP, {"read group:g", "describe log:shut"}),

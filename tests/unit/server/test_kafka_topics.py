@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from tests.unit.server.kafka_peer import Peer, ShoreRoom, versions
 
+from isthmus.broker.features import METADATA, SUPPORTED
 from isthmus.errors import NoSpace
 from isthmus.kafka.api import ApiKey, apis
 from isthmus.kafka.errors import ErrorCode
-from isthmus.server.kafka_api.table import FEATURES, HANDLERS
+from isthmus.server.kafka_api.table import HANDLERS
 
 NOW = 1_700_000_000_000
 OK = ErrorCode.NONE
@@ -33,11 +34,15 @@ def test_api_versions_is_the_table_of_handlers(peer: Peer, version: int) -> None
     assert rows.keys() == HANDLERS.keys()
     assert rows.pop(ApiKey.PRODUCE) == (0, 13), "or librdkafka gives up compression"
     assert rows == {key: tuple(apis()[key].versions) for key in rows}
-    has_features = version >= 3
     levels = {row["name"]: row["max_version_level"] for row in answer["finalized_features"]}
-    assert levels == (FEATURES if has_features else {})
-    supported = {row["name"]: row["max_version"] for row in answer["supported_features"]}
-    assert supported == (FEATURES if version >= 4 else {}), "none from 0 before (KAFKA-17492)"
+    highest = {name: levels.most for name, levels in SUPPORTED.items()}
+    assert levels == (highest if version >= 3 else {})
+    supported = {
+        row["name"]: (row["min_version"], row["max_version"])
+        for row in answer["supported_features"]
+    }
+    told = SUPPORTED if version >= 4 else {METADATA: SUPPORTED[METADATA]}
+    assert supported == (told if version >= 3 else {}), "none from 0 before (KAFKA-17492)"
 
 
 @pytest.mark.parametrize("name", ["", "-x", "a b", "ü"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING, Any, Final
 
+from isthmus.broker.features import GROUP
 from isthmus.kafka.assignors import ASSIGNORS
 from isthmus.kafka.consumer_group import LEAVE_FOR_A_WHILE, ConsumerGroup
 from isthmus.kafka.consumer_types import Heartbeat, HeartbeatRefused, Terms, sees_all
@@ -64,6 +65,8 @@ def consumer_group_heartbeat(call: Call) -> None:
 def _check(call: Call) -> None:
     """Raise HeartbeatRefused where a heartbeat says what it may not."""
     request, epoch = call.request, call.request["member_epoch"]
+    if not call.shore.features.level(GROUP):
+        raise HeartbeatRefused(ErrorCode.UNSUPPORTED_VERSION, f"{GROUP} is off")
     if not request["group_id"]:
         raise _invalid("a group has a name")
     if not request["member_id"] and (epoch != 0 or call.version >= IDS_FROM_CLIENTS):
@@ -127,6 +130,8 @@ def consumer_group_describe(call: Call) -> None:
 
 
 def _described(call: Call, group_id: str) -> dict[str, Any]:
+    if not call.shore.features.level(GROUP):
+        return {"group_id": group_id, "error_code": ErrorCode.UNSUPPORTED_VERSION}
     group = call.shore.groups.described(group_id)
     if not group_id:
         return {"group_id": group_id, "error_code": ErrorCode.INVALID_GROUP_ID}

@@ -535,6 +535,7 @@ GUARDS: Final[Mapping[int, Callable[[Asking], bool]]] = {
     ApiKey.ALTER_CLIENT_QUOTAS: partial(cluster, operation=ALTER_CONFIGS, denied=unquoted),
     ApiKey.DESCRIBE_USER_SCRAM_CREDENTIALS: partial(cluster, operation=DESCRIBE),
     ApiKey.ALTER_USER_SCRAM_CREDENTIALS: partial(cluster, operation=ALTER, denied=unaltered),
+    ApiKey.UPDATE_FEATURES: partial(cluster, operation=ALTER),
     ApiKey.DESCRIBE_CLUSTER: describe_cluster,
     ApiKey.DESCRIBE_PRODUCERS: lambda asking: asking.topics(READ, "topics", numbered_rows),
     ApiKey.DESCRIBE_TRANSACTIONS: describe_transactions,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from isthmus.broker.features import SUPPORTED
 from isthmus.kafka.api import ApiKey, advertised
 from isthmus.kafka.errors import ErrorCode
 from isthmus.server.kafka_api.acls import create_acls, delete_acls, describe_acls
@@ -26,6 +27,7 @@ from isthmus.server.kafka_api.delegation_tokens import (
     renew_delegation_token,
 )
 from isthmus.server.kafka_api.delete_records import delete_records
+from isthmus.server.kafka_api.features import update_features
 from isthmus.server.kafka_api.fetch import fetch
 from isthmus.server.kafka_api.group_admin import delete_groups, describe_groups, list_groups
 from isthmus.server.kafka_api.group_offsets import (
@@ -76,13 +78,6 @@ SOFTWARE: Final = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?")
 NAMED_FIRST_VERSION: Final = 3
 FEATURES_FROM_ZERO: Final = 4  # before, a feature's range cannot begin there (KAFKA-17492)
 
-# Features by name, each with the level that holds here, the highest there is [KIP-584].
-FEATURES: Final = {
-    "group.version": 1,  # the consumer protocol [KIP-848]
-    "transaction.version": 2,  # each end raises the epoch [KIP-890]
-}
-FEATURES_EPOCH: Final = 0  # the levels never change while the server runs
-
 
 def api_versions(call: Call) -> None:
     """Answer with the table of what is served [KIP-35, KIP-511]."""
@@ -92,17 +87,22 @@ def api_versions(call: Call) -> None:
         if not all(SOFTWARE.fullmatch(name) for name in names):
             call.answer({"error_code": ErrorCode.INVALID_REQUEST})
             return
-    supported = [{"name": name, "max_version": level} for name, level in FEATURES.items()]
+    features = call.shore.features
+    supported = [
+        {"name": name, "min_version": levels.least, "max_version": levels.most}
+        for name, levels in SUPPORTED.items()
+        if levels.least or call.version >= FEATURES_FROM_ZERO
+    ]
     finalized = [
         {"name": name, "max_version_level": level, "min_version_level": level}
-        for name, level in FEATURES.items()
+        for name, level in features.finalized.items()
     ]
     call.answer(
         {
             "api_keys": advertised(HANDLERS),
-            "supported_features": supported if call.version >= FEATURES_FROM_ZERO else [],
+            "supported_features": supported,
             "finalized_features": finalized,
-            "finalized_features_epoch": FEATURES_EPOCH,
+            "finalized_features_epoch": features.epoch,
         }
     )
 
@@ -169,6 +169,7 @@ HANDLERS: Final[Mapping[int, Callable[[Call], None]]] = {
     ApiKey.ALTER_USER_SCRAM_CREDENTIALS: alter_user_scram_credentials,
     ApiKey.CONSUMER_GROUP_HEARTBEAT: consumer_group_heartbeat,
     ApiKey.CONSUMER_GROUP_DESCRIBE: consumer_group_describe,
+    ApiKey.UPDATE_FEATURES: update_features,
     ApiKey.DESCRIBE_CLUSTER: describe_cluster,
     ApiKey.LIST_CONFIG_RESOURCES: list_config_resources,
     ApiKey.DESCRIBE_TOPIC_PARTITIONS: describe_topic_partitions,

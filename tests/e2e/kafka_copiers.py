@@ -15,7 +15,7 @@ import kafka
 from kafka.structs import OffsetAndMetadata
 from tests.e2e.kafka_commands import JavaConsole, java_command, run_to_end
 from tests.e2e.kafka_libraries import confluent_consumer, confluent_producer, poll_records
-from tests.e2e.kafka_scripted import KafkaGo, KafkaJs
+from tests.e2e.kafka_scripted import BUILT_PROGRAMS, Built, KafkaJs
 from tests.e2e.mqtt_programs import CLIENTS
 from tests.e2e.patience import TIMEOUT_S
 from tests.e2e.server_process import Address, text_of
@@ -181,8 +181,8 @@ class KafkaJsCopier(KafkaJs):
         run_to_end(["node", script, text_of(server), source, target, *numbers])
 
 
-class GoCopier(KafkaGo):
-    """franz-go in the newer form, sarama in the classic one."""
+class BuiltCopier(Built):
+    """franz-go and krafka in the newer form, sarama in the classic one."""
 
     def copy(self, server: Address, source: str, target: str, count: int) -> None:
         numbers = (str(count), str(SIZE), str(ABORTED))
@@ -208,7 +208,6 @@ COPIERS: Final[tuple[Copier, ...]] = (
     AioKafkaCopier(),
     KafkaPythonCopier(),
     KafkaJsCopier(),
-    GoCopier("franz-go"),
-    GoCopier("sarama"),
+    *map(BuiltCopier, BUILT_PROGRAMS),
     JavaCopier(),
 )

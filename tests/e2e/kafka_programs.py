@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from tests.e2e.kafka_commands import JavaConsole, Kcat
 from tests.e2e.kafka_libraries import AioKafka, ConfluentKafka, KafkaPython
-from tests.e2e.kafka_scripted import GO_PROGRAMS, KafkaJs
+from tests.e2e.kafka_scripted import BUILT_PROGRAMS, Built, KafkaJs
 
 if TYPE_CHECKING:
     from tests.e2e.kafka_record import KafkaProgram
@@ -23,9 +23,13 @@ KAFKA_PROGRAMS: Final[tuple[KafkaProgram, ...]] = (
     KafkaPython(),
     Kcat(),
     KafkaJs(),
-    *GO_PROGRAMS,
     JavaConsole(),
 )
+ALL_PROGRAMS: Final[tuple[KafkaProgram, ...]] = (
+    *KAFKA_PROGRAMS,
+    *map(Built, BUILT_PROGRAMS),
+)
+"""Where a test is not too dear to be made with every one."""
 
 
 def payloads_for(program: KafkaProgram, *, reading: bool = False) -> list[bytes]:

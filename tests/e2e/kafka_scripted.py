@@ -63,21 +63,28 @@ class KafkaJs(Scripted):
         return node_missing("kafkajs")
 
 
-class KafkaGo(Scripted):
-    """One of the two libraries for Go, `franz-go` or `sarama`."""
+BUILT_PROGRAMS: Final = {
+    "franz-go": ("kafka-go", "franz-go"),
+    "sarama": ("kafka-go", "sarama"),
+    "krafka": ("kafka-rust",),
+}
+"""Libraries of compiled languages: the program that `.ci/run` builds, and its first words."""
+
+
+class Built(Scripted):
+    """One of these libraries."""
 
     def __init__(self, name: str) -> None:
         self.name = name
+        program, *self._words = BUILT_PROGRAMS[name]
+        self._program = str(BUILT / program)
 
     def command(self, server: Address, *asked: str) -> list[str]:
-        return [str(BUILT / "kafka-go"), self.name, text_of(server), *asked]
+        return [self._program, *self._words, text_of(server), *asked]
 
     def missing(self) -> str:
-        program = BUILT / "kafka-go"
+        program = self._program
         return "" if shutil.which(program) else f"{program} not built: .ci/run does"
-
-
-GO_PROGRAMS: Final = (KafkaGo("franz-go"), KafkaGo("sarama"))
 
 
 def form_of(record: Record) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from tests.e2e.kafka_libraries import (
     confluent_consumer,
     create_topic,
 )
-from tests.e2e.kafka_programs import KAFKA_PROGRAMS
+from tests.e2e.kafka_programs import ALL_PROGRAMS
 from tests.e2e.kafka_record import Record
 from tests.e2e.patience import TIMEOUT_S, wait_until
 
@@ -89,7 +89,7 @@ def compacted(shores: Shores) -> tuple[str, list[Row]]:
     return log_topic, found[-1]
 
 
-@pytest.mark.parametrize("program", KAFKA_PROGRAMS, ids=lambda program: program.name)
+@pytest.mark.parametrize("program", ALL_PROGRAMS, ids=lambda program: program.name)
 def test_clients_read_over_the_gaps(
     program: ConfluentKafka, shores: Shores, compacted: tuple[str, list[Row]]
 ) -> None:

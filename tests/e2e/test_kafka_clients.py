@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.e2e.kafka_libraries import create_topic
-from tests.e2e.kafka_programs import KAFKA_PROGRAMS, payloads_for
+from tests.e2e.kafka_programs import ALL_PROGRAMS, payloads_for
 from tests.e2e.kafka_record import BYTES_MAX, KafkaProgram, Record
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Shores
 
 
-@pytest.mark.parametrize("program", KAFKA_PROGRAMS, ids=lambda program: program.name)
+@pytest.mark.parametrize("program", ALL_PROGRAMS, ids=lambda program: program.name)
 def test_payloads_and_headers_come_back_as_produced(
     program: KafkaProgram, shores: Shores, unique: str
 ) -> None:
@@ -32,7 +32,7 @@ def test_payloads_and_headers_come_back_as_produced(
     ("program", "codec"),
     [
         pytest.param(program, codec, id=f"{program.name}-{codec}")
-        for program in KAFKA_PROGRAMS
+        for program in ALL_PROGRAMS
         for codec in program.codecs
     ],
 )

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.e2e.kafka_commands import run_to_end
-from tests.e2e.kafka_scripted import GO_PROGRAMS, KafkaGo
+from tests.e2e.kafka_scripted import BUILT_PROGRAMS, Built
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Shores
 
 
-@pytest.mark.parametrize("program", GO_PROGRAMS, ids=lambda program: program.name)
-def test_groups_and_administration(program: KafkaGo, shores: Shores, unique: str) -> None:
+@pytest.mark.parametrize("name", BUILT_PROGRAMS)
+def test_groups_and_administration(name: str, shores: Shores, unique: str) -> None:
+    program = Built(name)
     if program.missing():
         pytest.skip(program.missing())
     seen = json.loads(run_to_end(program.command(shores.kafka, "tour", unique)))

@@ -275,6 +275,14 @@ def test_what_all_slow_readers_hold_is_limited() -> None:
     slow.connection.pause_writing()
     one = fetch_everything(peer)
     assert 0 < one * 5 < everything
+    end = fetch_body()
+    end["topics"][0]["partitions"][0]["fetch_offset"] = 10
+    peer.feed(peer.frame(ApiKey.FETCH, 12, end))
+    room.runtime.settle()
+    assert not peer.answers(), "who is at the end waits as ever, and does not ask all the time"
+    room.runtime.advance(500)
+    room.runtime.settle()
+    assert len(peer.answers()) == 1
     slow.connection.resume_writing()
     assert fetch_everything(peer) == everything
     slow.connection.pause_writing()

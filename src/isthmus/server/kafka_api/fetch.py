@@ -42,15 +42,16 @@ def fetch(call: Call) -> None:
     denied: list[FetchPartition] = []
     if call.rights is not None:
         entries, denied = _readable(call, call.rights, entries)
-    bytes_max = min(request.max_bytes, shore.fetch_bytes_left)
+    bytes_max, bytes_min = min(request.max_bytes, shore.fetch_bytes_left), request.min_bytes
     if shore.quotas.is_any:
         bytes_max = fetchable(call, bytes_max)
+        bytes_min = min(bytes_min, max(1, bytes_max))  # more would never come
     is_committed = request.isolation_level == READ_COMMITTED
     wanted = Fetch(
         entries,
         ISOLATION_DURABLE if is_committed else ISOLATION_WRITTEN,
         bytes_max,
-        min(request.min_bytes, bytes_max),
+        bytes_min,
         request.max_wait_ms,
         spans=call.connection.takes_spans,
     )

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
+    from isthmus.broker.identity import Identity
     from isthmus.config import HttpSettings, MqttSettings, Settings
     from isthmus.config_listeners import Address, KafkaListenerSettings, TlsOptions
     from isthmus.logs import Sparing
@@ -62,7 +63,7 @@ class Entrance(Generic[Own]):
         self.tls = settings.tls  # in force
         self.names = CertificateNames(settings.tls, settings.name)
         self.proxies: list[Network] | None = None
-        if not isinstance(settings, HttpListenerSettings) and settings.proxy_protocol:
+        if settings.proxy_protocol:
             self.proxies = [ip_network(each) for each in settings.proxy_from]
         self.certificates: Certificates | None = None
         if settings.address.scheme in TLS_SCHEMES:
@@ -215,10 +216,11 @@ class Doors:
         """Whether there are any."""
         return bool(self._entrances)
 
-    async def open(self, protocol: Callable[[], asyncio.Protocol]) -> None:
+    async def open(self, protocol: Callable[[Identity], asyncio.Protocol]) -> None:
         """Accept connections, each of which is given a protocol."""
         for entrance, admission in zip(self._entrances, self.admissions, strict=True):
-            visits = Visits(entrance.settings.name, admission, self._lines, protocol)
+            name, names = entrance.settings.name, entrance.names
+            visits = Visits(name, admission, self._lines, protocol, names)
             listening = entrance.listening(visits.connection, admission, self._lines)
             self._listening.append(listening)
             await listening.open()

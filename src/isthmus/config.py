@@ -248,7 +248,7 @@ class HttpSettings(HttpLimits, frozen=True, kw_only=True):
     """Let everybody in without credentials, from other machines too; the REST API is theirs."""
 
     authentication: tuple[str, ...] = ()
-    """Ways to find out who uses the REST API, in their order: users, jwt, http."""
+    """Ways to find out who uses the REST API, in their order: certificate, users, jwt, http."""
 
     administrators: Annotated[str, Meta(min_length=1)] = "administrators"
     """The group whose members may use the REST API where `authentication` asks who they are."""

@@ -34,7 +34,7 @@ SASL: Final = {  # mechanisms of Kafka clients, and the ways of which one is nee
     "SCRAM-SHA-512": {"users"},
     "OAUTHBEARER": {"jwt"},
 }
-HTTP_WAYS: Final = ("users", "jwt", "http")  # and who uses the REST API
+HTTP_WAYS: Final = WAYS  # and who uses the REST API
 UNIX_PATH_BYTES_MAX: Final = 107  # and a zero behind it [unix(7)]
 
 
@@ -326,6 +326,12 @@ class HttpListenerSettings(HttpLimits, frozen=True, kw_only=True):
     name: str = ""
     """What it is called in log lines; empty: its address."""
 
+    proxy_protocol: bool = False
+    """Whether a proxy stands before it and says for whom it connects (PROXY, 1 and 2)."""
+
+    proxy_from: tuple[str, ...] = ()
+    """Addresses or networks of these proxies; empty: whoever connects is believed."""
+
     tls: TlsOptions = TlsOptions()
     """What it has otherwise than `[tls]`, except for `reload_check_s`."""
 
@@ -397,14 +403,19 @@ def check_listener(listener: ListenerSettings, own: Collection[str]) -> None:
     encrypted = address.scheme in TLS_SCHEMES
     if "tls" in own and not encrypted:
         raise ConfigError(f"tls has no effect on {address}: only tls:// and wss:// have it")
-    if not isinstance(listener, HttpListenerSettings):
-        check_client_listener(listener, own)
+    check_proxies(listener)
+    if isinstance(listener, MqttListenerSettings):
+        check_ways(listener.authentication, WAYS)
+        check_mqtt_listener(listener, own)
+    elif isinstance(listener, KafkaListenerSettings):
+        check_ways(listener.authentication, WAYS)
+        mechanisms_of(listener)
     if encrypted:
         check_tls(address, listener.tls)
 
 
-def check_client_listener(listener: ClientListenerSettings, own: Collection[str]) -> None:
-    """Do so for what listeners of MQTT and of Kafka have."""
+def check_proxies(listener: ListenerSettings) -> None:
+    """Refuse proxies that would not be heard, or are none."""
     address = listener.address
     if listener.proxy_from and (not listener.proxy_protocol or address.scheme == "unix"):
         raise ConfigError("proxy_from has no effect without proxy_protocol, nor on a file")
@@ -413,11 +424,6 @@ def check_client_listener(listener: ClientListenerSettings, own: Collection[str]
             ipaddress.ip_network(network)
         except ValueError as error:
             raise ConfigError(f"proxy_from: {error}") from None
-    check_ways(listener.authentication, WAYS)
-    if isinstance(listener, MqttListenerSettings):
-        check_mqtt_listener(listener, own)
-    else:
-        mechanisms_of(listener)
 
 
 def check_mqtt_listener(listener: MqttListenerSettings, own: Collection[str]) -> None:
@@ -477,9 +483,15 @@ def check_tls(address: Address, tls: TlsOptions) -> None:
         raise ConfigError('tls.user_mapping has no effect while user_from = "none"')
 
 
-def check_open(section: str, address: Address, *, allow_anonymous: bool) -> None:
+def check_open(section: str, listener: ListenerSettings, *, allow_anonymous: bool) -> None:
     """Refuse to serve other machines without authentication, unless that is written down."""
+    address = listener.address
     ask = f"ask with {section}.authentication who they are, "
+    if section == "http" and listener.proxy_protocol and not allow_anonymous:
+        raise ConfigError(
+            f"{address} has a proxy before it, for other machines, and nobody has to log in"
+            f" there: {ask}or write http.allow_anonymous = true"
+        )
     if not address.is_loopback and not allow_anonymous:
         raise ConfigError(
             f"{address} can be reached from other machines and nobody has to log in there:"

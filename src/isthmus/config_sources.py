@@ -390,7 +390,7 @@ def assemble(values: Mapping[str, Value]) -> Configuration:
         for each in getattr(settings, section).listeners:
             has = asks if section == "http" else each.allow_anonymous or each.is_authenticated
             try:
-                check_open(section, each.address, allow_anonymous=has)
+                check_open(section, each, allow_anonymous=has)
             except ConfigError as error:
                 raise ConfigError(f"{origins[f'{section}.listeners']}: {error}") from None
             everything.append(each.address)

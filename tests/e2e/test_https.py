@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import ssl
 import urllib.request
 from http.client import HTTPSConnection
@@ -92,6 +93,45 @@ def test_commands_and_prometheus_ask_over_tls(start_server: Start, ca: Authority
     context.load_cert_chain(device)
     with urllib.request.urlopen(f"{url}/metrics", timeout=TIMEOUT_S, context=context) as page:
         assert b"isthmus_build_info" in page.read()
+
+
+def test_an_administrator_logs_in_by_certificate_and_a_proxy_says_from_where(
+    start_server: Start, ca: Authority, tmp_path: Path
+) -> None:
+    file = tmp_path / "users"
+    arguments = ("users", "add", "press-7", "--group", "administrators", "--file", str(file))
+    assert run_isthmus(*arguments, stdin=b"pw\n").returncode == 0
+    tls = {
+        "certificate": str(ca.issue("server", "localhost", "127.0.0.1")),
+        "client_certificates": "optional",
+        "client_ca": str(ca.certificate),
+        "user_from": "cn",
+    }
+    listener = {"address": "tls://127.0.0.1:0", "proxy_protocol": True, "tls": tls}
+    server = start_server(
+        settings={
+            "http.listeners": json.dumps([listener]),
+            "http.authentication": '["certificate"]',
+            "authentication.users_file": str(file),
+        }
+    )
+
+    def status(certificate: Path | None) -> int:
+        context = ssl.create_default_context(cafile=ca.certificate)
+        if certificate is not None:
+            context.load_cert_chain(certificate)
+        with socket.create_connection(server.http, TIMEOUT_S) as plain:
+            plain.sendall(b"PROXY TCP4 10.1.2.3 10.0.0.1 4711 443\r\n")
+            with context.wrap_socket(plain, server_hostname="localhost") as encrypted:
+                rule = "allow%20all%20publish%20x"
+                head = f"PUT /api/v1/access/rules/{rule} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+                encrypted.sendall(head.encode())
+                return int(encrypted.recv(1 << 16).split()[1])
+
+    assert status(None) == 401
+    assert status(ca.issue("stranger", common_name="press-8")) == 403
+    assert status(ca.issue("device", common_name="press-7")) in (200, 201, 204)
+    assert any("by=press-7@10.1.2.3" in line for line in server.log_lines())
 
 
 def is_open(server: Address) -> bool:

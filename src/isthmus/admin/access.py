@@ -135,5 +135,5 @@ def rule_in(request: Request) -> Rule:
 def who_asks(request: Request) -> str:
     """Return who sends a request, as the log and the rules that the server keeps name it."""
     who = getattr(request.state, "who", "")
-    host = request.client.host if request.client is not None else "-"
+    host = request.state.identity.address
     return f"{who or '-'}@{host}"

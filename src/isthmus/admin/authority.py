@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from isthmus.admin.api import Refusal, Told
 from isthmus.broker.authentication import Request as Shown
-from isthmus.broker.identity import Identity
+from isthmus.broker.identity import CERTIFICATE, Identity
 from isthmus.broker.limits import network_of
 from isthmus.errors import BadCredentials, IsthmusError, NotAuthorized, ServerBusy
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from isthmus.broker.authentication import Chain
     from isthmus.broker.guard import Guard
     from isthmus.broker.identity import Principal
+    from isthmus.broker.users import Users
 
 LISTENER: Final = "http"  # as rules and programs that say who somebody is are told
 ASKED: Final = {"WWW-Authenticate": 'Basic realm="isthmus", charset="UTF-8"'}  # [RFC 7617]
@@ -53,24 +54,32 @@ async def from_anywhere(request: Request) -> Refusal | None:
 
 
 class Administrators:
-    """The users of some groups, by a user name and password (Basic) or a token (Bearer)."""
+    """The users of some groups, by user name and password (Basic), token (Bearer), certificate.
 
-    def __init__(self, chain: Chain, groups: Collection[str], guard: Guard) -> None:
+    A certificate says who somebody is, and `users` in which groups.
+    """
+
+    def __init__(
+        self, chain: Chain, groups: Collection[str], guard: Guard, users: Users
+    ) -> None:
         """`chain` says who somebody is; `guard` counts those who fail to show it."""
         self._chain = chain
         self._groups = groups
         self._guard = guard
+        self._users = users
 
     async def __call__(self, request: Request) -> Refusal | None:
         """Refuse whoever is none of them."""
         refusal = same_site(request)
         if refusal is not None:
             return refusal
-        address, port = request.client or ("", 0)
-        identity = Identity(address, port, LISTENER)
-        if self._guard.failures.is_blocked(network_of(address)):
+        visitor: Identity = request.state.identity
+        identity = Identity(visitor.address, visitor.port, LISTENER, visitor.user)
+        if self._guard.failures.is_blocked(network_of(identity.address)):
             return Refusal(403, "too many attempts to log in from this address failed", WHERE)
-        shown = shown_in(request, identity)
+        shown: Shown | Refusal = Shown(identity, "")
+        if "authorization" in request.headers or not self._knows(identity):
+            shown = shown_in(request, identity)
         if isinstance(shown, Refusal):
             return shown
         told: Told[Principal | IsthmusError] = Told()
@@ -82,11 +91,20 @@ class Administrators:
             return Refusal(503, str(verdict), "server")
         if isinstance(verdict, IsthmusError):
             return Refusal(401, str(verdict), WHERE, ASKED)
-        if verdict.groups.isdisjoint(self._groups):
+        if self._groups_of(verdict).isdisjoint(self._groups):
             wanted = " or ".join(map(repr, self._groups))
             return Refusal(403, f"{verdict} is not in the group {wanted}", WHERE)
         request.state.who = str(verdict)
         return None
+
+    def _knows(self, identity: Identity) -> bool:
+        return identity.user != "" and self._chain.asks(CERTIFICATE)
+
+    def _groups_of(self, principal: Principal) -> frozenset[str]:
+        if principal.way != CERTIFICATE:
+            return principal.groups
+        user = self._users.find(principal.user)
+        return user.groups if user is not None and user.is_enabled else frozenset()
 
 
 def shown_in(request: Request, identity: Identity) -> Shown | Refusal:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from isthmus.admin.metrics import Look
     from isthmus.broker.authentication import Chain
     from isthmus.broker.guard import Guard
+    from isthmus.broker.identity import Identity
     from isthmus.broker.inspection import Inspection
     from isthmus.broker.security import Security
     from isthmus.broker.traces import Traces
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 KEEP_ALIVE_S: Final = 5
 SHUTDOWN_S: Final = 2
+IDENTITY: Final = "identity"  # in a request's state: who is at the other end
 HEAD_BYTES_MAX: Final = 1 << 18  # of a request: the longest topic name, percent-encoded
 
 
@@ -53,7 +54,7 @@ class Doors(Protocol):
     def __bool__(self) -> bool:
         """Whether there are any."""
 
-    async def open(self, protocol: Callable[[], asyncio.Protocol]) -> None:
+    async def open(self, protocol: Callable[[Identity], asyncio.Protocol]) -> None:
         """Accept connections, each of which is given a protocol."""
 
     def close(self) -> None:
@@ -95,12 +96,12 @@ def make_server(doors: Doors, build: Callable[[], Starlette], stop: asyncio.Even
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets=[])
             made: Any = self.config.http_protocol_class
-            protocol = partial(
-                made,
-                config=self.config,
-                server_state=self.server_state,
-                app_state=self.lifespan.state,
-            )
+            parts = {"config": self.config, "server_state": self.server_state}
+
+            def protocol(identity: Identity) -> asyncio.Protocol:
+                visit: asyncio.Protocol = made(**parts, app_state={IDENTITY: identity})
+                return visit
+
             await doors.open(protocol)
 
         async def main_loop(self) -> None:
@@ -171,8 +172,9 @@ def application(
     observe = authorize
     if asked is not None:
         chain, administrators, observers, guard = asked
-        authorize = Administrators(chain, [administrators], guard)
-        observe = Administrators(chain, [administrators, observers], guard)
+        users = security.users
+        authorize = Administrators(chain, [administrators], guard, users)
+        observe = Administrators(chain, [administrators, observers], guard, users)
     others = UsersApi(security.users).table() | AccessApi(*security[:3]).table()
     others["/status"] = {"GET": status_page(status)}
     api = Api(inspection, traces, authorize, others)

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, cast
 
 from isthmus.broker.identity import Identity
 from isthmus.errors import Refused
-from isthmus.server.peers import origin_of
+from isthmus.server.peers import origin_of, user_behind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from isthmus.logs import Sparing
     from isthmus.server.admission import Admission, Arrival
+    from isthmus.server.certificate_names import CertificateNames
 
 logger = logging.getLogger(__name__)
 
@@ -31,13 +32,15 @@ class Visits:
         name: str,
         admission: Admission,
         lines: Sparing,
-        protocol: Callable[[], asyncio.Protocol],
+        protocol: Callable[[Identity], asyncio.Protocol],
+        names: CertificateNames,
     ) -> None:
-        """`protocol` makes that of a connection which is let in."""
+        """`protocol` makes that of a connection which is let in; it is told whose it is."""
         self.name = name
         self.admission = admission
         self.lines = lines
         self.protocol = protocol
+        self.names = names  # whom the certificates of clients name
 
     def connection(self, arrival: Arrival | None = None) -> Visit:
         """Return what a new connection is given; `arrival`: it was admitted already."""
@@ -55,8 +58,9 @@ class Visit(asyncio.Protocol):
     def connection_made(self, base: asyncio.BaseTransport) -> None:
         transport = cast("asyncio.Transport", base)
         visits = self._visits
-        origin = origin_of(transport)
+        origin = origin_of(transport) if self._arrival is None else self._arrival.origin
         try:
+            user = user_behind(transport, visits.names)
             if self._arrival is None:
                 self._arrival = visits.admission.arrive(origin, tells=False)
         except Refused as error:
@@ -73,7 +77,7 @@ class Visit(asyncio.Protocol):
             return
         self._arrival.is_taken = True
         visits.admission.opened()
-        self._protocol = visits.protocol()
+        self._protocol = visits.protocol(Identity(*origin, visits.name, user))
         self._protocol.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:

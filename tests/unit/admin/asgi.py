@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from isthmus.broker.identity import Identity
 from isthmus.broker.security import Security, open_security
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def ask(
     content: bytes = b"",
     *,
     client: tuple[str, int] | None = None,
+    user: str = "",
     settle: Callable[[], object] = lambda: None,
 ) -> tuple[int, bytes, dict[str, str]]:
     """Return the status, the content and the headers of an answer.
@@ -44,6 +46,7 @@ def ask(
         "query_string": query.encode(),
         "headers": [(name.encode(), text.encode()) for name, text in headers],
         "client": client,
+        "state": {"identity": Identity(*(client or ("10.0.0.9", 5000)), "http", user)},
     }
     sent: list[dict[str, Any]] = []
 

@@ -13,9 +13,10 @@ from tests.unit.admin.asgi import ask, security_of
 from tests.unit.broker.shore import Shore
 
 from isthmus.admin.http import Asked, application
-from isthmus.broker.authentication import Chain, Found
+from isthmus.broker.authentication import CertificateWay, Chain, Found
 from isthmus.broker.guard import Streaks
 from isthmus.broker.inspection import Inspection
+from isthmus.broker.users import parse_user
 from isthmus.config_sources import Sources
 from isthmus.errors import BadCredentials, ConfigError, IsthmusError, ServerBusy
 
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from isthmus.broker.authentication import Request, Verdict
 
 GROUP = "operators"
+SECRET = (
+    "$scram-sha-256$4096$W22ZaJ0SNY7soEsUEjb6gQ==$"
+    "WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=$wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU="
+)
 WHO: dict[bytes, Found | IsthmusError] = {
     b"ann's": Found("ann", frozenset((GROUP,))),
     b"bob's": Found("bob", frozenset(("others",))),
@@ -54,12 +59,14 @@ class Room:
         self.shore = Shore()
         clients = self.shore.clients
         clients.guard.failures.limits = Streaks(most=2, window_s=60, blocked_s=60)
-        chain = Chain([Way()], allow_anonymous=False)
+        chain = Chain([CertificateWay(), Way()], allow_anonymous=False)
+        security = security_of(self.shore)
+        self.users = security.users
         self.application = application(
             lambda: None,
             Inspection(self.shore.broker, clients),
             clients.traces,
-            security=security_of(self.shore),
+            security=security,
             allow_anonymous=True,
             asked=Asked(chain, GROUP, "observers", clients.guard),
         )
@@ -127,6 +134,23 @@ def test_who_fails_too_often_is_not_listened_to(room: Room) -> None:
     assert room.status(authorization=basic("ann", "ann's")) == 200
 
 
+def test_a_certificate_says_who_it_is_and_the_server_in_which_groups(room: Room) -> None:
+    """No password is asked for then, nor looked at: the first way that can tell decides."""
+
+    def status(user: str, path: str = "/api/v1/clients", **headers: str) -> int:
+        return ask(room.application, "GET", path, headers.items(), user=user)[0]
+
+    for text in (f"{SECRET}:{GROUP}", f"{SECRET}:others", f"!{SECRET}:{GROUP}"):
+        name = f"press-{len([*room.users])}"
+        room.users.put(parse_user(name, text), lambda _: None)
+        room.shore.runtime.settle()
+    assert [status(f"press-{number}") for number in range(4)] == [200, 403, 403, 403]
+    assert status("") == 401
+    assert status("press-0", origin="https://evil.example") == 403
+    assert status("press-1", authorization=basic("ann", "ann's")) == 403
+    assert status("press-0", authorization=basic("ann", "wrong")) == 200
+
+
 # --- settings ---------------------------------------------------------------------------------
 
 
@@ -134,7 +158,11 @@ def test_who_fails_too_often_is_not_listened_to(room: Room) -> None:
     ("assignment", "says"),
     [
         ("http.listeners=tcp://0.0.0.0:1", "ask with http.authentication"),
-        ("http.authentication=['certificate']", "http.authentication has each of users, jwt"),
+        ("http.authentication=['magic']", "http.authentication has each of certificate, users"),
+        (
+            "http.listeners=[{address='tcp://127.0.0.1:1', proxy_protocol=true}]",
+            "has a proxy before it, for other machines",
+        ),
         ("http.authentication=['jwt','jwt']", "http once at most, and not jwt"),
         ("http.administrators=", "http.administrators"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,7 @@ from tests.unit.admin.asgi import security_of
 from tests.unit.broker.shore import Shore
 
 from isthmus.admin.http import application, serve_http
+from isthmus.broker.identity import Identity
 from isthmus.broker.inspection import Inspection
 
 if TYPE_CHECKING:
@@ -42,9 +44,10 @@ class Doors:
     def __bool__(self) -> bool:
         return bool(self._bound)
 
-    async def open(self, protocol: Callable[[], asyncio.Protocol]) -> None:
+    async def open(self, protocol: Callable[[Identity], asyncio.Protocol]) -> None:
         loop = asyncio.get_running_loop()
-        self._servers = [await loop.create_server(protocol, sock=each) for each in self._bound]
+        visit = partial(protocol, Identity("127.0.0.1", 5000, "http"))
+        self._servers = [await loop.create_server(visit, sock=each) for each in self._bound]
 
     def close(self) -> None:
         for server in self._servers:

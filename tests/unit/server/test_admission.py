@@ -10,7 +10,7 @@ from tests.unit.server.mqtt_wire import Wire, listener_of
 
 from isthmus.broker.bans import Ban
 from isthmus.broker.guard import Streaks
-from isthmus.broker.identity import NOBODY, Identity, Principal
+from isthmus.broker.identity import Identity, Principal
 from isthmus.errors import BadCredentials, ServerBusy
 from isthmus.mqtt.packets import Connect, Pingreq
 from isthmus.mqtt.properties import REASON_STRING
@@ -20,6 +20,8 @@ from isthmus.server.mqtt_listener import MqttShore
 
 if TYPE_CHECKING:
     from isthmus.mqtt.opening import Opening
+
+NOBODY = Identity("", 0, "")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from tests.unit.broker.shore import Shore
 from tests.unit.server.mqtt_wire import Wire, listener_of
 
 from isthmus.broker.guard import Streaks
-from isthmus.broker.identity import NOBODY, Principal
+from isthmus.broker.identity import Identity, Principal
 from isthmus.errors import (
     AuthenticationMethodUnknown,
     BadCredentials,
@@ -43,8 +43,9 @@ from isthmus.server.mqtt_listener import (
 )
 
 if TYPE_CHECKING:
-    from isthmus.broker.identity import Identity
     from isthmus.mqtt.opening import Opening
+
+NOBODY = Identity("", 0, "")
 
 
 class Judge:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from isthmus.broker.access_rules import PUBLISH
-from isthmus.broker.identity import NOBODY, Principal
+from isthmus.broker.identity import Identity, Principal
 from isthmus.config import AccessSettings, Settings
 from isthmus.errors import ConfigError
 from isthmus.server.rules import ConfiguredRules
@@ -16,7 +16,7 @@ from isthmus.server.rules import ConfiguredRules
 if TYPE_CHECKING:
     from pathlib import Path
 
-ANN = Principal("ann", "c", NOBODY)
+ANN = Principal("ann", "c", Identity("", 0, ""))
 
 
 @pytest.fixture

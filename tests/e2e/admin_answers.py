@@ -116,6 +116,7 @@ def play(server: Address) -> dict[str, Any]:
     settings_of_brokers(conversation)
     levels_of_loggers(conversation)
     levels_of_features(conversation)
+    subscriptions_to_metrics(conversation)
     return conversation.answers
 
 
@@ -401,6 +402,48 @@ def is_at(c: Conversation, level: int) -> bool:
     rows = c.ask(ApiKey.API_VERSIONS, 4, named)["finalized_features"]
     found = {one["name"]: one["max_version_level"] for one in rows}
     return found.get(GROUP, 0) == level
+
+
+# --- metrics of clients -----------------------------------------------------------------------
+
+CLIENT_METRICS = 16
+
+
+def subscriptions_to_metrics(c: Conversation) -> None:
+    asked: dict[str, tuple[str, int, str | None]] = {
+        "some": ("metrics", SET, "org.apache, b"),
+        "none": ("metrics", SET, ""),
+        "nothing": ("metrics", SET, None),
+        "appended": ("metrics", APPEND, "c"),
+        "seldom": ("interval.ms", SET, "3600000"),
+        "too seldom": ("interval.ms", SET, "3600001"),
+        "too often": ("interval.ms", SET, "99"),
+        "no number": ("interval.ms", SET, "x"),
+        "of some": ("match", SET, "client_id=a.*,client_software_name=b"),
+        "of nobody": ("match", SET, "client_id="),
+        "of no kind": ("match", SET, "client=a"),
+        "of no expression": ("match", SET, "client_id=["),
+        "no setting": ("anything", SET, "1"),
+        "no setting, taken back": ("anything", DELETE, None),
+    }
+    for what, change in asked.items():
+        c.note(f"metrics: {what}", altered(c, CLIENT_METRICS, c.unique, change))
+    c.note("metrics: no name", altered(c, CLIENT_METRICS, "", asked["some"]))
+
+    def rows() -> dict[str, dict[str, Any]]:
+        return rows_of(described(c, CLIENT_METRICS, c.unique, []))
+
+    wait_until(lambda: rows()["match"]["value"], "that the last is told")
+    c.note("metrics: described", rows())
+    c.note("metrics: others described", described(c, CLIENT_METRICS, "others", []))
+    c.note("metrics: none described", described(c, CLIENT_METRICS, "", []))
+    for what, version, body in (("by type", 1, {"resource_types": [16]}), ("before", 0, {})):
+        said = c.ask(ApiKey.LIST_CONFIG_RESOURCES, version, body)["config_resources"]
+        c.note(
+            f"metrics: listed {what}", [one for one in said if one["resource_name"] == c.unique]
+        )
+    gone = {"resource_type": CLIENT_METRICS, "resource_name": c.unique, "configs": []}
+    c.note("metrics: replaced", c.ask(ApiKey.ALTER_CONFIGS, 2, {"resources": [gone]}))
 
 
 def altered(

@@ -42,7 +42,7 @@ class KeptConfigs:
         appends: Appends,
         log_topic: str,
         check: Check,
-        put: Put,
+        put: Put = lambda *_: None,
     ) -> None:
         """Read back what was set; `put(name, configs)` is told all that holds from then on.
 

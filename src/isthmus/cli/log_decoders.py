@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from isthmus.broker.bans import BANS_LOG_TOPIC, read_terms
+from isthmus.broker.client_metrics import METRICS_LOG_TOPIC
 from isthmus.broker.delegation import TOKENS_LOG_TOPIC, read_kept
 from isthmus.broker.features import FEATURES_LOG_TOPIC
 from isthmus.broker.group_configs import CONFIGS_LOG_TOPIC
@@ -120,6 +121,11 @@ def server_configs_record(record: Record) -> dict[str, Any]:
 def features_record(record: Record) -> dict[str, Any]:
     """The levels of all features."""
     return settings_of({"features": (record.key or b"").decode()}, record)
+
+
+def client_metrics_record(record: Record) -> dict[str, Any]:
+    """A subscription to metrics of clients."""
+    return settings_of({"subscription": (record.key or b"").decode()}, record)
 
 
 def quota_record(record: Record) -> dict[str, Any]:
@@ -257,6 +263,7 @@ DECODERS: Final[Mapping[str, Callable[[Record], dict[str, Any]]]] = {
     CONFIGS_LOG_TOPIC: group_configs_record,
     SERVER_LOG_TOPIC: server_configs_record,
     QUOTAS_LOG_TOPIC: quota_record,
+    METRICS_LOG_TOPIC: client_metrics_record,
     FEATURES_LOG_TOPIC: features_record,
 }
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from isthmus.broker.client_metrics import METRICS_LOG_TOPIC
+from isthmus.broker.client_metrics import check as check_metrics
 from isthmus.broker.consumer_groups import ConsumerGroups
 from isthmus.broker.features import Features
 from isthmus.broker.fetch_sessions import FetchSessions
@@ -17,6 +19,7 @@ from isthmus.broker.fetches import Fetches
 from isthmus.broker.group_configs import GroupConfigs
 from isthmus.broker.group_offsets import GroupOffsets
 from isthmus.broker.groups import GroupTable
+from isthmus.broker.kept_configs import KeptConfigs
 from isthmus.broker.passwords import USERS
 from isthmus.broker.quotas import Quotas
 from isthmus.broker.server_configs import ServerConfigs
@@ -80,6 +83,9 @@ class KafkaShore:
         self.server_configs.follow(self._limit)
         self.features = Features(runtime, log, broker)
         self.group_configs = GroupConfigs(runtime, log, broker, consumer_terms(settings))
+        self.client_metrics = KeptConfigs(
+            *(runtime, log, broker, METRICS_LOG_TOPIC), check=check_metrics
+        )
         self.quotas = Quotas(runtime, log, broker)
         self.throttling = Throttling(runtime, self.quotas)
         self._open_groups(broker)

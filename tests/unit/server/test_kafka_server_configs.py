@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.unit.server.kafka_peer import Peer, ShoreRoom
 
+from isthmus.broker.client_metrics import METRICS_LOG_TOPIC
+from isthmus.broker.client_metrics import check as check_metrics
+from isthmus.broker.kept_configs import KeptConfigs
 from isthmus.broker.server_configs import ServerConfigs
 from isthmus.errors import NoSpace
 from isthmus.kafka.api import ApiKey
@@ -147,6 +150,45 @@ def test_what_was_set_is_kept(peer: Peer) -> None:
     room.appends.error = NoSpace("full")
     assert alter(peer, "1", ("max.connections", SET, "8")) != OK
     assert room.shore.total.maximum == 9
+
+
+# --- subscriptions to metrics of clients ------------------------------------------------------
+
+METRICS = 16
+
+
+def test_a_subscription_to_metrics_is_kept_and_told(peer: Peer) -> None:
+    assert alter(peer, "s", ("metrics", SET, "a,b"), kind=METRICS, validate_only=True) == OK
+    assert described(peer, "s", METRICS)["metrics"]["config_source"] == DEFAULT
+    assert alter(peer, "s", ("metrics", SET, "a,b"), kind=METRICS) == OK
+    rows = described(peer, "s", METRICS)
+    assert values(rows["metrics"]) == [("a,b", 7)] and values(rows["interval.ms"]) == []
+    room = peer.room
+    again = KeptConfigs(
+        *(room.runtime, room.log, room.appends, METRICS_LOG_TOPIC), check=check_metrics
+    )
+    assert again.names == ["s"]
+    listed = peer.ask(ApiKey.LIST_CONFIG_RESOURCES, 0, {})["config_resources"]
+    assert [one["resource_name"] for one in listed] == ["s"]
+    assert alter(peer, "s", ("metrics", DELETE, None), kind=METRICS) == OK
+    assert not peer.ask(ApiKey.LIST_CONFIG_RESOURCES, 0, {})["config_resources"]
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (("anything", SET, "1"), INVALID),
+        (("interval.ms", SET, "99"), INVALID),
+        (("interval.ms", SET, "x"), ErrorCode.INVALID_CONFIG),
+        (("match", SET, "client=a"), ErrorCode.INVALID_CONFIG),
+        (("match", SET, "client_id=["), ErrorCode.INVALID_CONFIG),
+        (("match", SET, "client_id=a,client_source_port=1.*"), OK),
+        (("metrics", APPEND, "c"), ErrorCode.INVALID_CONFIG),
+    ],
+)
+def test_what_a_subscription_may_be(peer: Peer, change: Change, code: ErrorCode) -> None:
+    assert alter(peer, "s", change, kind=METRICS) == code
+    assert alter(peer, "", change, kind=METRICS) == INVALID
 
 
 # --- loggers ----------------------------------------------------------------------------------

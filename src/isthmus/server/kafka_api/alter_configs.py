@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections import Counter
 from enum import IntEnum
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from isthmus.broker import client_metrics
 from isthmus.broker.server_configs import EVERY, KERBEROS, OF_LOG_TOPICS
 from isthmus.broker.server_configs import check as check_server_configs
 from isthmus.errors import ConfigInvalid, IsthmusError
@@ -20,6 +21,7 @@ from isthmus.kafka.errors import ErrorCode
 from isthmus.server.kafka_api.configs import (
     BROKER_LOGGER_RESOURCE,
     BROKER_RESOURCE,
+    CLIENT_METRICS_RESOURCE,
     GROUP_RESOURCE,
     TOPIC_RESOURCE,
     check_broker,
@@ -86,16 +88,12 @@ def _alter(call: Call, change: Change) -> None:
             _check_once(resource["configs"])
             if kind == TOPIC_RESOURCE:
                 _alter_log_topic(call, name, resource["configs"], change)
-            elif kind == GROUP_RESOURCE:
-                wanted = _wanted_of_group(call, name, resource["configs"], change)
+            elif kind in KEPT:
+                wanted_of, keeper = KEPT[kind]
+                wanted = wanted_of(call, name, resource["configs"], change)
                 if wanted is not None:
                     waiting += 1
-                    call.shore.group_configs.set(name, wanted, partial(_kept, row, answered))
-            elif kind == BROKER_RESOURCE:
-                wanted = _wanted_of_broker(call, name, resource["configs"], change)
-                if wanted is not None:
-                    waiting += 1
-                    call.shore.server_configs.set(name, wanted, partial(_kept, row, answered))
+                    getattr(call.shore, keeper).set(name, wanted, partial(_kept, row, answered))
             elif kind == BROKER_LOGGER_RESOURCE and change is _incremented:
                 check_broker(call.shore, name)
                 alter_levels(resource["configs"], is_dry=request["validate_only"])
@@ -170,6 +168,34 @@ def _wanted_of_broker(
     if name == EVERY and any(each.startswith(KERBEROS) for each in wanted):
         raise RequestRefused(ErrorCode.INVALID_REQUEST, f"{KERBEROS}* is set for one broker")
     return None if call.request["validate_only"] or wanted == before else wanted
+
+
+def _wanted_of_metrics(
+    call: Call, name: str, configs: list[dict[str, Any]], change: Change
+) -> dict[str, str] | None:
+    """Return what a subscription to metrics is to be, None where nothing is to be changed."""
+    if not name:
+        raise RequestRefused(ErrorCode.INVALID_REQUEST, "a subscription has a name")
+    before = call.shore.client_metrics.of(name)
+    wanted = change(call.shore, before, configs)
+    unknown = wanted.keys() - client_metrics.SETTINGS
+    if unknown:
+        text = f"a subscription to metrics has no {', '.join(sorted(unknown))}"
+        raise RequestRefused(ErrorCode.INVALID_REQUEST, text)
+    client_metrics.check(wanted)
+    interval_ms = wanted.get(client_metrics.INTERVAL)
+    if interval_ms is not None and int(interval_ms) not in client_metrics.INTERVAL_MS:
+        text = f"{client_metrics.INTERVAL} is from 100 to 3600000"
+        raise RequestRefused(ErrorCode.INVALID_REQUEST, text)
+    return None if call.request["validate_only"] or wanted == before else wanted
+
+
+# By type of resource: what is to be set, and who of the shore keeps it.
+KEPT: Final = {
+    GROUP_RESOURCE: (_wanted_of_group, "group_configs"),
+    BROKER_RESOURCE: (_wanted_of_broker, "server_configs"),
+    CLIENT_METRICS_RESOURCE: (_wanted_of_metrics, "client_metrics"),
+}
 
 
 def _replaced(

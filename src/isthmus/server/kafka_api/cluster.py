@@ -8,6 +8,7 @@ from isthmus.kafka.errors import ErrorCode
 from isthmus.server.kafka_api.configs import (
     BROKER_LOGGER_RESOURCE,
     BROKER_RESOURCE,
+    CLIENT_METRICS_RESOURCE,
     GROUP_RESOURCE,
     TOPIC_RESOURCE,
 )
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 BROKERS: Final = 1
 CONTROLLERS: Final = 2
 
-CLIENT_METRICS_RESOURCE: Final = 16
 RESOURCES: Final = (
     TOPIC_RESOURCE,
     BROKER_RESOURCE,
@@ -70,6 +70,7 @@ def list_config_resources(call: Call) -> None:
         TOPIC_RESOURCE: sorted(shore.log.topics),
         BROKER_RESOURCE: broker,
         BROKER_LOGGER_RESOURCE: broker,
+        CLIENT_METRICS_RESOURCE: shore.client_metrics.names,
         GROUP_RESOURCE: shore.group_configs.group_ids,
     }
     call.answer(

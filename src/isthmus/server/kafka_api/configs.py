@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
+from isthmus.broker.client_metrics import SETTINGS as METRICS_SETTINGS
 from isthmus.broker.group_configs import SETTINGS as GROUP_SETTINGS
 from isthmus.broker.server_configs import CONNECTIONS, EVERY, OF_LOG_TOPICS, OTHERS
 from isthmus.config import KafkaSettings
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 TOPIC_RESOURCE: Final = 2
 BROKER_RESOURCE: Final = 4
 BROKER_LOGGER_RESOURCE: Final = 8
+CLIENT_METRICS_RESOURCE: Final = 16
 GROUP_RESOURCE: Final = 32
 
 SOURCE_TOPIC: Final = 1
@@ -37,6 +39,7 @@ SOURCE_ALL_BROKERS: Final = 3
 SOURCE_SERVER: Final = 4
 SOURCE_DEFAULT: Final = 5
 SOURCE_LOGGER: Final = 6
+SOURCE_CLIENT_METRICS: Final = 7
 SOURCE_GROUP: Final = 8
 
 KINDS: Final = {
@@ -236,6 +239,19 @@ def group_configs(shore: KafkaShore, group_id: str) -> list[Config]:
     return found
 
 
+def metrics_configs(shore: KafkaShore, name: str) -> list[Config]:
+    """Return a subscription to metrics of clients; one that is not there has the defaults."""
+    own = shore.client_metrics.of(name)
+    found = []
+    for setting in METRICS_SETTINGS.values():
+        value, source = own.get(setting.name), SOURCE_CLIENT_METRICS
+        if value is None:
+            value, source = setting.default, SOURCE_DEFAULT
+        synonyms = ((setting.name, value, source),) if setting.name in own else ()
+        found.append(Config(setting.name, value, source, setting.kind, setting.doc, synonyms))
+    return found
+
+
 def describe_configs(call: Call) -> None:
     """Answer with all settings of each resource, or with those asked for."""
     results = []
@@ -276,6 +292,8 @@ def _described(call: Call, kind: int, name: str) -> list[Config]:
             Config(logger, level, SOURCE_LOGGER, "unknown", "", ())
             for logger, level in levels().items()
         ]
+    if kind == CLIENT_METRICS_RESOURCE and name:
+        return metrics_configs(shore, name)
     if kind == GROUP_RESOURCE and name:
         return group_configs(shore, name)
     raise RequestRefused(

@@ -223,7 +223,11 @@ class Destinations:
 
 
 def ensure_own(log: Log, name: str, configs: dict[str, str]) -> LogTopic:
-    """Return a log topic of our own; an older server may have made it with less."""
+    """Return a log topic of our own; an older server may have made it with less.
+
+    A codec that log topics have by default is not for these: they are written all the time.
+    """
+    configs = {"compression.type": "producer", **configs}
     topic = _ensure(log, name, 1, configs)
     if configs.keys() - topic.configs.keys():
         log.configure(name, {**configs, **topic.configs})

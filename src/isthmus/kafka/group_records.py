@@ -15,7 +15,11 @@ from isthmus.kafka.frames import decode_prefixed, encode_prefixed
 from isthmus.kafka.group_types import GroupSnapshot, MemberSnapshot
 
 GROUPS_LOG_TOPIC: Final = "__consumer_offsets"
-GROUPS_CONFIGS: Final = {"cleanup.policy": "compact", "segment.bytes": "104857600"}
+GROUPS_CONFIGS: Final = {
+    "cleanup.policy": "compact",
+    "compression.type": "producer",
+    "segment.bytes": "104857600",
+}
 _OFFSET_KEY: Final = 1
 _GROUP_KEY: Final = 2
 _OFFSET_VERSION: Final = 4  # the first that carries the topic id

@@ -13,7 +13,11 @@ from isthmus.kafka.frames import decode_prefixed, encode_prefixed
 from isthmus.kafka.transaction import State, Transaction
 
 TRANSACTIONS_LOG_TOPIC: Final = "__transaction_state"
-TRANSACTIONS_CONFIGS: Final = {"cleanup.policy": "compact", "segment.bytes": "104857600"}
+TRANSACTIONS_CONFIGS: Final = {
+    "cleanup.policy": "compact",
+    "compression.type": "uncompressed",
+    "segment.bytes": "104857600",
+}
 _VALUE_VERSION: Final = 1
 
 

@@ -199,6 +199,19 @@ def test_a_route_says_how_its_log_topic_is_compressed() -> None:
     assert stored.compression == 4
 
 
+def test_the_codec_of_all_log_topics_is_none_of_the_servers_own() -> None:
+    shore = Shore()
+    shore.log.set_topic_defaults({"compression.type": "zstd"})
+    shore.client().publish("a", b"v" * 1000, retain=True)
+    shore.runtime.settle()
+    codecs = {}
+    for name in ("mqtt", "__mqtt_retained"):
+        reads = [one.read(0, 1 << 20).buffers for one in shore.log.topics[name].partitions]
+        [buffer] = [buffer for buffers in reads for buffer in buffers]
+        codecs[name] = split_batches(buffer)[0].compression
+    assert codecs == {"mqtt": 4, "__mqtt_retained": 0}
+
+
 def test_what_goes_to_the_log_only_still_reaches_mqtt_under_its_own_name() -> None:
     route = Route("f/+/temp", "temperatures", "", None, to_log_only=True)
     shore = Shore(route)

@@ -3,12 +3,20 @@ cimport cython
 
 from isthmus.broker.destinations cimport Destinations
 from isthmus.broker.permits cimport Permits
-from isthmus.broker.publishing cimport Acknowledgement, Destination, OpenBatch, PublishTicket
+from isthmus.broker.publishing cimport (
+    Acknowledgement,
+    Destination,
+    OpenBatch,
+    PublishTicket,
+    new_acknowledgement,
+)
 from isthmus.broker.shared cimport ShareGroup
 from isthmus.broker.subscriptions cimport Receiver
-from isthmus.mqtt.packets cimport Publish
+from isthmus.mqtt.packets cimport Ack, Publish
 from isthmus.mqtt.session cimport Session
 from isthmus.topics.tree cimport TopicTree
+
+cdef int _NO_MATCHING_SUBSCRIBERS
 
 
 cdef class Broker:
@@ -42,7 +50,6 @@ cdef class Broker:
     cdef readonly object catching_up
     cdef object _turn
 
-    @cython.locals(kind=int)
     cpdef bint receive(self, Session session, list packets, object other) except -1
     @cython.locals(destination=Destination, permits=Permits)
     cpdef publish(self, Session session, Publish publish)

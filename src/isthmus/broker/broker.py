@@ -27,12 +27,12 @@ from isthmus.broker.permits import Permits
 from isthmus.broker.publishing import (
     MQTT_SEQUENCE,
     NO_OFFSET,
-    Acknowledgement,
     Destination,
     OpenBatch,
     PublishTicket,
     RelayTicket,
     RetainedAcknowledgement,
+    new_acknowledgement,
 )
 from isthmus.broker.recent_records import readable_records
 from isthmus.broker.relays import Relays
@@ -48,14 +48,14 @@ from isthmus.broker.timers import Deadlines
 from isthmus.broker.traces import Traces
 from isthmus.broker.volatile import Volatile
 from isthmus.errors import IsthmusError, NoSpace, NotAuthorized, Refused, StorageError
-from isthmus.mqtt.packets import PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, Publish
+from isthmus.mqtt.packets import PUBACK, Ack, Publish
 from isthmus.mqtt.reasons import ReasonCode, reason_in, text_of
 from isthmus.mqtt.traffic import Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from isthmus.broker.publishing import Waiting
+    from isthmus.broker.publishing import Acknowledgement, Waiting
     from isthmus.broker.relays import Relay
     from isthmus.broker.routes import RouteTable
     from isthmus.mqtt.session import Session
@@ -65,6 +65,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_NO_MATCHING_SUBSCRIBERS = int(ReasonCode.NO_MATCHING_SUBSCRIBERS)  # as a C integer
 BATCH_BYTES_MAX = 1 << 20  # an open batch this large is closed before the turn ends
 BACKLOG_BYTES_MAX = 16 << 20  # published and not yet acknowledged, over all publishers
 
@@ -145,11 +146,11 @@ class Broker:
         for packet in packets:
             if not session.connected:
                 return False  # the packet before ended it
-            kind = packet.type
-            if kind == PUBLISH:
+            kind = type(packet)
+            if kind is Publish:
                 if session.receive_publish(packet):
                     self.publish(session, packet)
-            elif kind in (PUBACK, PUBREC, PUBREL, PUBCOMP):
+            elif kind is Ack:
                 session.receive_ack(packet)
             elif not other(packet):
                 return False
@@ -246,10 +247,8 @@ class Broker:
                 self.destinations.refresh(destination)
             reason = 0
             if not destination.receivers and not destination.groups:
-                reason = ReasonCode.NO_MATCHING_SUBSCRIBERS
-            ticket.acknowledgements.append(
-                Acknowledgement(session, publish.packet_id, publish.qos, reason)
-            )
+                reason = _NO_MATCHING_SUBSCRIBERS
+            ticket.acknowledgements.append(new_acknowledgement(session, publish, reason))
             if publish.qos == 2 and session.persistent:
                 ticket.exactly_once = True
         if publish.retain:
@@ -464,7 +463,7 @@ class Broker:
         if session is None or publish.packet_id == 0:
             self.lost += 1
             return
-        waiting = Acknowledgement(session, publish.packet_id, publish.qos, 0)
+        waiting = new_acknowledgement(session, publish, 0)
         if session.version < 5 and isinstance(error, NotAuthorized):
             self.lost += 1
             session.acknowledge(waiting.attachment, publish.packet_id, publish.qos, 0)

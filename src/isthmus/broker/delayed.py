@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from isthmus.broker.destinations import DELAYED_PREFIX, ensure_own
 from isthmus.broker.mapping import headers_of, publish_of, topic_name_in
-from isthmus.broker.publishing import Acknowledgement, OpenBatch, PublishTicket
+from isthmus.broker.publishing import OpenBatch, PublishTicket, new_acknowledgement
 from isthmus.broker.recent_records import LOADING, RecentRecords, readable_records
 from isthmus.errors import NotAuthorized, QuotaExceeded, Refused, StorageError, TopicInvalid
 
@@ -143,7 +143,7 @@ class Delayed:
         ticket.entries.append(entry)
         ticket.add(publish, None, session)
         if publish.packet_id and session is not None:
-            waiting = Acknowledgement(session, publish.packet_id, publish.qos, 0)
+            waiting = new_acknowledgement(session, publish, 0)
             ticket.acknowledgements.append(waiting)
             if publish.qos == 2 and session.persistent:
                 ticket.exactly_once = True

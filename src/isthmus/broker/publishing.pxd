@@ -1,6 +1,7 @@
 # C types of publishing.py; the code is there.
 cimport cython
 
+from isthmus.mqtt.packets cimport Publish
 from isthmus.mqtt.session cimport Session
 from isthmus.record.batch cimport BatchBuilder
 
@@ -34,6 +35,10 @@ cdef class Acknowledgement:
     cdef readonly int packet_id
     cdef readonly int qos
     cdef readonly int reason
+
+
+@cython.locals(waiting=Acknowledgement)
+cpdef Acknowledgement new_acknowledgement(Session session, Publish publish, int reason)
 
 
 @cython.final

@@ -97,12 +97,22 @@ class Acknowledgement:
 
     __slots__ = ("attachment", "packet_id", "qos", "reason", "session")
 
-    def __init__(self, session: Session, packet_id: int, qos: int, reason: int) -> None:
-        self.reason = reason
-        self.session = session
-        self.attachment = session.attachment
-        self.packet_id = packet_id
-        self.qos = qos
+    session: Session
+    attachment: int
+    packet_id: int
+    qos: int
+    reason: int
+
+
+def new_acknowledgement(session: Session, publish: Publish, reason: int) -> Acknowledgement:
+    """Return an Acknowledgement; compiled, this is several times as fast as a call."""
+    waiting = Acknowledgement.__new__(Acknowledgement)
+    waiting.session = session
+    waiting.attachment = session.attachment
+    waiting.packet_id = publish.packet_id
+    waiting.qos = publish.qos
+    waiting.reason = reason
+    return waiting
 
 
 class Waiting(Protocol):

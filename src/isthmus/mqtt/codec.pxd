@@ -16,9 +16,10 @@ cdef int _PUBREL
 cdef int _PUBCOMP
 cdef int _SUBSCRIBE
 cdef int _UNSUBSCRIBE
+cdef int _VERSION_3_1
 cdef int _VERSION_5
 cdef Py_ssize_t _LENGTH_MAX
-cdef tuple _FLAGS
+cdef bytes _FLAGS
 
 
 @cython.final

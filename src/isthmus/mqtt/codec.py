@@ -59,12 +59,13 @@ _PUBREL = packets.PUBREL
 _PUBCOMP = packets.PUBCOMP
 _SUBSCRIBE = packets.SUBSCRIBE
 _UNSUBSCRIBE = packets.UNSUBSCRIBE
+_VERSION_3_1 = VERSION_3_1
 _VERSION_5 = VERSION_5
 _LENGTH_MAX = VARINT_MAX
 
 HELD_BYTES_MAX: Final = 131_072  # ours
 
-_FLAGS: Final = (0, 0, 0, 0, 0, 0, 2, 0, 2, 0, 2, 0, 0, 0, 0, 0)
+_FLAGS: Final = bytes((0, 0, 0, 0, 0, 0, 2, 0, 2, 0, 2, 0, 0, 0, 0, 0))
 """The lower half of the first byte, by packet type; a PUBLISH has its own [MQTT-2.1.3-1]."""
 
 
@@ -361,7 +362,7 @@ class Decoder:
 
     def _check_flags(self, first: int) -> None:
         """Check the lower half of the first byte; 3.1 does not use all of it [MQTT-2.1.3-1]."""
-        used = 0x06 if self.version == VERSION_3_1 else 0x0F
+        used = 0x06 if self.version == _VERSION_3_1 else 0x0F
         if (first ^ _FLAGS[first >> 4]) & used:
             raise Malformed(f"{NAMES[first >> 4]} with the flags 0x{first & 0x0F:x}")
 

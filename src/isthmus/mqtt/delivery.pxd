@@ -39,6 +39,11 @@ cdef class Delivery:
     cdef public object share
 
 
+@cython.locals(delivery=Delivery)
+cpdef Delivery new_delivery(object partition, long long offset, int qos, bint retain,
+                            bytes identifiers, object share)
+
+
 @cython.final
 cdef class Run:
     cdef public object partition

@@ -140,6 +140,21 @@ class Delivery:
         self.share: Any = None  # the mark of the group that has handed it to the session
 
 
+def new_delivery(
+    partition: object, offset: int, qos: int, retain: bool, identifiers: bytes, share: object
+) -> Delivery:
+    """Return a Delivery; compiled, this is several times as fast as a call of the class."""
+    delivery = Delivery.__new__(Delivery)
+    delivery.partition = partition
+    delivery.offset = offset
+    delivery.qos = qos
+    delivery.retain = retain
+    delivery.identifiers = identifiers
+    delivery.state = AWAIT_PUBACK if qos == 1 else AWAIT_PUBREC
+    delivery.share = share
+    return delivery
+
+
 class Run:
     """Consecutive records of one partition that wait on the same terms."""
 

@@ -1,6 +1,7 @@
 # C types of outgoing.py; the code is there.
 cimport cython
 
+from isthmus.mqtt.codec cimport encode_ack, encode_publish
 from isthmus.mqtt.packets cimport Publish
 from isthmus.mqtt.traffic cimport Traffic
 from isthmus.wire.buffer cimport WriteBuffer, uvarint_size

@@ -1,12 +1,28 @@
 # C types of session.py; the code is there.
 cimport cython
 
-from isthmus.mqtt.delivery cimport Delivery, DeliveryQueue, Dropped, Run, SessionLimits
+from isthmus.mqtt.delivery cimport (
+    Delivery,
+    DeliveryQueue,
+    Dropped,
+    Run,
+    SessionLimits,
+    new_delivery,
+)
 from isthmus.mqtt.incoming cimport Incoming
 from isthmus.mqtt.outgoing cimport Outgoing
 from isthmus.mqtt.packets cimport Ack, Publish
 from isthmus.mqtt.traffic cimport Traffic
 from isthmus.wire.buffer cimport WriteBuffer
+
+cdef int ANSWERED
+cdef int AWAIT_PUBACK
+cdef int AWAIT_PUBCOMP
+cdef int PUBACK
+cdef int PUBCOMP
+cdef int PUBREC
+cdef int PUBREL
+cdef int _ACKNOWLEDGED_MAX
 
 
 @cython.final
@@ -50,8 +66,9 @@ cdef class Session:
     cpdef bint forget(self, int packet_id) except -1
     cdef void _stepped(self) noexcept
     cpdef stored(self, int packet_id, object partition, long long offset)
-    @cython.locals(delivery=Delivery, known=bint)
+    @cython.locals(delivery=Delivery, known=bint, kind=int, expected=int)
     cpdef receive_ack(self, Ack ack)
+    cdef _receive_pubrec(self, Ack ack, Delivery delivery)
     cpdef deliver(self, Publish publish, int qos, bint retain, bytes identifiers,
                   object partition, long long offset)
     @cython.locals(queue=DeliveryQueue, limits=SessionLimits)
@@ -66,7 +83,8 @@ cdef class Session:
     cdef bint _send_owed(self) except -1
     @cython.locals(delivery=Delivery, publish=Publish, outgoing=Outgoing)
     cdef bint _send_again(self, int packet_id) except -1
-    @cython.locals(packet_id=int, delivery=Delivery, outgoing=Outgoing)
+    @cython.locals(packet_id=int, outgoing=Outgoing)
     cpdef bint send(self, Publish publish, int qos, bint retain, bytes identifiers,
                     object partition, long long offset, object share) except -1
-    cdef int _take_packet_id(self)
+    @cython.locals(packet_id=int)
+    cdef int _take_packet_id(self) except -1

@@ -30,9 +30,9 @@ from isthmus.mqtt.delivery import (
     DROP_OFFLINE,
     DROP_QUEUE,
     DROP_TOO_LARGE,
-    Delivery,
     DeliveryQueue,
     Dropped,
+    new_delivery,
 )
 from isthmus.mqtt.incoming import ANSWERED, Incoming
 from isthmus.mqtt.outgoing import Outgoing
@@ -44,7 +44,7 @@ from isthmus.wire.buffer import WriteBuffer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from isthmus.mqtt.delivery import SessionLimits
+    from isthmus.mqtt.delivery import Delivery, SessionLimits
     from isthmus.mqtt.handshake import Terms
     from isthmus.mqtt.traffic import Traffic
 
@@ -62,6 +62,7 @@ NO_INCOMING = Incoming()
 STEP_OUT = 1  # a delivery at QoS 2 went on, or many at QoS 1
 STEP_IN = 2  # a packet id of the client was taken or released: must become durable
 ACKNOWLEDGED_MAX = 1_000  # at QoS 1 before it is written down: what comes again after a crash
+_ACKNOWLEDGED_MAX = ACKNOWLEDGED_MAX  # the same as a C integer
 
 
 class Session:
@@ -310,7 +311,8 @@ class Session:
 
     def receive_ack(self, ack: Ack) -> None:
         """Take PUBACK, PUBREC, PUBREL or PUBCOMP; an id that is not in flight is answered."""
-        if ack.type == PUBREL:
+        kind = ack.type
+        if kind == PUBREL:
             known = self.incoming.is_taken(ack.packet_id)
             if self.forget(ack.packet_id):
                 self.incoming.release(ack.packet_id)
@@ -318,21 +320,22 @@ class Session:
             reason = 0 if known else ReasonCode.PACKET_IDENTIFIER_NOT_FOUND
             self._write_ack(PUBCOMP, ack.packet_id, reason)
             return
-        delivery = self.inflight.get(ack.packet_id)
+        packet_id: Any = ack.packet_id  # an object: it is a key more than once
+        delivery = self.inflight.get(packet_id)
         if self._owed:
-            self._owed.pop(ack.packet_id, None)  # it got the packet on an earlier connection
+            self._owed.pop(packet_id, None)  # it got the packet on an earlier connection
             self._owed = self._owed or None
-        if ack.type == PUBREC:
+        if kind == PUBREC:
             self._receive_pubrec(ack, delivery)
             return
-        expected = AWAIT_PUBACK if ack.type == PUBACK else AWAIT_PUBCOMP
+        expected = AWAIT_PUBACK if kind == PUBACK else AWAIT_PUBCOMP
         if delivery is not None and delivery.state == expected:
             self.changed = True
             self._acknowledged += 1
-            if self._acknowledged >= ACKNOWLEDGED_MAX:
+            if self._acknowledged >= _ACKNOWLEDGED_MAX:
                 self._acknowledged = 0
                 self.step |= STEP_OUT
-            del self.inflight[ack.packet_id]
+            del self.inflight[packet_id]
             if self.waiting() or self.refills:
                 self.drain()
 
@@ -524,9 +527,9 @@ class Session:
         packet_id = self._take_packet_id()
         if not outgoing.publish(publish, qos, retain, False, packet_id, identifiers):
             return False
-        delivery = Delivery(partition, offset, qos, retain, identifiers)
-        delivery.share = share
-        self.inflight[packet_id] = delivery
+        self.inflight[packet_id] = new_delivery(
+            partition, offset, qos, retain, identifiers, share
+        )
         self.changed = True
         if qos == 2:
             self._stepped()

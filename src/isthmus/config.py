@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from msgspec import Meta, Struct
 
 from isthmus.config_listeners import (
+    PROPERTY_TEXT,
     Address,
     Addresses,
     HttpLimits,
@@ -101,7 +102,7 @@ class MqttSettings(MqttLimits, frozen=True, kw_only=True):
     output_total_bytes_max: Annotated[int, Meta(ge=1_048_576)] = 268_435_456
     """The same for all connections together: each has its share of it, if that is less."""
 
-    server_reference: str = ""
+    server_reference: Annotated[str, PROPERTY_TEXT] = ""
     """Servers to use instead, as MQTT 5 clients are told when this one shuts down."""
 
     redirect: Literal["at-shutdown", "use-another", "moved"] = "at-shutdown"

@@ -35,6 +35,14 @@ SASL: Final = {  # mechanisms of Kafka clients, and the ways of which one is nee
     "OAUTHBEARER": {"jwt"},
 }
 HTTP_WAYS: Final = WAYS  # and who uses the REST API
+FILE_MODE: Final = Meta(
+    pattern="^0?[0-7]{3}$", description='three digits from 0 to 7, as in "0660"'
+)
+PROPERTY_TEXT: Final = Meta(  # 65,535 bytes at most in UTF-8 [MQTT-1.5.4-1, MQTT-1.5.4-2]
+    max_length=16_383,
+    pattern=r"\A[^\x00-\x1f\x7f-\x9f\ud800-\udfff]*\Z",
+    description="a text of 16,383 characters at most, without control characters",
+)
 UNIX_PATH_BYTES_MAX: Final = 107  # and a zero behind it [unix(7)]
 
 
@@ -156,7 +164,7 @@ class MqttLimits(ConnectionLimits, frozen=True, kw_only=True):
     shared_available: bool = True
     """Take shared subscriptions, `$share/<group>/<filter>`."""
 
-    response_information: str = ""
+    response_information: Annotated[str, PROPERTY_TEXT] = ""
     """What MQTT 5 clients that ask for it are told; `%c`: client id, `%u`: user."""
 
 
@@ -258,7 +266,7 @@ class MqttListenerSettings(MqttLimits, frozen=True, kw_only=True):
     name: str = ""
     """What it is called in log lines; empty: its address."""
 
-    mode: Annotated[str, Meta(pattern="^0?[0-7]{3}$")] = "0660"
+    mode: Annotated[str, FILE_MODE] = "0660"
     """Who may connect through the file of a `unix://` socket, as chmod takes it."""
 
     proxy_protocol: bool = False

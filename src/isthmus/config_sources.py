@@ -176,8 +176,8 @@ def described(field: Field) -> str:
         return 'an address, as in "tcp://127.0.0.1:1883"'
     if get_origin(kind) is Literal:
         return " or ".join(f'"{choice}"' for choice in get_args(kind))
-    if kind is str and meta.pattern:
-        return 'three digits from 0 to 7, as in "0660"'
+    if kind is str and meta.description:
+        return meta.description
     if kind is str:
         return "a text in quotes" if not meta.min_length else "a text that is not empty"
     if kind is int and meta.le is None:

@@ -245,6 +245,13 @@ TLS = "mqtt.listeners=[{address='tls://127.0.0.1:1', tls={certificate='x', %s}}]
         ),
         ("mqtt.listeners=[{address='tcp://127.0.0.1:1', mode='0600'}]", "mode has no effect"),
         (
+            'mqtt.listeners=[{address="tcp://127.0.0.1:1", response_information="a\\u0001"}]',
+            "response_information must be a text of 16,383 characters at most, without control",
+        ),
+        ("mqtt.response_information=" + "ü" * 16_384, "a text of 16,383 characters at most"),
+        ("mqtt.server_reference=" + "x" * 65_536, "a text of 16,383 characters at most"),
+        ("mqtt.server_reference=a\nb", "without control characters"),
+        (
             "mqtt.listeners=[{address='tcp://127.0.0.1:1', proxy_from=['::1']}]",
             "proxy_from has no effect without proxy_protocol",
         ),

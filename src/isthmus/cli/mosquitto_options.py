@@ -101,7 +101,10 @@ PLUGIN: Final = Lost(
     "there are no plugins; users and rights that it knows are lost", opens=True
 )
 _ENGINE: Final = Lost("keys are files, in PEM")
-_BRIDGE: Final = Lost("Isthmus begins no bridge yet; a Mosquitto may have one to it instead")
+_BRIDGE: Final = Lost(
+    "Isthmus begins no bridge: have the other side begin it, or a Mosquitto between the two"
+    " (guide, Coming from Mosquitto: Bridges)"
+)
 _WEB: Final = Lost("WebSocket has no such setting")
 
 OPTIONS: Final[dict[str, tuple[Scope, Fate]]] = {

@@ -19,6 +19,7 @@ from isthmus.mqtt.codec import encode
 from isthmus.mqtt.packets import Connack
 from isthmus.mqtt.properties import (
     ASSIGNED_CLIENT_ID,
+    FIELD_BYTES_MAX,
     MAXIMUM_PACKET_SIZE,
     MAXIMUM_QOS,
     RECEIVE_MAXIMUM,
@@ -195,11 +196,17 @@ def _agree_v5(terms: Terms, asked: dict[int, Any], offer: Offer) -> None:
 
 
 def tell_response_information(terms: Terms, user: str) -> None:
-    """Fill in the template, unless a name in it would be read as more than one topic level.
+    """Fill in the template, where what comes of it is good.
+
+    Not where a name in it would be read as more than one topic level, or makes it too long.
 
     `user` is who the client turned out to be, which need not be what its CONNECT says.
     """
     template = terms.response_information
     information = filled(template, user=user, client_id=terms.client_id)
-    if information and information.isprintable():
+    if (
+        information
+        and information.isprintable()
+        and len(information.encode()) <= FIELD_BYTES_MAX
+    ):
         terms.properties[RESPONSE_INFO] = information

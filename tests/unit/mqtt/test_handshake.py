@@ -104,3 +104,12 @@ def test_aliases_are_as_many_as_both_take(taken: int, offered: int, used: int) -
         Offer(topic_alias_out_max=offered), properties={TOPIC_ALIAS_MAXIMUM: taken}
     )
     assert terms.topic_alias_out_max == used
+
+
+def test_response_information_that_names_make_too_long_is_not_told() -> None:
+    offer = Offer(response_information="%u" * 8_000)
+    connect = Connect(5, "c", True, 60, None, None, None, {REQUEST_RESPONSE_INFO: 1})
+    for user, told in (("ann", True), ("a" * 9, False)):
+        terms = agree(connect, offer, "spare")
+        tell_response_information(terms, user)
+        assert (RESPONSE_INFO in terms.properties) is told

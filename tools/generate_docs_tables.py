@@ -45,11 +45,9 @@ REFERENCE = ROOT / "docs" / "reference"
 CONFORMANCE = ROOT / "tests" / "conformance"
 NOTE = "<!-- Made by tools/generate_docs_tables.py; do not edit. -->\n"
 QUORUM = "of the quorum of controllers, which one node without metadata log has not"
-SHARE = "share groups are not served yet"
 NOT_SERVED: dict[tuple[int, ...], str] = {
     (55, 80, 81): QUORUM,
     (64,): "this broker cannot be forgotten while it answers",
-    (76, 77, 78, 79, 90, 91, 92): SHARE,
     (83, 84, 85, 86, 87): "between brokers: the state of share groups is kept where it is used",
     (88, 89): "groups of Kafka Streams with assignment by the broker are not served yet;"
     " Kafka Streams uses consumer groups by default",

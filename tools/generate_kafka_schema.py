@@ -1,7 +1,8 @@
 """Derives src/isthmus/kafka/schema.txt from the message definitions of Apache Kafka.
 
     tools/generate_kafka_schema.py kafka-clients-4.3.1.jar kafka-group-coordinator-4.3.1.jar \\
-        kafka-transaction-coordinator-4.3.1.jar > src/isthmus/kafka/schema.txt
+        kafka-transaction-coordinator-4.3.1.jar kafka-share-coordinator-4.3.1.jar \\
+        > src/isthmus/kafka/schema.txt
 
 Run by hand when the supported Kafka release changes; the artifacts come from Maven (group
 `org.apache.kafka`). Only facts of the wire format are taken: names, types, versions, defaults.
@@ -32,6 +33,19 @@ OTHERS = [
     *("ControlRecordTypeSchema", "EndTxnMarker"),
     *("LegacyOffsetCommitKey", "OffsetCommitKey", "OffsetCommitValue"),
     *("GroupMetadataKey", "GroupMetadataValue"),
+    *(
+        f"ShareGroup{kind}{part}"
+        for kind in (
+            "MemberMetadata",
+            "Metadata",
+            "TargetAssignmentMetadata",
+            "TargetAssignmentMember",
+            "CurrentMemberAssignment",
+            "StatePartitionMetadata",
+        )
+        for part in ("Key", "Value")
+    ),
+    *(f"Share{kind}{part}" for kind in ("Snapshot", "Update") for part in ("Key", "Value")),
     *(
         f"ConsumerGroup{kind}{part}"
         for kind in (

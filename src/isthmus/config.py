@@ -215,6 +215,30 @@ class KafkaSettings(KafkaLimits, frozen=True, kw_only=True):
     ] = "bidirectional"
     """Which way a group with members may go between the classic and the consumer protocol."""
 
+    group_share_session_timeout_ms: Annotated[int, Meta(ge=100)] = 45_000
+    """Silence after which a member of a share group is put out (KIP-932)."""
+
+    group_share_heartbeat_interval_ms: Annotated[int, Meta(ge=10)] = 5_000
+    """Time between heartbeats that members of share groups are told."""
+
+    group_share_assignment_interval_ms: Annotated[int, Meta(ge=0, le=15_000)] = 0
+    """Shortest time between two assignments of a share group."""
+
+    group_share_record_lock_duration_ms: Annotated[int, Meta(ge=100)] = 30_000
+    """Time that a member of a share group has for a record before another gets it."""
+
+    group_share_delivery_count_limit: Annotated[int, Meta(ge=1, le=1_000)] = 5
+    """Times that a record is given to somebody of a share group at most."""
+
+    group_share_partition_max_record_locks: Annotated[int, Meta(ge=1, le=100_000)] = 2_000
+    """Records of a partition in work for one share group at one time."""
+
+    group_share_members_max: Annotated[int, Meta(ge=1)] = 200
+    """Members of one share group."""
+
+    group_share_sessions_max: Annotated[int, Meta(ge=1)] = 2_000
+    """Share sessions kept at one time."""
+
     group_members_max: Annotated[int, Meta(ge=1)] = 10_000
     """Members of one group."""
 

@@ -277,8 +277,8 @@ class ConsumerGroupMachine(RuleBasedStateMachine):
     def restored(self) -> ConsumerGroup:
         kept = KeptGroup()
         for key, value in self.records:
-            group_id, row = read_row(key, value)
-            assert group_id == "g"
+            group, row = read_row(key, value)
+            assert group == ("g", "consumer")
             kept.take(row)
         group = ConsumerGroup("g", self.topics, lambda _: TERMS)
         group.restore(kept, self.now)

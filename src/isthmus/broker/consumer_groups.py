@@ -60,6 +60,10 @@ class ConsumerGroups:
             raise HeartbeatRefused(error, f"no group {group_id}")
         group = None if state is None else state.group
         if isinstance(group, ConsumerGroup):
+            if group.kind != ConsumerGroup.kind:
+                raise HeartbeatRefused(
+                    ErrorCode.GROUP_ID_NOT_FOUND, f"{group_id} is a {group.kind} group"
+                )
             return group
         if group is None or (group.is_empty and not beat.epoch):
             return groups.new_consumer_group(group_id)

@@ -1,11 +1,12 @@
 """Features that change what clients do, each at a level [KIP-584].
 
 Whoever runs the server may lower a level and raise it again, for clients that are not ready:
-without `group.version` the consumer protocol is refused, without `transaction.version` 2
-producers that ask use the older form of transactions, which is served in any case. The levels
-are kept in a compacted log topic; with each change the epoch rises, by which clients know the
-newer answer. `metadata.version` is Apache Kafka's of the release whose requests are spoken
-here; no other is. What was never changed is at the highest level that this server knows.
+without `group.version` the consumer protocol is refused, without `share.version` all of share
+groups, without `transaction.version` 2 producers that ask use the older form of transactions,
+which is served in any case. The levels are kept in a compacted log topic; with each change the
+epoch rises, by which clients know the newer answer. `metadata.version` is Apache Kafka's of the
+release whose requests are spoken here; no other is. What was never changed is at the highest
+level that this server knows.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ EPOCH: Final = "epoch"
 
 GROUP: Final = "group.version"  # the consumer protocol [KIP-848]
 METADATA: Final = "metadata.version"
+SHARE: Final = "share.version"  # share groups [KIP-932]
 TRANSACTION: Final = "transaction.version"  # at 2 each end raises the epoch [KIP-890]
 
 
@@ -42,6 +44,7 @@ class Levels(NamedTuple):
 SUPPORTED: Final[Mapping[str, Levels]] = {
     GROUP: Levels(0, 1),
     METADATA: Levels(30, 30),  # 4.3-IV0
+    SHARE: Levels(0, 1),
     TRANSACTION: Levels(0, 2),
 }
 

@@ -14,7 +14,7 @@ partitions (fetch_sessions.py), the wire form (server/kafka_api/fetch.py).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from isthmus.broker.users import USERS_LOG_TOPIC
 from isthmus.errors import IsthmusError, OffsetOutOfRange
@@ -124,7 +124,7 @@ class Fetches:
         self._runtime = runtime
         self._log = log
         self._topic_ids = topic_ids
-        self._parked: set[_Parked] = set()
+        self._parked: set[Parked] = set()
 
     def serve(
         self, fetch: Fetch, reply: Callable[[Sequence[FetchPartition]], None]
@@ -137,7 +137,7 @@ class Fetches:
         if self._suffices(fetch, reads, is_over=fetch.wait_ms <= 0 or not fetch.entries):
             reply(reads)
             return None
-        parked = _Parked(self, self._runtime, fetch, reply)
+        parked = Parked(self, self._runtime, fetch, reply)
         self._parked.add(parked)
         self._watch(parked, reads)
         return parked.cancel
@@ -258,7 +258,7 @@ class Fetches:
             return False
         return is_over or size >= fetch.bytes_min
 
-    def _watch(self, parked: _Parked, reads: Sequence[FetchPartition]) -> None:
+    def _watch(self, parked: Parked, reads: Sequence[FetchPartition]) -> None:
         """Ask every partition to wake the fetch when it can give more than it just did."""
         isolation = parked.fetch.isolation
         for read in reads:
@@ -274,7 +274,7 @@ class Fetches:
             read.buffers = ()  # it is read again
             parked.cancels.append(partition.wait(offset, parked.wake, isolation))
 
-    def look_again(self, parked: _Parked, *, is_over: bool) -> None:
+    def look_again(self, parked: Parked, *, is_over: bool) -> None:
         """Answer a parked fetch if there is enough now or its time is up, else wait on."""
         reads = self.read(parked.fetch)
         parked.unwatch()
@@ -284,13 +284,23 @@ class Fetches:
         else:
             self._watch(parked, reads)
 
-    def forget(self, parked: _Parked) -> None:
+    def forget(self, parked: Parked) -> None:
         """Drop a parked fetch."""
         self._parked.discard(parked)
 
 
-class _Parked:
-    """A fetch that waits."""
+class Serves(Protocol):
+    """Who looks again when something has happened."""
+
+    def look_again(self, parked: Parked, *, is_over: bool) -> None:
+        """Answer a parked fetch if that can be done now or its time is up, else wait on."""
+
+    def forget(self, parked: Parked) -> None:
+        """Drop a parked fetch."""
+
+
+class Parked:
+    """A fetch that waits; of any kind that says in `wait_ms` for how long."""
 
     __slots__ = (
         "_cancel_timer",
@@ -305,15 +315,15 @@ class _Parked:
 
     def __init__(
         self,
-        fetches: Fetches,
+        fetches: Serves,
         runtime: Runtime,
-        fetch: Fetch,
-        reply: Callable[[Sequence[FetchPartition]], None],
+        fetch: Any,
+        reply: Callable[[Any], None],
     ) -> None:
         self.fetch = fetch
         self.reply = reply
         self.cancels: list[Callable[[], None]] = []
-        self._fetches: Fetches | None = fetches
+        self._fetches: Serves | None = fetches
         self._runtime = runtime
         self._is_woken = False
         self._is_over = fetch.wait_ms <= 0

@@ -16,6 +16,7 @@ from isthmus.broker.pending_offsets import UNSTABLE
 from isthmus.kafka.consumer_group import ConsumerGroup
 from isthmus.kafka.errors import ErrorCode
 from isthmus.kafka.group_records import CommittedOffset, OffsetKey, offset_key, offset_value
+from isthmus.kafka.share_group import ShareGroup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -66,7 +67,7 @@ class GroupOffsets:
         if not error and state is not None:
             in_transaction = producer is not None
             now_ms = self._runtime.monotonic_ms()
-            if in_transaction and member == ANYONE:
+            if in_transaction and member == ANYONE and state.group.kind != ShareGroup.kind:
                 error = ErrorCode.NONE
             elif isinstance(state.group, ConsumerGroup):
                 places = [(of.topic_id, place[1]) for place, of in offsets.items()]
@@ -158,7 +159,7 @@ class GroupOffsets:
         state = self._groups.states.get(group_id)
         if not error and not group_id:
             error = ErrorCode.INVALID_GROUP_ID
-        if error or state is None:
+        if error or state is None or isinstance(state.group, ShareGroup):
             reply(error or ErrorCode.GROUP_ID_NOT_FOUND)
             return
         subscribed = state.group.subscribed()

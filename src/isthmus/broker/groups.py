@@ -38,6 +38,7 @@ from isthmus.kafka.group_records import (
 )
 from isthmus.kafka.group_states import State
 from isthmus.kafka.group_types import JoinAnswer, SyncAnswer
+from isthmus.kafka.share_group import ShareGroup
 from isthmus.kafka.transaction import NO_PRODUCER_ID
 from isthmus.record.markers import read_marker
 
@@ -110,25 +111,34 @@ class GroupTable:
         *,
         initial_delay_ms: int = 500,
         members_max: int = 10_000,
+        share_members_max: int = 200,
         groups_max: int = 100_000,
         partitions: int = 1,
         terms: Callable[[str], Terms] = lambda _: Terms(),
+        share_terms: Callable[[str], Terms] = lambda _: Terms(),
         migration: str = "bidirectional",
+        dropped: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Read back the groups; `terms` are those of a group of the consumer protocol."""
+        """Read back the groups; `terms` are those of groups that have members with epochs.
+
+        `dropped` is told which group is no more.
+        """
         self._runtime = runtime
         self._log = log
         self._appends = appends
         self._initial_delay_ms = initial_delay_ms
         self._members_max = members_max
         self._groups_max = groups_max
+        self._share_members_max = share_members_max
         self._terms = terms
+        self._share_terms = share_terms
+        self._dropped = dropped
         self._upgrades = migration in ("bidirectional", "upgrade")
         self._downgrades = migration in ("bidirectional", "downgrade")
         self._topics = GroupTopics(runtime, log)
         self.states: dict[str, StoredState] = {}
         self.pending = PendingOffsets()
-        self._rows: dict[str, KeptGroup] = {}
+        self._rows: dict[tuple[str, str], KeptGroup] = {}  # by id and kind
         self._found: dict[str, StoredGroup] = {}
         self._is_loading = True
         self.kept = StateLog(
@@ -141,7 +151,7 @@ class GroupTable:
     def join(self, group_id: str, join: Join, reply: Callable[[JoinAnswer], None]) -> None:
         """JoinGroup: the answer comes when the members have gathered."""
         state = self.states.get(group_id)
-        error = self._member_refusal(group_id)
+        error = self._member_refusal(group_id, ErrorCode.INCONSISTENT_GROUP_PROTOCOL)
         if not error and state is None:
             error = ErrorCode.UNKNOWN_MEMBER_ID if join.member_id else self.crowding()
         if error:
@@ -175,7 +185,7 @@ class GroupTable:
         reply: Callable[[SyncAnswer], None],
     ) -> None:
         """SyncGroup, of the `member` (id, instance id, generation)."""
-        error = self._member_refusal(group_id)
+        error = self._member_refusal(group_id, ErrorCode.INCONSISTENT_GROUP_PROTOCOL)
         state = self.states.get(group_id)
         if error or state is None:
             reply(SyncAnswer(error or ErrorCode.UNKNOWN_MEMBER_ID))
@@ -207,11 +217,11 @@ class GroupTable:
         self, group_id: str, members: Iterable[tuple[str, str | None]]
     ) -> list[ErrorCode] | ErrorCode:
         """LeaveGroup, of each (member id, instance id): one code each, or one for all."""
-        error = self._member_refusal(group_id)
+        error = self._member_refusal(group_id, ErrorCode.NONE)
         if error:
             return error
         state = self.states.get(group_id)
-        if state is None:
+        if state is None or isinstance(state.group, ShareGroup):
             return [ErrorCode.UNKNOWN_MEMBER_ID for _ in members]
         now_ms, group = self._runtime.monotonic_ms(), state.group
         if isinstance(group, ConsumerGroup):
@@ -259,12 +269,19 @@ class GroupTable:
         """Return why nothing can be said of any group now, or NONE."""
         return ErrorCode.COORDINATOR_LOAD_IN_PROGRESS if self._is_loading else ErrorCode.NONE
 
-    def _member_refusal(self, group_id: str) -> ErrorCode:
-        """Refuse members to the group without a name, as Kafka does.
+    def _member_refusal(
+        self, group_id: str, of_share: ErrorCode = ErrorCode.UNKNOWN_MEMBER_ID
+    ) -> ErrorCode:
+        """Refuse members to share groups, and to the group without a name, as Kafka does.
 
-        It keeps offsets only: Java consumers before 2.2 commit to it when given no group.
+        That keeps offsets only: Java consumers before 2.2 commit to it when given no group.
         """
-        return self.refusal() if group_id else ErrorCode.INVALID_GROUP_ID
+        if not group_id:
+            return ErrorCode.INVALID_GROUP_ID
+        state = self.states.get(group_id)
+        if state is not None and isinstance(state.group, ShareGroup):
+            return of_share
+        return self.refusal()
 
     def crowding(self) -> ErrorCode:
         """Return NONE while one more group fits."""
@@ -283,6 +300,11 @@ class GroupTable:
     def new_consumer_group(self, group_id: str) -> ConsumerGroup:
         """Return a group of the consumer protocol that nobody knows yet."""
         return ConsumerGroup(group_id, self._topics, self._terms, members_max=self._members_max)
+
+    def new_share_group(self, group_id: str) -> ShareGroup:
+        """Return a share group that nobody knows yet."""
+        members_max = self._share_members_max
+        return ShareGroup(group_id, self._topics, self._share_terms, members_max=members_max)
 
     def settle(
         self, state: StoredState, reply: Callable[[ErrorCode], None] | None = None
@@ -347,7 +369,10 @@ class GroupTable:
                 call(failure)
 
         now_ms = self._runtime.now_ms()
-        records: Rows = [(row_key(state.group_id, row), row_value(row, now_ms)) for row in rows]
+        kind = group.kind
+        records: Rows = [
+            (row_key(state.group_id, row, kind), row_value(row, now_ms, kind)) for row in rows
+        ]
         self.write(state, records, stored)
 
     def drop_if_blank(self, state: StoredState) -> None:
@@ -382,12 +407,13 @@ class GroupTable:
         ]
         rows += self._tombstones(state)
         self.write(state, rows, reply)
+        self._dropped(state.group_id)
 
     def _tombstones(self, state: StoredState) -> Rows:
         """Return what takes away all that is kept of a group but its offsets."""
         if isinstance(state.group, ConsumerGroup):
             rows = state.group.all_rows()
-            return [(row_key(state.group_id, row), None) for row in rows]
+            return [(row_key(state.group_id, row, state.group.kind), None) for row in rows]
         return [(group_key(state.group_id), None)]
 
     # --- from one protocol to the other -------------------------------------------------------
@@ -502,8 +528,8 @@ class GroupTable:
         try:
             key = record.key or b""
             if is_row(int.from_bytes(key[:2], "big")):
-                group_id, row = read_row(key, record.value)
-                self._rows.setdefault(group_id, KeptGroup()).take(row)
+                group, row = read_row(key, record.value)
+                self._rows.setdefault(group, KeptGroup()).take(row)
                 return
             about = read_key(key)
             if isinstance(about, OffsetKey):
@@ -539,10 +565,12 @@ class GroupTable:
                 state.since_ms = stored.since_ms
             classic = state.group = self._new_group()
             classic.restore(stored.snapshot, now_ms)
-        for group_id, kept in rows.items():
+        for (group_id, kind), kept in rows.items():
             if kept.epoch is not None:
                 state = self.states.get(group_id) or self.open(group_id)
-                group = state.group = self.new_consumer_group(group_id)
+                is_share = kind == ShareGroup.kind
+                make = self.new_share_group if is_share else self.new_consumer_group
+                group = state.group = make(group_id)
                 group.restore(kept, now_ms)
         for state in [*self.states.values()]:
             for place, committed in [*state.offsets.items()]:

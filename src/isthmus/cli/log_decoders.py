@@ -50,6 +50,7 @@ from isthmus.kafka.group_records import (
     read_key,
     read_offset,
 )
+from isthmus.kafka.share_records import SHARE_LOG_TOPIC, read_share
 from isthmus.record.markers import read_marker
 from isthmus.storage.local.checkpoints import id_text
 
@@ -82,8 +83,9 @@ def marker(batch: RecordBatch) -> dict[str, Any]:
 def group_record(record: Record) -> dict[str, Any]:
     """A committed offset, a group with its members, or a row of one (KIP-848)."""
     if is_row(int.from_bytes((record.key or b"")[:2], "big")):
-        group_id, row = read_row(record.key or b"", record.value)
-        return {"group_id": group_id, "row": type(row).__name__, **plain(row._asdict())}
+        (group_id, kind), row = read_row(record.key or b"", record.value)
+        which = {"group_id": group_id, "kind": kind, "row": type(row).__name__}
+        return {**which, **plain(row._asdict())}
     key = read_key(record.key or b"")
     if key is None:
         return {"undecodable": "a key of a kind not known here"}
@@ -106,6 +108,16 @@ def group_record(record: Record) -> dict[str, Any]:
         "since_ms": group.since_ms,
         "members": [member.member_id for member in snapshot.members],
     }
+
+
+def share_record(record: Record) -> dict[str, Any]:
+    """What is kept of a partition for a share group (KIP-932)."""
+    key, said = read_share(record.key or b"", record.value)
+    about: dict[str, Any] = {**key._asdict(), "topic_id": id_text(key.topic_id)}
+    if said is None:
+        return {**about, "removed": True}
+    batches = [{**one._asdict(), "state": one.state.name.lower()} for one in said.batches]
+    return {**about, "row": type(said).__name__, **said._asdict(), "batches": batches}
 
 
 def group_configs_record(record: Record) -> dict[str, Any]:
@@ -147,6 +159,8 @@ def plain(value: Any) -> Any:
     """Return the fields of a row as JSON has them; partitions as topic id:partition."""
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return plain(value._asdict())
+    if isinstance(value, bytes):
+        return id_text(value)
     if isinstance(value, tuple):
         return f"{id_text(value[0])}:{value[1]}"
     if isinstance(value, Mapping):
@@ -254,6 +268,7 @@ def token_record(record: Record) -> dict[str, Any]:
 
 DECODERS: Final[Mapping[str, Callable[[Record], dict[str, Any]]]] = {
     GROUPS_LOG_TOPIC: group_record,
+    SHARE_LOG_TOPIC: share_record,
     SESSIONS_LOG_TOPIC: session_record,
     RETAINED_LOG_TOPIC: retained_record,
     BANS_LOG_TOPIC: ban_record,

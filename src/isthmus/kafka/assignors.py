@@ -8,6 +8,9 @@ subscribed to, and give nothing to two.
 of them as that allows. `range` gives each member consecutive partitions of every log topic, the
 same ones of each, so that what belongs together meets in one member; static members keep their
 place in the row.
+
+`simple` is that of share groups, in which a partition may have many readers: it leaves neither
+a partition without a reader nor a reader without a partition [KIP-932].
 """
 
 from __future__ import annotations
@@ -72,6 +75,54 @@ ASSIGNORS: Final[Mapping[str, Callable[[Readers, Mapping[bytes, int]], Shares]]]
     "range": assign_range,
 }
 DEFAULT_ASSIGNOR: Final = next(iter(ASSIGNORS))
+SIMPLE: Final = "simple"
+
+
+def assign_simple(readers: Readers, partitions: Mapping[bytes, int]) -> Shares:
+    """Share among many: as even as can be, and what can stay stays."""
+    reading: dict[TopicPlace, list[str]] = {}
+    for name in sorted(readers):
+        for place in _readable(readers[name], partitions):
+            reading.setdefault(place, []).append(name)
+    shares: Shares = {name: set() for name in readers}
+    if not reading:
+        return shares
+    crowd = _stay(readers, reading, shares)
+    for place, names in reading.items():
+        if not crowd[place]:
+            shares[min(names, key=lambda name: len(shares[name]))].add(place)
+            crowd[place] += 1
+    for name in sorted(readers):
+        own = [] if shares[name] else _readable(readers[name], partitions)
+        if own:
+            place = min(own, key=crowd.__getitem__)
+            shares[name].add(place)
+            crowd[place] += 1
+    return shares
+
+
+def _readable(reader: Reader, partitions: Mapping[bytes, int]) -> list[TopicPlace]:
+    return [
+        (topic_id, index)
+        for topic_id in sorted(reader.topic_ids)
+        for index in range(partitions.get(topic_id, 0))
+    ]
+
+
+def _stay(
+    readers: Readers, reading: Mapping[TopicPlace, list[str]], shares: Shares
+) -> dict[TopicPlace, int]:
+    """Leave to each what it had, up to what is fair; return how many read each place."""
+    places_max = -(-len(reading) // len(readers))
+    readers_max = -(-len(readers) // len(reading))
+    crowd = dict.fromkeys(reading, 0)
+    for name in sorted(readers):
+        for place in sorted(readers[name].had & reading.keys()):
+            is_read = place[0] in readers[name].topic_ids
+            if is_read and crowd[place] < readers_max and len(shares[name]) < places_max:
+                shares[name].add(place)
+                crowd[place] += 1
+    return crowd
 
 
 def _kept(readers: Readers, places: frozenset[TopicPlace]) -> Shares:

@@ -19,9 +19,10 @@ what is read (read_topics.py), the forms of the rows (consumer_records.py), offs
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from isthmus.kafka.assignors import ASSIGNORS, DEFAULT_ASSIGNOR, Reader
+from isthmus.kafka.consumer_records import CONSUMER
 from isthmus.kafka.consumer_types import (
     NEW_HOLDING,
     ConsumerMember,
@@ -31,6 +32,7 @@ from isthmus.kafka.consumer_types import (
     HeartbeatRefused,
     Holding,
     HoldingRow,
+    InitializedRow,
     MemberState,
     PatternRow,
     Row,
@@ -47,7 +49,7 @@ from isthmus.kafka.reconciling import next_holding
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from isthmus.kafka.assignors import TopicPlace
+    from isthmus.kafka.assignors import Readers, Shares, TopicPlace
     from isthmus.kafka.consumer_types import Heartbeat, KeptGroup, Terms, Topics
 
 LEAVE = -1  # member epochs of a last heartbeat
@@ -57,6 +59,8 @@ NEW_SUBSCRIPTION = Subscription(None, None, "", "", -1, frozenset(), "", None)
 
 class ConsumerGroup:
     """One group of the consumer protocol; see the head of the file for the contract."""
+
+    kind: ClassVar = CONSUMER
 
     def __init__(
         self,
@@ -227,7 +231,7 @@ class ConsumerGroup:
         """Return the log topics that the members read."""
         return self.reads.names(self._subscriptions())
 
-    def forgets_since(self, _since_ms: int) -> int:
+    def forgets_since(self, _since_ms: int) -> int | None:
         """Return 0: only their commits count for offsets of what nobody reads."""
         return 0
 
@@ -470,7 +474,7 @@ class ConsumerGroup:
             )
             for member in self._all()
         }
-        shares = ASSIGNORS[self.assignor](readers, self.reads.partitions())
+        shares = self._shares(readers)
         for member_id, share in shares.items():
             target = frozenset(share)
             if self.targets.get(member_id) != target:
@@ -478,6 +482,9 @@ class ConsumerGroup:
                 self._changed(TargetRow, member_id)
         self.target_epoch = self.epoch
         self._changed(TargetEpochRow)
+
+    def _shares(self, readers: Readers) -> Shares:
+        return ASSIGNORS[self.assignor](readers, self.reads.partitions())
 
     def _reconcile(
         self, member: ConsumerMember, owned: frozenset[TopicPlace] | None, now_ms: int
@@ -532,7 +539,10 @@ def _check_epoch(holding: Holding, beat: Heartbeat) -> None:
         )
 
 
-_ORDER = (SubscriptionRow, PatternRow, GroupRow, TargetRow, TargetEpochRow, HoldingRow)
+_ORDER = (
+    *(SubscriptionRow, PatternRow, GroupRow),
+    *(TargetRow, TargetEpochRow, HoldingRow, InitializedRow),
+)
 
 
 def _place(row: Row) -> int:

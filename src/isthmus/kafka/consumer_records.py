@@ -1,9 +1,9 @@
-"""Rows of groups of the consumer protocol, in the formats that Apache Kafka writes.
+"""Rows of consumer and share groups, in the formats that Apache Kafka writes.
 
-Their keys are types 3 to 8 and 16 of `__consumer_offsets`, beside those of group_records.py; no
-value means gone. The layouts are in the schema table; here is only what they mean to us. The
-digest of log topics is a number of our own: a Kafka broker that reads it finds another one than
-its own, and assigns anew.
+Their keys are types 3 to 8 and 16 of `__consumer_offsets`, 10 to 15 for share groups, beside
+those of group_records.py; no value means gone. The layouts are in the schema table; here is
+only what they mean to us. The digest of log topics is a number of our own: a Kafka broker that
+reads it finds another one than its own, and assigns anew.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from isthmus.kafka.consumer_types import (
+    Begun,
     ClassicTerms,
     GroupRow,
     Holding,
     HoldingRow,
+    InitializedRow,
     MemberState,
     PatternRow,
     Row,
@@ -31,39 +33,57 @@ if TYPE_CHECKING:
     from isthmus.kafka.assignors import TopicPlace
     from isthmus.kafka.consumer_types import Held
 
+CONSUMER: Final = "consumer"  # kinds of groups
+SHARE: Final = "share"
+_FAMILIES: Final = {CONSUMER: "ConsumerGroup", SHARE: "ShareGroup"}
 _NAMES: Final[dict[type[Row], str]] = {
-    GroupRow: "ConsumerGroupMetadata",
-    SubscriptionRow: "ConsumerGroupMemberMetadata",
-    TargetEpochRow: "ConsumerGroupTargetAssignmentMetadata",
-    TargetRow: "ConsumerGroupTargetAssignmentMember",
-    HoldingRow: "ConsumerGroupCurrentMemberAssignment",
-    PatternRow: "ConsumerGroupRegularExpression",
+    GroupRow: "Metadata",
+    SubscriptionRow: "MemberMetadata",
+    TargetEpochRow: "TargetAssignmentMetadata",
+    TargetRow: "TargetAssignmentMember",
+    HoldingRow: "CurrentMemberAssignment",
+    PatternRow: "RegularExpression",
+    InitializedRow: "StatePartitionMetadata",
 }
-_KINDS: Final[dict[int, type[Row]]] = {
-    3: GroupRow,
-    5: SubscriptionRow,
-    6: TargetEpochRow,
-    7: TargetRow,
-    8: HoldingRow,
-    16: PatternRow,
+_KINDS: Final[dict[int, tuple[str, type[Row]]]] = {
+    3: (CONSUMER, GroupRow),
+    5: (CONSUMER, SubscriptionRow),
+    6: (CONSUMER, TargetEpochRow),
+    7: (CONSUMER, TargetRow),
+    8: (CONSUMER, HoldingRow),
+    16: (CONSUMER, PatternRow),
+    10: (SHARE, SubscriptionRow),
+    11: (SHARE, GroupRow),
+    12: (SHARE, TargetEpochRow),
+    13: (SHARE, TargetRow),
+    14: (SHARE, HoldingRow),
+    15: (SHARE, InitializedRow),
+}
+# What members of share groups neither say nor have.
+_NOT_SHARED: Final = {
+    *("classic_member_metadata", "instance_id", "subscribed_topic_regex"),
+    *("rebalance_timeout_ms", "server_assignor", "partitions_pending_revocation"),
 }
 
 
-def row_key(group_id: str, row: Row) -> bytes:
-    """Return the record key of a row."""
+def row_key(group_id: str, row: Row, kind: str = CONSUMER) -> bytes:
+    """Return the record key of a row of a group of this kind."""
     body = {"group_id": group_id}
     if isinstance(row, PatternRow):
         body["regular_expression"] = row.pattern
     elif isinstance(row, (SubscriptionRow, TargetRow, HoldingRow)):
         body["member_id"] = row.member_id
-    return encode_prefixed(f"{_NAMES[type(row)]}Key", 0, body)
+    return encode_prefixed(f"{_FAMILIES[kind]}{_NAMES[type(row)]}Key", 0, body)
 
 
-def row_value(row: Row, now_ms: int) -> bytes | None:
+def row_value(row: Row, now_ms: int, kind: str = CONSUMER) -> bytes | None:
     """Return the record value of a row that is written at this time (wall clock)."""
     if row[-1] is None:
         return None
-    return encode_prefixed(f"{_NAMES[type(row)]}Value", 0, _body(row, now_ms))
+    body = _body(row, now_ms, kind)
+    if kind == SHARE:
+        body = {name: value for name, value in body.items() if name not in _NOT_SHARED}
+    return encode_prefixed(f"{_FAMILIES[kind]}{_NAMES[type(row)]}Value", 0, body)
 
 
 def is_row(kind: int) -> bool:
@@ -71,15 +91,16 @@ def is_row(kind: int) -> bool:
     return kind in _KINDS
 
 
-def read_row(key: bytes, value: bytes | None) -> tuple[str, Row]:
-    """Return the group, and the row that a record is. Raises Malformed."""
-    kind = _KINDS[int.from_bytes(key[:2], "big")]
-    about = decode_prefixed(f"{_NAMES[kind]}Key", key)
-    body = None if value is None else decode_prefixed(f"{_NAMES[kind]}Value", value)
-    return about["group_id"], _read(kind, about, body)
+def read_row(key: bytes, value: bytes | None) -> tuple[tuple[str, str], Row]:
+    """Return id and kind of the group, and the row that a record is. Raises Malformed."""
+    kind, row = _KINDS[int.from_bytes(key[:2], "big")]
+    name = f"{_FAMILIES[kind]}{_NAMES[row]}"
+    about = decode_prefixed(f"{name}Key", key)
+    body = None if value is None else decode_prefixed(f"{name}Value", value)
+    return (about["group_id"], kind), _read(row, about, body)
 
 
-def _body(row: Row, now_ms: int) -> dict[str, Any]:
+def _body(row: Row, now_ms: int, kind: str) -> dict[str, Any]:
     match row:
         case GroupRow(digest, epoch):
             return {"epoch": epoch, "metadata_hash": digest}
@@ -95,9 +116,15 @@ def _body(row: Row, now_ms: int) -> dict[str, Any]:
                 "member_epoch": holding.epoch,
                 "previous_member_epoch": holding.previous_epoch,
                 "state": int(holding.state),
-                "assigned_partitions": _topics(holding.assigned),
+                "assigned_partitions": _topics(holding.assigned, of_epochs=kind == CONSUMER),
                 "partitions_pending_revocation": _topics(holding.revoking),
             }
+        case InitializedRow(topics):
+            rows = [
+                {"topic_id": topic_id, "topic_name": name, "partitions": sorted(indexes)}
+                for topic_id, (name, indexes) in (topics or {}).items()
+            ]
+            return {"initialized_topics": rows}
         case PatternRow(_, names):
             return {"topics": sorted(names or ()), "version": 0, "timestamp": now_ms}
         case SubscriptionRow(_, subscription):
@@ -136,6 +163,14 @@ def _read(kind: type[Row], about: dict[str, Any], body: dict[str, Any] | None) -
         )
     if kind is TargetEpochRow:
         return TargetEpochRow(None if body is None else body["assignment_epoch"])
+    if kind is InitializedRow:
+        topics = () if body is None else body["initialized_topics"]
+        return InitializedRow(
+            {
+                one["topic_id"]: Begun(one["topic_name"], frozenset(one["partitions"]))
+                for one in topics
+            }
+        )
     if kind is PatternRow:
         pattern = about["regular_expression"]
         return PatternRow(pattern, None if body is None else frozenset(body["topics"]))
@@ -155,25 +190,25 @@ def _holding(body: dict[str, Any]) -> Holding:
         body["previous_member_epoch"],
         MemberState(body["state"]) if body["state"] in set(MemberState) else MemberState.STABLE,
         _places(body["assigned_partitions"], epoch),
-        _places(body["partitions_pending_revocation"], epoch),
+        _places(body.get("partitions_pending_revocation", ()), epoch),
     )
 
 
 def _subscription(body: dict[str, Any]) -> Subscription:
-    classic = body["classic_member_metadata"]
+    classic = body.get("classic_member_metadata")
     terms = None
     if classic is not None:
         protocols = [(one["name"], one["metadata"]) for one in classic["supported_protocols"]]
         terms = ClassicTerms(classic["session_timeout_ms"], tuple(protocols))
     return Subscription(
-        body["instance_id"],
+        body.get("instance_id"),
         body["rack_id"],
         body["client_id"],
         body["client_host"],
-        body["rebalance_timeout_ms"],
+        body.get("rebalance_timeout_ms", -1),
         frozenset(body["subscribed_topic_names"]),
-        body["subscribed_topic_regex"] or "",
-        body["server_assignor"],
+        body.get("subscribed_topic_regex") or "",
+        body.get("server_assignor"),
         terms,
     )
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, TypeVar
 from isthmus.errors import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from isthmus.kafka.assignors import TopicPlace
     from isthmus.kafka.errors import ErrorCode
@@ -206,6 +206,19 @@ class HoldingRow(NamedTuple):
     holding: Holding | None
 
 
+class Begun(NamedTuple):
+    """What a share group has begun to read of a log topic."""
+
+    name: str
+    partitions: frozenset[int]
+
+
+class InitializedRow(NamedTuple):
+    """What a share group has begun to read, by the ids of log topics."""
+
+    topics: Mapping[bytes, Begun] | None
+
+
 class PatternRow(NamedTuple):
     """What a regular expression has matched."""
 
@@ -214,7 +227,13 @@ class PatternRow(NamedTuple):
 
 
 Row: TypeAlias = (
-    GroupRow | TargetEpochRow | SubscriptionRow | TargetRow | HoldingRow | PatternRow
+    GroupRow
+    | TargetEpochRow
+    | SubscriptionRow
+    | TargetRow
+    | HoldingRow
+    | PatternRow
+    | InitializedRow
 )
 
 
@@ -225,6 +244,7 @@ class KeptGroup:
         "digest",
         "epoch",
         "holdings",
+        "initialized",
         "patterns",
         "subscriptions",
         "target_epoch",
@@ -239,6 +259,7 @@ class KeptGroup:
         self.targets: dict[str, frozenset[TopicPlace]] = {}
         self.holdings: dict[str, Holding] = {}
         self.patterns: dict[str, frozenset[str]] = {}
+        self.initialized: Mapping[bytes, Begun] = {}
 
     def take(self, row: Row) -> None:
         """Take in one row, newer than all before."""
@@ -255,6 +276,8 @@ class KeptGroup:
                 _put(self.holdings, member_id, holding)
             case PatternRow(pattern, topic_names):
                 _put(self.patterns, pattern, topic_names)
+            case InitializedRow(topics):
+                self.initialized = topics or {}
 
 
 def _put(kept: dict[str, T], name: str, value: T | None) -> None:

@@ -15,7 +15,7 @@ Sources: KIP-62 (rebalance timeout), KIP-134 (initial delay), KIP-345 (static me
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from isthmus.kafka.consumer_protocol import PROTOCOL_TYPE, subscribed_topics
 from isthmus.kafka.errors import ErrorCode
@@ -39,6 +39,8 @@ NEW_MEMBER_JOIN_MS = 300_000  # a client that never got its member id may have g
 
 class Group:
     """One consumer group; see the head of the file for the contract."""
+
+    kind: ClassVar = "classic"
 
     def __init__(self, *, initial_delay_ms: int = 3_000, members_max: int = 10_000) -> None:
         self.state = State.EMPTY

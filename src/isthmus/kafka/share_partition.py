@@ -252,7 +252,11 @@ class SharePartition:
 
     def acknowledge(self, member_id: str, batches: Sequence[AckBatch], now_ms: int) -> None:
         """Take in what a member says of its records, all or nothing. Raises AckRefused."""
-        for batch in batches:
+        said_until = -1
+        for batch in sorted(batches):
+            if batch.first <= said_until:
+                raise AckRefused(ErrorCode.INVALID_RECORD_STATE, "said twice of one record")
+            said_until = batch.last
             self._check(member_id, batch)
         for batch in batches:
             for said in _spoken(batch):

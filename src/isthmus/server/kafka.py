@@ -501,7 +501,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
 
     def _forget(self) -> None:
         self._transport = None
-        self._shore.connections.discard(self)
+        self._shore.lost(self)
         self._queue.clear()
         self._out.clear()
         self._frame = None

@@ -23,6 +23,10 @@ from isthmus.broker.kept_configs import KeptConfigs
 from isthmus.broker.passwords import USERS
 from isthmus.broker.quotas import Quotas
 from isthmus.broker.server_configs import ServerConfigs
+from isthmus.broker.share_fetches import ShareFetches
+from isthmus.broker.share_groups import ShareGroups
+from isthmus.broker.share_sessions import ShareSessions
+from isthmus.broker.share_states import ShareStates
 from isthmus.broker.throttling import Throttling
 from isthmus.broker.topic_ids import TopicIds
 from isthmus.broker.transaction_markers import MarkerWriter
@@ -31,6 +35,7 @@ from isthmus.logs import Sparing
 from isthmus.server.admission import Total
 from isthmus.server.kafka_api.consumer_groups import consumer_terms
 from isthmus.server.kafka_api.counts import RequestCounts
+from isthmus.server.kafka_api.share_groups import share_terms
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,7 +87,9 @@ class KafkaShore:
         self.server_configs = ServerConfigs(runtime, log, broker, NODE_ID)
         self.server_configs.follow(self._limit)
         self.features = Features(runtime, log, broker)
-        self.group_configs = GroupConfigs(runtime, log, broker, consumer_terms(settings))
+        self.group_configs = GroupConfigs(
+            runtime, log, broker, consumer_terms(settings), share_terms(settings)
+        )
         self.client_metrics = KeptConfigs(
             *(runtime, log, broker, METRICS_LOG_TOPIC), check=check_metrics
         )
@@ -104,12 +111,25 @@ class KafkaShore:
     def _open_groups(self, appends: Appends) -> None:
         """Read back groups and transactions, which write into each other's log topics."""
         runtime, log, settings = self.runtime, self.log, self.settings
+        self.share_states = ShareStates(
+            *(runtime, log, appends, self.topic_ids),
+            limits=lambda group_id: self.group_configs.share(group_id).limits,
+        )
         self.groups = GroupTable(
             *(runtime, log, appends),
             initial_delay_ms=settings.group_initial_rebalance_delay_ms,
             members_max=settings.group_members_max,
+            share_members_max=settings.group_share_members_max,
             terms=self.group_configs.terms,
+            share_terms=lambda group_id: self.group_configs.share(group_id).members,
             migration=settings.group_consumer_migration_policy,
+            dropped=self.share_states.forget_group,
+        )
+        self.share_groups = ShareGroups(runtime, self.groups, self.share_states)
+        self.share_sessions = ShareSessions(settings.group_share_sessions_max)
+        self.share_fetches = ShareFetches(
+            *(runtime, log, self.topic_ids, self.groups),
+            *(self.share_states, self.group_configs),
         )
         self.consumer_groups = ConsumerGroups(runtime, self.groups)
         self.group_offsets = GroupOffsets(
@@ -142,7 +162,16 @@ class KafkaShore:
         """A log topic was deleted: tell everybody who remembers it."""
         self.broker.forget_log_topic()
         self.group_offsets.forget_log_topic(name)
+        self.share_groups.forget_log_topics(self.topic_ids.name_of)
+        self.share_states.forget_log_topics()
         self.fetches.recheck()
+        self.share_fetches.recheck()
+
+    def lost(self, connection: KafkaConnection) -> None:
+        """A connection has ended, and with it what its client had to work on."""
+        self.connections.discard(connection)
+        for member in self.share_sessions.lost(connection):
+            self.share_fetches.release(member)
 
     def users_changed(self, names: set[str]) -> None:
         """Send away who is in as one of these users, once it has its answers."""

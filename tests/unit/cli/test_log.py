@@ -25,8 +25,10 @@ from isthmus.cli.log_decoders import decoded
 from isthmus.cli.main import main
 from isthmus.kafka.consumer_records import row_key, row_value
 from isthmus.kafka.consumer_types import (
+    Begun,
     Holding,
     HoldingRow,
+    InitializedRow,
     MemberState,
     PatternRow,
     Subscription,
@@ -38,6 +40,16 @@ from isthmus.kafka.group_records import (
     group_key,
     offset_key,
     offset_value,
+)
+from isthmus.kafka.share_partition import RecordState, StateBatch
+from isthmus.kafka.share_records import (
+    ShareKey,
+    ShareSnapshot,
+    ShareUpdate,
+    snapshot_key,
+    snapshot_value,
+    update_key,
+    update_value,
 )
 from isthmus.record.markers import EndMarker, build_marker
 
@@ -314,9 +326,29 @@ def test_rows_of_consumer_groups_are_decoded() -> None:
     assert json.dumps(told)
 
 
+def test_what_share_groups_keep_is_decoded() -> None:
+    row = InitializedRow({b"t" * 16: Begun("a", frozenset({1, 0}))})
+    told = said("__consumer_offsets", row_key("g", row, "share"), row_value(row, 0, "share"))
+    begun = {"name": "a", "partitions": [0, 1]}
+    assert told["topics"] == {"dHR0dHR0dHR0dHR0dHR0dA": begun}
+    key = ShareKey("g", b"t" * 16, 2)
+    batch = StateBatch(5, 6, RecordState.ACKNOWLEDGED, 1)
+    value = snapshot_value(ShareSnapshot(1, 0, 0, 4, 2, 7, [batch]), 8)
+    told = said("__share_group_state", snapshot_key(key), value)
+    assert (told["row"], told["start_offset"], told["partition"]) == ("ShareSnapshot", 4, 2)
+    assert told["batches"] == [
+        {"first": 5, "last": 6, "state": "acknowledged", "deliveries": 1}
+    ]
+    assert said("__share_group_state", snapshot_key(key), None)["removed"]
+    value = update_value(ShareUpdate(1, 0, 4, 2, [batch]))
+    assert said("__share_group_state", update_key(key), value)["row"] == "ShareUpdate"
+    assert json.dumps(told)
+
+
 @pytest.mark.parametrize(
     ("log_topic", "key", "value"),
     [
+        ("__share_group_state", b"\0\2", b""),
         ("__consumer_offsets", b"", b""),
         ("__consumer_offsets", b"\0\1", b"x"),
         ("__consumer_offsets", b"\0\7", b"x"),

@@ -154,10 +154,17 @@ class ShoreRoom:
             **{"group_initial_rebalance_delay_ms": 0, "partitions_default": 4, **settings}
         )
         self.security = security_apart(self.runtime, delegation)
+        self._advertised = advertised
+        self.start()
+
+    def start(self) -> None:
+        """Begin with what the log holds; done again, this is a server that comes back."""
         self.shore = KafkaShore(
             self.runtime, self.log, self.appends, self.settings, self.security
         )
-        self.listener = KafkaListener(self.shore, "kafka", self.settings, advertised=advertised)
+        self.listener = KafkaListener(
+            self.shore, "kafka", self.settings, advertised=self._advertised
+        )
 
     def peer(self, **addresses: tuple) -> Peer:
         return Peer(self, **addresses)

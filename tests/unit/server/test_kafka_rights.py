@@ -149,6 +149,31 @@ class Room(ShoreRoom):
                 **member,
             },
             ApiKey.CONSUMER_GROUP_DESCRIBE: {"group_ids": ["g"]},
+            ApiKey.SHARE_GROUP_HEARTBEAT: {
+                "group_id": "g",
+                "subscribed_topic_names": [topic],
+                **member,
+            },
+            ApiKey.SHARE_GROUP_DESCRIBE: {"group_ids": ["g"]},
+            ApiKey.SHARE_FETCH: {
+                "group_id": "g",
+                "topics": [{**by_id, "partitions": [index]}],
+                **member,
+            },
+            ApiKey.SHARE_ACKNOWLEDGE: {"group_id": "g", **member},
+            ApiKey.DESCRIBE_SHARE_GROUP_OFFSETS: {
+                "groups": [
+                    {"group_id": "g", "topics": [{"topic_name": topic, "partitions": [0]}]}
+                ]
+            },
+            ApiKey.ALTER_SHARE_GROUP_OFFSETS: {
+                "group_id": "g",
+                "topics": [{"topic_name": topic, "partitions": [index]}],
+            },
+            ApiKey.DELETE_SHARE_GROUP_OFFSETS: {
+                "group_id": "g",
+                "topics": [{"topic_name": topic}],
+            },
             ApiKey.DESCRIBE_TOPIC_PARTITIONS: {"topics": [named]},
         }
         body = bodies.get(key, {})
@@ -225,6 +250,16 @@ NEEDED: dict[ApiKey, tuple[int, set[str]]] = {
     ApiKey.DESCRIBE_TRANSACTIONS: (NO_TXN, {"describe transaction:t"}),
     ApiKey.CONSUMER_GROUP_HEARTBEAT: (NO_GROUP, {"read group:g", "describe log:shut"}),
     ApiKey.CONSUMER_GROUP_DESCRIBE: (NO_GROUP, {"describe group:g"}),
+    ApiKey.SHARE_GROUP_HEARTBEAT: (NO_GROUP, {"read group:g", "describe log:shut"}),
+    ApiKey.SHARE_GROUP_DESCRIBE: (NO_GROUP, {"describe group:g"}),
+    ApiKey.SHARE_FETCH: (NO_GROUP, {"read group:g", "read log:shut"}),
+    ApiKey.SHARE_ACKNOWLEDGE: (NO_GROUP, {"read group:g"}),
+    ApiKey.DESCRIBE_SHARE_GROUP_OFFSETS: (
+        NO_GROUP,
+        {"describe group:g", "describe log:shut"},
+    ),
+    ApiKey.ALTER_SHARE_GROUP_OFFSETS: (NO_GROUP, {"read group:g", "read log:shut"}),
+    ApiKey.DELETE_SHARE_GROUP_OFFSETS: (NO_GROUP, {"delete group:g", "read log:shut"}),
     ApiKey.LIST_CONFIG_RESOURCES: (NO_CLUSTER, {"describe-configs cluster"}),
     ApiKey.DESCRIBE_TOPIC_PARTITIONS: (NO_TOPIC, {"describe log:shut"}),
 }

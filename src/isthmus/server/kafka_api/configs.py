@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from isthmus.broker.client_metrics import SETTINGS as METRICS_SETTINGS
+from isthmus.broker.group_configs import OF_GROUPS_ONLY, SHARE
 from isthmus.broker.group_configs import SETTINGS as GROUP_SETTINGS
 from isthmus.broker.server_configs import CONNECTIONS, EVERY, OF_LOG_TOPICS, OTHERS
 from isthmus.config import KafkaSettings
@@ -107,6 +108,16 @@ CONFIGURED: Final[Mapping[str, tuple[str, str, str]]] = {
     "group.consumer.migration.policy": (
         *("group_consumer_migration_policy", "string"),
         "Which way a group with members may go between the two protocols.",
+    ),
+    **{
+        f"group.{name}": (f"group_{name.replace('.', '_')}", "int", setting.doc)
+        for name, setting in GROUP_SETTINGS.items()
+        if name.startswith(SHARE) and name not in OF_GROUPS_ONLY
+    },
+    "group.share.max.size": ("group_share_members_max", "int", "Members of one share group."),
+    "group.share.max.share.sessions": (
+        *("group_share_sessions_max", "int"),
+        "Share sessions kept at one time.",
     ),
     "group.max.size": ("group_members_max", "int", "Members of one group."),
     "max.incremental.fetch.session.cache.slots": (
@@ -229,13 +240,14 @@ def group_configs(shore: KafkaShore, group_id: str) -> list[Config]:
     own = shore.group_configs.of(group_id)
     found = []
     for name, setting in GROUP_SETTINGS.items():
-        default = str(getattr(shore.group_configs.defaults, setting.term))
+        default = str(shore.group_configs.default_of(name))
         value, source = own.get(name, default), SOURCE_SERVER
-        synonyms: Synonyms = ((f"group.{name}", default, SOURCE_SERVER),)
+        synonym = name if name in OF_GROUPS_ONLY else f"group.{name}"
+        synonyms: Synonyms = ((synonym, default, SOURCE_SERVER),)
         if name in own:
             source = SOURCE_GROUP
             synonyms = ((name, value, source), *synonyms)
-        found.append(Config(name, value, source, "int", setting.doc, synonyms))
+        found.append(Config(name, value, source, setting.kind, setting.doc, synonyms))
     return found
 
 

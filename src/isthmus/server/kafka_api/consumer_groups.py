@@ -42,17 +42,7 @@ def consumer_group_heartbeat(call: Call) -> None:
     """Take in what a member says, and tell it what it is to know."""
 
     def reply(answer: HeartbeatAnswer | HeartbeatRefused) -> None:
-        if isinstance(answer, HeartbeatRefused):
-            call.answer({"error_code": answer.code, "error_message": str(answer)})
-            return
-        body: dict[str, Any] = {
-            "member_id": answer.member_id,
-            "member_epoch": answer.epoch,
-            "heartbeat_interval_ms": answer.heartbeat_interval_ms,
-        }
-        if answer.assigned is not None:
-            body["assignment"] = {"topic_partitions": by_topic(answer.assigned)}
-        call.answer(body)
+        call.answer(heartbeat_answer(answer))
 
     try:
         _check(call)
@@ -60,6 +50,20 @@ def consumer_group_heartbeat(call: Call) -> None:
         reply(refused)
         return
     call.shore.consumer_groups.heartbeat(call.request["group_id"], _beat(call), reply)
+
+
+def heartbeat_answer(answer: HeartbeatAnswer | HeartbeatRefused) -> dict[str, Any]:
+    """Return an answer in its wire form."""
+    if isinstance(answer, HeartbeatRefused):
+        return {"error_code": answer.code, "error_message": str(answer)}
+    body: dict[str, Any] = {
+        "member_id": answer.member_id,
+        "member_epoch": answer.epoch,
+        "heartbeat_interval_ms": answer.heartbeat_interval_ms,
+    }
+    if answer.assigned is not None:
+        body["assignment"] = {"topic_partitions": by_topic(answer.assigned)}
+    return body
 
 
 def _check(call: Call) -> None:
@@ -135,7 +139,7 @@ def _described(call: Call, group_id: str) -> dict[str, Any]:
     group = call.shore.groups.described(group_id)
     if not group_id:
         return {"group_id": group_id, "error_code": ErrorCode.INVALID_GROUP_ID}
-    if not isinstance(group, ConsumerGroup):
+    if not isinstance(group, ConsumerGroup) or group.kind != ConsumerGroup.kind:
         error = group if isinstance(group, ErrorCode) else ErrorCode.GROUP_ID_NOT_FOUND
         text = f"there is no group {group_id} of the consumer protocol"
         return {"group_id": group_id, "error_code": error, "error_message": text}
@@ -164,8 +168,8 @@ def _member(call: Call, group: ConsumerGroup, member: ConsumerMember) -> dict[st
         "client_host": said.client_host,
         "subscribed_topic_names": sorted(said.topic_names),
         "subscribed_topic_regex": said.pattern,
-        "assignment": {"topic_partitions": _named(call, member.holding.assigned)},
-        "target_assignment": {"topic_partitions": _named(call, target)},
+        "assignment": {"topic_partitions": named_places(call, member.holding.assigned)},
+        "target_assignment": {"topic_partitions": named_places(call, target)},
         "member_type": MEMBER_TYPE_CONSUMER if said.classic is None else MEMBER_TYPE_CLASSIC,
     }
 
@@ -178,7 +182,7 @@ def by_topic(places: Iterable[TopicPlace]) -> list[dict[str, Any]]:
     return [{"topic_id": name, "partitions": indexes} for name, indexes in topics.items()]
 
 
-def _named(call: Call, places: Iterable[TopicPlace]) -> list[dict[str, Any]]:
+def named_places(call: Call, places: Iterable[TopicPlace]) -> list[dict[str, Any]]:
     """Return partitions with the names of log topics, of those that are still there."""
     names = call.shore.topic_ids
     rows = by_topic(places)

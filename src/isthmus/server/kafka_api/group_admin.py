@@ -13,8 +13,6 @@ from isthmus.server.kafka_api.log_topics import GROUP_OPERATIONS
 if TYPE_CHECKING:
     from isthmus.server.kafka_api.call import Call
 
-CLASSIC: Final = "classic"  # the types of groups [KIP-848]
-CONSUMER: Final = "consumer"
 TELLS_UNKNOWN: Final = 6  # DescribeGroups: an unknown group is an error [KIP-1043]
 
 
@@ -30,9 +28,9 @@ def list_groups(call: Call) -> None:
     for group_id, group in groups.items():
         row = {
             "group_id": group_id,
-            "protocol_type": group.protocol_type if isinstance(group, Group) else CONSUMER,
+            "protocol_type": group.protocol_type if isinstance(group, Group) else group.kind,
             "group_state": group.state.value,
-            "group_type": CLASSIC if isinstance(group, Group) else CONSUMER,
+            "group_type": group.kind,
         }
         is_asked_for = not states or row["group_state"].lower() in states
         if is_asked_for and (not types or row["group_type"] in types):

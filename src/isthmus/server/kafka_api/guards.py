@@ -27,6 +27,7 @@ from isthmus.broker.access_rules import (
 )
 from isthmus.kafka.api import ApiKey
 from isthmus.kafka.errors import ErrorCode
+from isthmus.server.kafka_api import guards_of_shares
 from isthmus.server.kafka_api.guards_of_topics import (
     create_topics,
     delete_topics,
@@ -140,6 +141,7 @@ def consumer_group_describe(asking: Asking) -> bool:
                 part["topic_name"]
                 for member in row.get("members", ())
                 for which in ("assignment", "target_assignment")
+                if which in member
                 for part in member[which]["topic_partitions"]
             }
             if not all(asking.may(DESCRIBE, LOG, name) for name in names):
@@ -542,6 +544,13 @@ GUARDS: Final[Mapping[int, Callable[[Asking], bool]]] = {
     ApiKey.LIST_TRANSACTIONS: list_transactions,
     ApiKey.CONSUMER_GROUP_HEARTBEAT: consumer_group_heartbeat,
     ApiKey.CONSUMER_GROUP_DESCRIBE: consumer_group_describe,
+    ApiKey.SHARE_GROUP_HEARTBEAT: consumer_group_heartbeat,
+    ApiKey.SHARE_GROUP_DESCRIBE: consumer_group_describe,
+    ApiKey.SHARE_FETCH: guards_of_shares.of_group,
+    ApiKey.SHARE_ACKNOWLEDGE: guards_of_shares.of_group,
+    ApiKey.DESCRIBE_SHARE_GROUP_OFFSETS: guards_of_shares.describe_offsets,
+    ApiKey.ALTER_SHARE_GROUP_OFFSETS: guards_of_shares.alter_offsets,
+    ApiKey.DELETE_SHARE_GROUP_OFFSETS: guards_of_shares.delete_offsets,
     ApiKey.LIST_CONFIG_RESOURCES: partial(cluster, operation=DESCRIBE_CONFIGS),
     ApiKey.DESCRIBE_TOPIC_PARTITIONS: describe_topic_partitions,
 }

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 NULL_NAME_FIRST_VERSION = 12
 GROUP_KEY_TYPE = 0
 TRANSACTION_KEY_TYPE = 1
+SHARE_KEY_TYPE = 2
 MANY_KEYS_FIRST_VERSION = 4  # FindCoordinator [KIP-699]
 
 
@@ -103,18 +104,22 @@ def _row(call: Call, log_topic: LogTopic) -> dict[str, Any]:
 
 
 def find_coordinator(call: Call) -> None:
-    """Answer with this broker; there is no coordinator of share groups here.
+    """Answer with this broker, whatever is to be coordinated.
 
     The log topic of the coordinator is there afterwards, as tools that look for it expect.
     """
     request, shore = call.request, call.shore
-    kept = {GROUP_KEY_TYPE: shore.groups.kept, TRANSACTION_KEY_TYPE: shore.transactions.kept}
+    kept = {
+        GROUP_KEY_TYPE: shore.groups.kept,
+        TRANSACTION_KEY_TYPE: shore.transactions.kept,
+        SHARE_KEY_TYPE: shore.share_states.kept,
+    }
     host, port = call.connection.address
     found: dict[str, Any] = {"node_id": shore.node_id, "host": host, "port": port}
     try:
         if request["key_type"] not in kept:
             raise RequestRefused(
-                ErrorCode.INVALID_REQUEST, "share groups are not served by this version"
+                ErrorCode.INVALID_REQUEST, f"no coordinator of kind {request['key_type']}"
             )
         kept[request["key_type"]].ensure()
     except IsthmusError as error:

@@ -53,6 +53,13 @@ from isthmus.server.kafka_api.scram_users import (
     alter_user_scram_credentials,
     describe_user_scram_credentials,
 )
+from isthmus.server.kafka_api.share_fetch import share_acknowledge, share_fetch
+from isthmus.server.kafka_api.share_groups import share_group_describe, share_group_heartbeat
+from isthmus.server.kafka_api.share_offsets import (
+    alter_share_group_offsets,
+    delete_share_group_offsets,
+    describe_share_group_offsets,
+)
 from isthmus.server.kafka_api.topics import create_topics, delete_topics
 from isthmus.server.kafka_api.transaction_admin import (
     describe_producers,
@@ -170,6 +177,13 @@ HANDLERS: Final[Mapping[int, Callable[[Call], None]]] = {
     ApiKey.CONSUMER_GROUP_HEARTBEAT: consumer_group_heartbeat,
     ApiKey.CONSUMER_GROUP_DESCRIBE: consumer_group_describe,
     ApiKey.UPDATE_FEATURES: update_features,
+    ApiKey.SHARE_GROUP_HEARTBEAT: share_group_heartbeat,
+    ApiKey.SHARE_GROUP_DESCRIBE: share_group_describe,
+    ApiKey.SHARE_FETCH: share_fetch,
+    ApiKey.SHARE_ACKNOWLEDGE: share_acknowledge,
+    ApiKey.DESCRIBE_SHARE_GROUP_OFFSETS: describe_share_group_offsets,
+    ApiKey.ALTER_SHARE_GROUP_OFFSETS: alter_share_group_offsets,
+    ApiKey.DELETE_SHARE_GROUP_OFFSETS: delete_share_group_offsets,
     ApiKey.DESCRIBE_CLUSTER: describe_cluster,
     ApiKey.LIST_CONFIG_RESOURCES: list_config_resources,
     ApiKey.DESCRIBE_TOPIC_PARTITIONS: describe_topic_partitions,

@@ -108,11 +108,16 @@ class StateLog:
             self._appends.append(partition, batch, ticket, trusted=True)
 
     def load(self, replay: Replay, done: Callable[[], None]) -> None:
-        """Hand over all batches, control batches too, then call `done`; at once, if few."""
+        """Hand over all batches, control batches too, then call `done`; at once, if few.
+
+        A log topic that has lost its settings (to a repair of the catalog) has them again.
+        """
         log_topic = self._log.topics.get(self._log_topic)
         if log_topic is None:
             done()
             return
+        if self._configs.keys() - log_topic.configs.keys():
+            self._log.configure(self._log_topic, {**self._configs, **log_topic.configs})
         self._loading = {partition.index for partition in log_topic.partitions}
         for partition in log_topic.partitions:
             self._load_from(partition, partition.start_offset, replay, done)

@@ -180,6 +180,14 @@ def test_quotas_are_kept(room: QuotaRoom) -> None:
     assert room.opened().limit_of_address("::1") == 7.0
 
 
+def test_a_log_topic_without_its_settings_has_them_again(room: QuotaRoom) -> None:
+    room.set({"user": "u"}, **{KEY: 10.0})
+    room.log.configure(QUOTAS_LOG_TOPIC, {"retention.ms": "-1"})  # as a repair leaves it
+    assert [*room.opened()] == [*room.quotas]
+    kept = {"retention.ms": "-1", "cleanup.policy": "compact"}
+    assert room.log.topics[QUOTAS_LOG_TOPIC].configs == kept
+
+
 def test_what_is_not_durable_does_not_count(room: QuotaRoom) -> None:
     room.set({"user": "u"}, **{KEY: 10.0})
     room.appends.error = NoSpace("full")

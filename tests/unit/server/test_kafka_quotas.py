@@ -239,6 +239,21 @@ def test_partitions_that_go_and_more_of_them_count(room: QuotaRoom) -> None:
     assert row["error_code"] == 0
 
 
+def test_log_topics_that_are_asked_about_count_when_they_are_made(room: QuotaRoom) -> None:
+    room.limit({"client-id": "peer"}, controller_mutation_rate=1.0)
+    names = ["a", "b", "c", "d", "e"]  # of four partitions each, and there are eleven
+    body = {"topics": [{"name": name} for name in names], "allow_auto_topic_creation": True}
+    answer = room.peer().ask(ApiKey.METADATA, 9, body)
+    codes = {row["name"]: row["error_code"] for row in answer["topics"]}
+    unknown = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    assert codes == {"a": 0, "b": 0, "c": 0, "d": unknown, "e": unknown}
+    assert answer["throttle_time_ms"] == 0
+    room.runtime.advance(2_000)
+    body = {"topics": [{"name": "d"}], "allow_auto_topic_creation": True}
+    (row,) = room.peer().ask(ApiKey.METADATA, 9, body)["topics"]
+    assert row["error_code"] == 0
+
+
 # --- connections ------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 from isthmus.broker.client_metrics import SETTINGS as METRICS_SETTINGS
 from isthmus.broker.group_configs import OF_GROUPS_ONLY, SHARE
 from isthmus.broker.group_configs import SETTINGS as GROUP_SETTINGS
+from isthmus.broker.quota_rates import SAMPLE_MS, SAMPLES
 from isthmus.broker.server_configs import CONNECTIONS, EVERY, OF_LOG_TOPICS, OTHERS
 from isthmus.config import KafkaSettings
 from isthmus.errors import IsthmusError
@@ -127,6 +128,8 @@ CONFIGURED: Final[Mapping[str, tuple[str, str, str]]] = {
 }
 FIXED: Final[Mapping[str, tuple[str, str, str]]] = {
     "group.consumer.assignors": (",".join(ASSIGNORS), "list", "Assignors of the server."),
+    "quota.window.num": (str(SAMPLES), "int", "Samples that a quota looks back over."),
+    "quota.window.size.seconds": (str(SAMPLE_MS // 1000), "int", "Seconds of one of these."),
     "default.replication.factor": ("1", "int", "There is one copy of everything."),
     "offsets.topic.replication.factor": ("1", "short", "There is one copy of everything."),
     "delete.topic.enable": ("true", "boolean", "Log topics can be deleted."),
@@ -193,6 +196,7 @@ def server_configs(shore: KafkaShore, address: tuple[str, int]) -> list[Config]:
         _fixed("broker.id", str(shore.node_id), "int", "The same as node.id."),
         _fixed("listeners", listener, "list", "The address that this client connected to."),
         _fixed("advertised.listeners", listener, "list", "The address that clients are told."),
+        _fixed("log.dirs", shore.log.directory, "list", "Where the records are kept."),
     ]
     for name, (value, kind, doc) in FIXED.items():
         found.append(_config(((name, value, SOURCE_DEFAULT),), kind, doc, fixed=True))

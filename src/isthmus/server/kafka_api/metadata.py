@@ -20,6 +20,7 @@ from isthmus.server.kafka_api.log_topics import (
     partition_row,
     refusal_of,
 )
+from isthmus.server.kafka_api.throttles import may_make
 from isthmus.storage.names import check_log_topic
 
 if TYPE_CHECKING:
@@ -84,9 +85,10 @@ def _found_or_made(call: Call, name: str) -> LogTopic:
         return log_topic
     check_log_topic(name)
     allowed = call.request["allow_auto_topic_creation"] and shore.settings.auto_create_topics
-    if not allowed or is_internal(name):
+    partitions = shore.settings.partitions_default
+    if not allowed or is_internal(name) or not may_make(call, partitions):
         raise TopicUnknown(f"no log topic {name}")
-    return create(shore, name, shore.settings.partitions_default, {})
+    return create(shore, name, partitions, {})
 
 
 def _row(call: Call, log_topic: LogTopic) -> dict[str, Any]:

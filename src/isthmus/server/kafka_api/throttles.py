@@ -94,6 +94,18 @@ def take_partitions(call: Call, count: int) -> None:
         )
 
 
+def may_make(call: Call, count: int) -> bool:
+    """Count partitions that are made because somebody asked about them, if they may be.
+
+    Who has used up the quota is not made to wait: it is told that there is no such log topic,
+    as by Apache Kafka, and asks again.
+    """
+    if not call.shore.quotas.is_any:
+        return True
+    mutations = call.shore.throttling.mutating(*who(call))
+    return mutations is None or mutations.take(count, is_strict=True)
+
+
 def seconds_of(call: Call) -> float:
     """Return how long the loop was busy with a request; what it waited for does not count."""
     return call.worked_s or perf_counter() - call.began_s

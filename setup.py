@@ -17,7 +17,7 @@ from typing import Any
 
 from setuptools import Extension, setup
 
-POINTERS = ["isthmus.wire.buffer", "isthmus.wire.crc32c"]
+POINTERS = ["isthmus.wire.buffer", "isthmus.wire.crc32c", "isthmus.wire.records"]
 TYPED = [
     "isthmus.record.batch",
     "isthmus.record.walk",

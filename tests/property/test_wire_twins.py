@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from isthmus.wire import buffer, crc32c
+from isthmus.wire import buffer, crc32c, records
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -36,6 +36,7 @@ def twin_of(module: ModuleType) -> ModuleType:
 
 buffer_twin = twin_of(buffer)
 crc32c_twin = twin_of(crc32c)
+records_twin = twin_of(records)
 
 BYTES = st.binary(max_size=40)
 ANY_BYTES = BYTES | BYTES.map(bytearray) | BYTES.map(memoryview)
@@ -173,3 +174,24 @@ def test_long_checksums_are_equal(size: int) -> None:
     assert crc32c.crc32c(data, 0, 3) == expected
     assert crc32c.crc32c_by_table(data, 0, 3) == expected
     assert crc32c.crc32c(memoryview(data)[3:]) == expected
+
+
+# Pieces of records, of which many are plain ones.
+RECORD_LIKE = st.lists(
+    st.one_of(
+        st.integers(0, 3).map(lambda delta: b"\x10\x00\x05%c\x02k\x02v\x00" % (2 * delta)),
+        st.integers(0, 3).map(lambda delta: b"\x0c\x00\x05%c\x01\x01\x00" % (2 * delta)),
+        st.sampled_from([b"\x00", b"\x02", b"\x80", b"\xff", b"\x10\x00", b"\x90\x00"]),
+    ),
+    max_size=6,
+).map(b"".join)
+
+
+@given(RECORD_LIKE, st.integers(-1, 6), st.integers(-1, 3))
+def test_plain_records_are_equal(data: bytes, count: int, first: int) -> None:
+    one, other = buffer.ReadBuffer(), buffer.ReadBuffer()
+    one.attach(data)
+    other.attach(data)
+    answer = records.skip_plain_records(one, count, first)
+    assert answer == records_twin.skip_plain_records(other, count, first)
+    assert one.position == other.position

@@ -14,6 +14,7 @@ from isthmus.wire.buffer cimport (
     varint_size,
 )
 from isthmus.wire.crc32c cimport crc32c
+from isthmus.wire.records cimport skip_plain_records
 
 cdef int _HEADER_BYTES
 cdef int _COMPRESSION_MASK
@@ -77,7 +78,6 @@ cdef class RecordBatch:
     cpdef object recompress(self, int codec, object level=*)
     @cython.locals(crc="unsigned int")
     cpdef object verify(self)
-    @cython.locals(reader=RecordReader)
     cpdef object verify_records(self)
     @cython.locals(reader=RecordReader, records=list)
     cpdef list records(self)
@@ -104,6 +104,7 @@ cdef class RecordReader:
     cpdef Record record(self)
     @cython.locals(buffer=ReadBuffer, size="long long")
     cpdef tuple outline(self)
+    @cython.locals(buffer=ReadBuffer, most=int, plain=int)
     cpdef object check_all(self)
     cpdef object check(self)
 

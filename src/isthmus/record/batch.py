@@ -37,6 +37,7 @@ from isthmus.wire.buffer import (
     varint_size,
 )
 from isthmus.wire.crc32c import crc32c
+from isthmus.wire.records import skip_plain_records
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -242,13 +243,7 @@ class RecordBatch:
         Behind a valid checksum may stand what no reader gets past, and all that follows in the
         partition would be out of reach with it.
         """
-        reader = RecordReader(self)
-        reader.check_all()
-        if reader.offset != self.last_offset:
-            raise CorruptBatch(
-                f"the last record has offset delta {reader.offset - self.base_offset},"
-                f" the batch says {self.last_offset_delta}"
-            )
+        RecordReader(self).check_all()
 
     def records(self) -> list[Record]:
         """Return all records. Raises CorruptBatch."""
@@ -370,7 +365,14 @@ class RecordReader:
             raise CorruptBatch(f"base timestamp is {batch.base_timestamp}")
 
     def check_all(self) -> None:
-        """Walk all records that are left, without building one."""
+        """Walk all records, without building one; the last must be as far as the batch says."""
+        buffer = self._buffer
+        buffer.seek(self._end)
+        most = min(self._left, self._batch.last_offset_delta - self._delta)
+        plain = skip_plain_records(buffer, most, self._delta + 1)
+        self._end = buffer.position
+        self._delta += plain
+        self._left -= plain
         try:
             while self._left > 0:
                 self._advance()
@@ -379,6 +381,9 @@ class RecordReader:
         except Malformed as error:
             raise CorruptBatch(f"a record is cut short: {error}") from None
         self.advance()  # to the end, behind which nothing may follow
+        claimed = self._batch.last_offset_delta
+        if self._delta != claimed:
+            raise CorruptBatch(f"the last offset delta is {self._delta}, not {claimed}")
 
     def check(self) -> None:
         """Walk the record that `advance` stepped to, without building it."""

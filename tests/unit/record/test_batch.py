@@ -306,7 +306,7 @@ def test_a_header_that_contradicts_itself_is_corrupt(
         (record_bytes(rest=b"\x01\x01\x00\x00"), 1, "ends at 68 instead of 69"),
         (record_bytes(rest=b"\x40\x01\x00"), 1, "cut short: 32 bytes wanted"),
         (record_bytes(rest=b"\x01\x40\x00"), 1, "cut short: 32 bytes wanted"),
-        (record_bytes(rest=b"\x01\x01\x40"), 1, "32 headers claimed in 0 bytes"),
+        (record_bytes(rest=b"\x01\x01\x40"), 1, "32 headers claimed"),
         (record_bytes(rest=b"\x01\x01\xfe\xff\xff\xff\x0f"), 1, "2147483647 headers claimed"),
         (record_bytes(rest=b"\x01\x01\x01"), 1, "-1 headers claimed"),
         (record_bytes(rest=b"\x01\x01\x02\x01\x01"), 1, "header has no name"),
@@ -318,6 +318,23 @@ def test_a_header_that_contradicts_itself_is_corrupt(
 def test_records_that_do_not_add_up(records: bytes, count: int, complaint: str) -> None:
     with pytest.raises(CorruptBatch, match=complaint):
         with_records(records, count).records()
+    with pytest.raises(CorruptBatch, match=complaint):
+        with_records(records, count).verify_records()
+
+
+@pytest.mark.parametrize("compression", [0, 1])
+@pytest.mark.parametrize("headers", [[], [0], [2], [0, 1, 2, 3, 4]])
+def test_records_that_add_up_are_verified(compression: int, headers: list[int]) -> None:
+    builder = BatchBuilder()
+    for number in range(5):
+        pairs = [("name", b"value")] if number in headers else []
+        builder.append(NOW_MS, None, b"value", pairs)
+    batch = builder.seal(compression)
+    batch.verify_records()
+    data = bytearray(batch.data)
+    store_i32(data, 23, 5)  # last offset delta
+    with pytest.raises(CorruptBatch, match="offset delta is 4, not 5"):
+        RecordBatch(data).verify_records()
 
 
 def test_a_header_name_that_is_no_text_stops_nobody() -> None:

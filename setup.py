@@ -40,6 +40,7 @@ TYPED = [
     "isthmus.storage.local.open_segments",
     "isthmus.storage.local.segment",
     "isthmus.storage.local.segments",
+    "isthmus.storage.local.gathering",
     "isthmus.storage.local.sync",
     "isthmus.storage.validation",
     "isthmus.storage.local.partition",

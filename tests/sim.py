@@ -35,6 +35,9 @@ class SimRuntime:
     def monotonic_ms(self) -> int:
         return self._monotonic_ms
 
+    def monotonic_s(self) -> float:
+        return self._monotonic_ms / 1000
+
     def defer(self, call: Callable[[], object]) -> None:
         self._deferred.append(call)
 

@@ -33,6 +33,9 @@ class Runtime(Protocol):
     def monotonic_ms(self) -> int:
         """Return a clock that never goes back, in milliseconds."""
 
+    def monotonic_s(self) -> float:
+        """Return the same clock in seconds, as fine as it goes."""
+
     def defer(self, call: Callable[[], object], /) -> object:
         """Run `call` once, after the sockets of this turn of the loop, before the next wait."""
 

@@ -38,6 +38,10 @@ class OfflineRuntime:
         """Return a clock that never goes back, in milliseconds."""
         return time.monotonic_ns() // 1_000_000
 
+    def monotonic_s(self) -> float:
+        """Return the same clock in seconds."""
+        return time.monotonic()
+
     def defer(self, call: Callable[[], object], /) -> None:
         """Put off what a turn of the loop would do."""
         self._deferred.append(call)

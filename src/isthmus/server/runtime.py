@@ -134,6 +134,9 @@ class LoopRuntime:
     def monotonic_ms(self) -> int:
         return time.monotonic_ns() // 1_000_000
 
+    def monotonic_s(self) -> float:
+        return time.monotonic()
+
     def later(self, delay_ms: int, call: Callable[[], object]) -> Callable[[], None]:
         return self._loop.call_later(delay_ms / 1000, call).cancel
 

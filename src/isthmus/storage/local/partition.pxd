@@ -29,7 +29,7 @@ cdef class LocalPartition:
     cdef public long long _queue_end
     cdef long long _queue_newest
     cdef readonly object _reader
-    cdef long long _records_unsynced
+    cdef readonly long long records_unsynced
     cdef object _restart
     cdef object _shared
     cdef object _unsynced

@@ -60,7 +60,6 @@ class LocalPartition:
         "_queue_end",
         "_queue_newest",
         "_reader",
-        "_records_unsynced",
         "_restart",
         "_shared",
         "_unsynced",
@@ -73,6 +72,7 @@ class LocalPartition:
         "leader_epoch",
         "log_topic",
         "producers",
+        "records_unsynced",
         "segments",
         "start_offset",
         "tail",
@@ -109,7 +109,7 @@ class LocalPartition:
         self._unsynced: deque[tuple[int, list[Ticket]]] = deque()  # by end offset
         self._waiting_written = Waiters()
         self._waiting_durable = Waiters()
-        self._records_unsynced = 0
+        self.records_unsynced = 0
         self._cancel_flush: Callable[[], None] | None = None  # the timer of `flush.ms`
         self._cut_needed = False  # a failed write has left bytes behind the end
         self._closed: IsthmusError | None = None
@@ -284,7 +284,7 @@ class LocalPartition:
         tickets = []
         for batch, base_offset, ticket in queue:
             if batch is not None:
-                self._records_unsynced += batch.count
+                self.records_unsynced += batch.count
             if ticket is None:
                 continue
             if failure is None or base_offset < end:
@@ -299,9 +299,9 @@ class LocalPartition:
             self._advance_durable(end)  # or nothing came but what was sent before
         self._waiting_written.wake(end)
         if self._closed is None:
-            if self._is_awaited() or self._records_unsynced >= self.config.records_per_sync:
+            if self._is_awaited() or self.records_unsynced >= self.config.records_per_sync:
                 self._shared.syncer.ask(self)
-            elif self._records_unsynced and self._cancel_flush is None:
+            elif self.records_unsynced and self._cancel_flush is None:
                 self._flush_later()
 
     def _flush_later(self) -> None:
@@ -337,7 +337,7 @@ class LocalPartition:
         if segments.names_changed:
             work.directories = (segments.directory, segments.directory.parent)
         work.names_version = segments.names_version
-        self._records_unsynced = 0
+        self.records_unsynced = 0
         self._stop_flush()
         return work
 

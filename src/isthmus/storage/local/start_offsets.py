@@ -56,6 +56,8 @@ class StartOffsets:
 
     __slots__ = ("_asked", "_path", "_shared", "_written")
 
+    records_unsynced = 0  # there are none in it
+
     def __init__(self, shared: Shared, directory: Path) -> None:
         self._asked: list[Asked] = []
         self._path = directory / START_OFFSET_FILE

@@ -2,10 +2,13 @@
 
 cimport cython
 
+from isthmus.storage.local.gathering cimport Gathering
+
 
 cdef class SyncWork:
     cdef readonly object partition
     cdef readonly long long end_offset
+    cdef readonly long long records
     cdef readonly object chunks
     cdef readonly list descriptors
     cdef public object directories
@@ -22,10 +25,11 @@ cdef class Syncer:
     cdef readonly object seconds
     cdef readonly long long failures
     cdef dict _asked
-    cdef object _clock
+    cdef object _cancel
     cdef object _doubt
     cdef bint _failed
     cdef object _files
+    cdef Gathering _gathering
     cdef object _journal
     cdef object _on_failure
     cdef object _round
@@ -34,7 +38,10 @@ cdef class Syncer:
     cpdef object ask(self, object syncable)
     cpdef object forget(self, object syncable)
     cpdef object start(self)
+    cdef bint _waits(self) except -1
+    cdef Py_ssize_t _waiting(self) except -1
     cdef object _begin(self)
+    @cython.locals(answered="long long", work=SyncWork)
     cdef object _settle(self, object current)
     @cython.locals(work=SyncWork)
     cdef object _deliver(self, object current)

@@ -1,4 +1,4 @@
-"""Group commit: while one round of syncing is under way, the next one gathers; no timer.
+"""Group commit: while one round of syncing is under way, the next one gathers.
 
 A partition asks for a sync when somebody waits for it, and the round that begins next covers
 all that is written by then. A round runs on another thread and touches nothing but the disk;
@@ -15,11 +15,11 @@ other error nothing can be promised any more [DESIGN 3, guarantee 2]. Compiled, 
 from __future__ import annotations
 
 from contextlib import suppress
-from time import perf_counter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from isthmus.metrics import Histogram
 from isthmus.storage.local.files import lacks_room
+from isthmus.storage.local.gathering import Gathering
 from isthmus.storage.local.once import Once
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from isthmus.storage.local.files import Files
     from isthmus.storage.local.journal import Journal, JournalWrite
     from isthmus.storage.local.partition import LocalPartition
+
+
+WAIT_MS: Final = 1  # the shortest there is; `Gathering` says when it is enough
 
 
 class SyncWork:
@@ -52,6 +55,7 @@ class SyncWork:
         "journalled",
         "names_version",
         "partition",
+        "records",
         "replacement",
         "replacement_error",
     )
@@ -61,6 +65,7 @@ class SyncWork:
     ) -> None:
         self.partition = partition
         self.end_offset = 0 if partition is None else partition.end_offset
+        self.records = 0 if partition is None else partition.records_unsynced
         self.chunks = chunks
         self.descriptors = [chunk.segment.descriptor() for chunk in chunks]
         self.directories: Sequence[Path] = ()
@@ -95,6 +100,10 @@ class OnFailure(Protocol):
 
 class Syncable(Protocol):
     """What takes part in rounds: a partition, or the file of the start offsets."""
+
+    @property
+    def records_unsynced(self) -> int:
+        """Records that wait for a round to begin."""
 
     def begin_sync(self) -> SyncWork:
         """Return what must be done for all that is written now."""
@@ -184,10 +193,11 @@ class Syncer:
 
     __slots__ = (
         "_asked",
-        "_clock",
+        "_cancel",
         "_doubt",
         "_failed",
         "_files",
+        "_gathering",
         "_journal",
         "_on_failure",
         "_round",
@@ -203,12 +213,12 @@ class Syncer:
         journal: Journal,
         doubt: Event,
         on_failure: OnFailure,
-        clock: Callable[[], float] = perf_counter,
     ) -> None:
         self.seconds = Histogram()  # that rounds took
         self.failures = 0
-        self._clock = clock
+        self._cancel: Callable[[], None] | None = None  # the timer of a round that waits
         self._doubt = doubt
+        self._gathering = Gathering()
         self._runtime = runtime
         self._files = files
         self._journal = journal
@@ -233,8 +243,31 @@ class Syncer:
     def start(self) -> None:
         """Begin a round if somebody asked and none is under way."""
         if self._asked and self._round is None and not self._doubt.is_set():
+            if self._gathering.is_on and self._waits():
+                return
             self._round = current = self._begin()
             self._runtime.offload(current.run, self._ended)
+
+    def _waits(self) -> bool:
+        """Whether those who were just answered are waited for; sees to it that this ends."""
+        waits = self._gathering.holds(self._runtime.monotonic_s(), self._waiting())
+        if waits and self._cancel is None:
+            self._cancel = self._runtime.later(WAIT_MS, self._wait_no_more)
+        elif not waits and self._cancel is not None:
+            self._cancel()
+            self._cancel = None
+        return waits
+
+    def _wait_no_more(self) -> None:
+        self._cancel = None
+        self.start()
+
+    def _waiting(self) -> int:
+        """Return how many records wait for the next round."""
+        waiting = 0
+        for syncable in self._asked:
+            waiting += syncable.records_unsynced
+        return waiting
 
     def finish(self) -> None:
         """Do all rounds here and now; for the close. Failures are reported as always.
@@ -258,7 +291,7 @@ class Syncer:
         asked, self._asked = self._asked, {}
         works = [(each, each.begin_sync()) for each in asked]
         copy = self._journal.place([work for _, work in works])
-        return SyncRound(self._files, self._doubt, works, copy, self._clock)
+        return SyncRound(self._files, self._doubt, works, copy, self._runtime.monotonic_s)
 
     def _ended(self, _result: None, error: BaseException | None) -> None:
         if error is not None:
@@ -276,6 +309,11 @@ class Syncer:
         self.seconds.observe(current.seconds)
         if current.error is not None:
             self.failures += 1
+        answered = 0
+        for _, work in current.works:
+            answered += work.records
+        now_s = self._runtime.monotonic_s()
+        self._gathering.ended(now_s, current.seconds, answered, self._waiting())
         if current.copy is not None:
             self._journal.settle(current.copy)
 

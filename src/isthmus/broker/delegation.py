@@ -16,7 +16,9 @@ from __future__ import annotations
 import base64
 import hmac
 import logging
+from collections import Counter
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
@@ -28,7 +30,7 @@ from isthmus.broker.scram import HASHES, ITERATIONS_MIN, SALT_BYTES, ScramKeys, 
 from isthmus.errors import QuotaExceeded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from isthmus.broker.appends import Appends, Done
     from isthmus.errors import IsthmusError
@@ -41,6 +43,9 @@ DELEGATION: Final = "delegation-token"  # the way of those who log in by one
 TOKENS_LOG_TOPIC: Final = "__delegation_tokens"
 TOKENS_CONFIGS: Final = {"cleanup.policy": "compact", "segment.bytes": "16777216"}
 TOKENS_MAX: Final = 100_000
+REQUESTED_MAX: Final = 10_000  # by one user, so that nobody takes all
+SWEPT_MAX: Final = 1_000  # in one turn, so that messages go on meanwhile
+REST_MS: Final = 1_000  # until it goes on, where there are more
 ID_BYTES: Final = 16
 FORM: Final = 1
 
@@ -110,6 +115,7 @@ class DelegationTokens:
         self._partition: Partition | None = None
         self._tokens: dict[str, DelegationToken] = {}
         self._by_hmac: dict[bytes, str] = {}
+        self._requested: Counter[str] = Counter()  # by whom
         self._scram: dict[tuple[str, str], ScramKeys] = {}  # of those who have logged in
         if self.is_enabled:
             self._partition = ensure_own(log, TOKENS_LOG_TOPIC, TOKENS_CONFIGS).partitions[0]
@@ -155,6 +161,8 @@ class DelegationTokens:
         """
         if len(self._tokens) >= TOKENS_MAX:
             raise QuotaExceeded(f"there are {TOKENS_MAX} tokens, and no room for more")
+        if self._requested[requester] >= REQUESTED_MAX:
+            raise QuotaExceeded(f"{requester} has asked for {REQUESTED_MAX} tokens")
         now_ms, terms = self._runtime.now_ms(), self.terms
         if lifetime_ms <= 0:
             lifetime_ms = terms.lifetime_ms_max
@@ -170,7 +178,7 @@ class DelegationTokens:
             until_ms=until_ms,
             hmac=self._hmac_of(token_id.decode()),
         )
-        self._keep(token, partial(done, token))
+        self._keep(token, partial(_issued, token, done))
 
     def extend(self, token: DelegationToken, period_ms: int, done: Done) -> int:
         """Have a token expire in `period_ms`, or at its end; return when that is."""
@@ -178,30 +186,47 @@ class DelegationTokens:
         self._keep(token._replace(expires_ms=expires_ms), done)
         return expires_ms
 
-    def remove(self, token: DelegationToken, done: Done) -> None:
-        """End a token now."""
+    def remove(self, tokens: Sequence[DelegationToken], done: Done) -> None:
+        """End tokens: they let nobody in from now on, unless that cannot be written down."""
 
         def stored() -> None:
-            if self._tokens.pop(token.id, None) is not None:
-                del self._by_hmac[token.hmac]
-            for mechanism in HASHES:
-                self._scram.pop((token.id, mechanism), None)
+            self._drop(tokens)  # once more: a renewal may have become durable meanwhile
+            for one in tokens:
+                logger.info("delegation token ended token=%s owner=%s", one.id, one.owner)
 
-        self._write(token.id, None, stored, done)
+        def finished(error: IsthmusError | None) -> None:
+            if error is not None:
+                for one in tokens:
+                    self._put(one)
+            done(error)
+
+        self._drop(tokens)
+        self._write([(one.id.encode(), None) for one in tokens], stored, finished)
 
     def _keep(self, token: DelegationToken, done: Done) -> None:
-        value = Kept(FORM, *token[1:-1])
-        self._write(token.id, msgspec.msgpack.encode(value), partial(self._put, token), done)
+        value = msgspec.msgpack.encode(Kept(FORM, *token[1:-1]))
+        self._write([(token.id.encode(), value)], partial(self._put, token), done)
 
     def _put(self, token: DelegationToken) -> None:
+        if token.id not in self._tokens:
+            self._requested[token.requester] += 1
         self._tokens[token.id] = token
         self._by_hmac[token.hmac] = token.id
 
+    def _drop(self, tokens: Iterable[DelegationToken]) -> None:
+        for one in tokens:
+            if self._tokens.pop(one.id, None) is not None:
+                del self._by_hmac[one.hmac]
+                self._requested[one.requester] -= 1
+            for mechanism in HASHES:
+                self._scram.pop((one.id, mechanism), None)
+
     def _sweep(self) -> None:
-        for token in self:
-            if self.has_expired(token):
-                self.remove(token, partial(_swept, token))
-        self._runtime.later(self.terms.sweep_ms, self._sweep)
+        expired = [*islice(filter(self.has_expired, self._tokens.values()), SWEPT_MAX)]
+        if expired:
+            self.remove(expired, lambda _: None)
+        rest_ms = REST_MS if len(expired) == SWEPT_MAX else self.terms.sweep_ms
+        self._runtime.later(rest_ms, self._sweep)
 
     # --- logging in ---------------------------------------------------------------------------
 
@@ -238,9 +263,9 @@ class DelegationTokens:
         for batch in partition.batches(partition.start_offset):
             for record in readable_records(batch):
                 token_id = (record.key or b"").decode()
-                known = self._tokens.pop(token_id, None)
+                known = self._tokens.get(token_id)
                 if known is not None:
-                    del self._by_hmac[known.hmac]
+                    self._drop([known])
                 if record.value is not None:
                     self._read(token_id, record.value)
 
@@ -263,7 +288,7 @@ class DelegationTokens:
         )
 
     def _write(
-        self, token_id: str, value: bytes | None, stored: Callable[[], None], done: Done
+        self, rows: list[tuple[bytes, bytes | None]], stored: Callable[[], None], done: Done
     ) -> None:
         def written(error: IsthmusError | None) -> None:
             if error is None:
@@ -271,11 +296,15 @@ class DelegationTokens:
             done(error)
 
         assert self._partition is not None, "there are no tokens without a master key"
-        now_ms = self._runtime.now_ms()
-        rows = [(token_id.encode(), value)]
-        append_own(self._appends, self._partition, now_ms, rows, written)
+        append_own(self._appends, self._partition, self._runtime.now_ms(), rows, written)
 
 
-def _swept(token: DelegationToken, error: IsthmusError | None) -> None:
+def _issued(
+    token: DelegationToken,
+    done: Callable[[DelegationToken, IsthmusError | None], object],
+    error: IsthmusError | None,
+) -> None:
     if error is None:
-        logger.info("delegation token expired token=%s owner=%s", token.id, token.owner)
+        about = (token.id, token.owner, token.requester)
+        logger.info("delegation token issued token=%s owner=%s requester=%s", *about)
+    done(token, error)

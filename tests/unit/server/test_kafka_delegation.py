@@ -11,10 +11,12 @@ from tests.scram_client import ScramClient
 from tests.unit.server.kafka_peer import versions
 from tests.unit.server.test_kafka_sasl import Room as SaslRoom
 
+from isthmus.broker import delegation
 from isthmus.broker.access_rules import parse_rules
 from isthmus.broker.delegation import DELEGATION, DelegationTerms, DelegationTokens
 from isthmus.broker.identity import Principal
 from isthmus.cli.log_decoders import token_record
+from isthmus.errors import NoSpace
 from isthmus.kafka.api import ApiKey
 from isthmus.kafka.errors import ErrorCode
 from isthmus.record.batch import Record
@@ -235,6 +237,43 @@ def test_what_has_expired_is_swept() -> None:
     assert len(room.described()) == 1
 
 
+def test_many_that_have_expired_go_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delegation, "SWEPT_MAX", 2)
+    room = Room()
+    for _ in range(5):
+        room.create(max_lifetime_ms=1000)
+    room.runtime.advance(3_600_000)
+    assert len(room.described()) == 3
+    room.runtime.advance(2_000)
+    assert room.described() == []
+
+
+def test_the_end_of_a_token_comes_before_all_that_is_on_its_way() -> None:
+    room = Room()
+    made = room.create()
+    (token,) = room.tokens
+    told: list[Any] = []
+    room.tokens.extend(token, 5000, told.append)
+    room.tokens.remove([token], told.append)
+    assert room.tokens.find(token.id) is None, "from now on"
+    room.runtime.settle()
+    assert told == [None, None]
+    assert room.tokens.by_hmac(made["hmac"]) is None
+    assert room.log_in(made)[1]["error_code"] != NONE
+
+
+def test_a_token_that_cannot_be_ended_stays() -> None:
+    room = Room()
+    room.create()
+    (token,) = room.tokens
+    room.tokens._appends.error = NoSpace("the disk is full")  # type: ignore[attr-defined]
+    told: list[Any] = []
+    room.tokens.remove([token], told.append)
+    room.runtime.settle()
+    assert isinstance(told[0], NoSpace)
+    assert list(room.tokens) == [token]
+
+
 def test_who_may_not_ask_for_tokens() -> None:
     room = Room()
     made = room.create()
@@ -260,6 +299,19 @@ def test_principals_are_users() -> None:
         assert room.create(**more)["error_code"] == ErrorCode.INVALID_PRINCIPAL_TYPE
     many = users(*(f"u{number}" for number in range(1001)))
     assert room.create(renewers=many)["error_code"] == ErrorCode.POLICY_VIOLATION
+
+
+def test_nobody_takes_all_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delegation, "REQUESTED_MAX", 2)
+    monkeypatch.setattr(delegation, "TOKENS_MAX", 3)
+    room = Room()
+    full = ErrorCode.POLICY_VIOLATION
+    made = [room.create() for _ in range(3)]
+    assert [one["error_code"] for one in made] == [NONE, NONE, full]
+    assert [room.create("bob")["error_code"] for _ in range(2)] == [NONE, full]
+    room.renew(made[0])
+    room.expire(made[0])
+    assert [room.create()["error_code"] for _ in range(2)] == [NONE, full]
 
 
 def test_tokens_of_others_take_a_right() -> None:
@@ -304,7 +356,7 @@ def test_tokens_outlive_the_server_and_its_disk_knows_no_hmac() -> None:
         first.issue("ann", "ann", renewers, -1, lambda token, error: None)
     room.runtime.settle()
     token, ended = first
-    first.remove(ended, lambda _: None)
+    first.remove([ended], lambda _: None)
     first.extend(token, 5000, lambda _: None)
     room.runtime.settle()
     partition = room.log.topics["__delegation_tokens"].partitions[0]

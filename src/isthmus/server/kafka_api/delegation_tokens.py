@@ -113,7 +113,7 @@ def expire_delegation_token(call: Call) -> None:
         _answer_time(call, NEVER, error)
         return
     now_ms = call.shore.runtime.now_ms()
-    call.shore.security.delegation.remove(token, partial(_answer_time, call, now_ms))
+    call.shore.security.delegation.remove([token], partial(_answer_time, call, now_ms))
 
 
 def describe_delegation_token(call: Call) -> None:

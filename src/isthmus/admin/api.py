@@ -25,7 +25,7 @@ from isthmus.broker.bans import KINDS
 from isthmus.broker.inspection import PAGE_MAX, CursorUnknown, Page, Wanted
 from isthmus.broker.traces import Trace
 from isthmus.errors import ConfigInvalid, QuotaExceeded, StorageError, TopicInvalid
-from isthmus.topics.filter import SHARED_PREFIX, check_topic_filter
+from isthmus.topics.filter import SHARED_PREFIX, check_topic_filter, check_topic_name
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -123,11 +123,12 @@ class Api:
     # --- clients and sessions -----------------------------------------------------------------
 
     async def _clients(self, request: Request) -> Response:
-        query = query_of(request, "search", "user", "address", "listener", *PAGING)
+        names = ("search", "user", "address", "listener", "topic_name")
+        query = query_of(request, *names, *PAGING)
         return self._sessions_page(query, connected=True)
 
     async def _sessions(self, request: Request) -> Response:
-        query = query_of(request, "search", "connected", *PAGING)
+        query = query_of(request, "search", "connected", "topic_name", *PAGING)
         return self._sessions_page(query, connected=flag_in(query, "connected"))
 
     def _sessions_page(self, query: dict[str, str], *, connected: bool | None) -> Response:
@@ -135,6 +136,8 @@ class Api:
         cursor = query.pop("cursor", "-1")
         if not re.fullmatch("-1|[0-9]{1,18}", cursor):
             raise cursor_unknown()
+        if "topic_name" in query:
+            check_named(query["topic_name"])
         wanted = Wanted(**query)._replace(connected=connected)  # type: ignore[arg-type]
         page = self._inspection.sessions(wanted, int(cursor), limit)
         return json_of(page)
@@ -426,6 +429,14 @@ def readable(answer: Answer | StorageError) -> Answer:
 def not_there(what: str) -> Refusal:
     """Return the refusal of what is named in the path and not there."""
     return Refusal(404, what, "path")
+
+
+def check_named(topic_name: str) -> None:
+    """Raise the Refusal of what is no topic name."""
+    try:
+        check_topic_name(topic_name)
+    except TopicInvalid as error:
+        raise Refusal(400, str(error), "query topic_name") from None
 
 
 def cursor_unknown() -> Refusal:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from isthmus.broker.sessions import SessionEntry
     from isthmus.broker.subscriptions import Subscription
     from isthmus.errors import IsthmusError
+    from isthmus.mqtt.session import Session
     from isthmus.runtime import Runtime
     from isthmus.storage.log import Partition
     from isthmus.topics.names import Walk
@@ -155,6 +156,7 @@ class Wanted(NamedTuple):
     user: str = ""
     address: str = ""
     listener: str = ""
+    topic_name: str = ""  # is subscribed to, alone or in a group
     connected: bool | None = None
 
     def admits(self, entry: SessionEntry) -> bool:
@@ -196,15 +198,25 @@ class Inspection:
         entries = list(self._sessions.entries.values())
         start = bisect_right(entries, after, key=_NUMBER)
         show = self._client_view if wanted.connected else self._session_view
+        subscribers = self._subscribers_of(wanted.topic_name) if wanted.topic_name else None
         found: list[Struct] = []
         place = start
         for entry in islice(entries, start, start + SESSIONS_PER_PAGE_MAX):
             place += 1
+            if subscribers is not None and entry.session not in subscribers:
+                continue
             if wanted.admits(entry):
                 found.append(show(entry))
                 if len(found) == count_max:
                     break
         return Page(found, str(entries[place - 1].number) if place < len(entries) else None)
+
+    def _subscribers_of(self, topic_name: str) -> set[Session]:
+        """Return the sessions that a message could come to, whatever the rules say."""
+        subscriptions = self._broker.subscriptions
+        receivers, groups = subscriptions.receivers(topic_name)
+        found = {receiver.session for receiver in receivers}
+        return found.union(*(group.members for group in groups))
 
     def session(self, client_id: str) -> SessionView | None:
         """Return one session, as a client if it is connected; None where there is none."""

@@ -35,6 +35,9 @@ COLUMNS: Final = {
 
 limit_option = click.option("--limit", type=click.IntRange(1), help="Not more than so many.")
 search_option = click.option("--search", metavar="TEXT", help="Client ids that hold this.")
+topic_option = click.option(
+    "--topic", "topic_name", metavar="NAME", help="Subscribed to this topic name."
+)
 
 
 def rows_of(items: Iterable[dict[str, Any]], columns: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -86,6 +89,7 @@ def clients() -> None:
 @json_option
 @limit_option
 @search_option
+@topic_option
 @click.option("--user", help="Of this user.")
 @click.option("--address", help="From this IP address.")
 @click.option("--listener", help="Through the listener of this name.")
@@ -139,6 +143,7 @@ def sessions() -> None:
 @json_option
 @limit_option
 @search_option
+@topic_option
 @click.option(
     "--connected/--away", default=None, help="Only those of clients that are connected, or not."
 )

@@ -128,6 +128,7 @@ def test_a_log_that_takes_nothing(room: Room, monkeypatch: pytest.MonkeyPatch) -
     ("method", "target", "status", "where", "said"),
     [
         ("GET", "clients?limt=3", 400, "query limt", "known here: search"),
+        ("GET", "sessions?topic_name=a/%23", 400, "query topic_name", "a wildcard"),
         ("GET", "clients?limit=0", 400, "query limit", "1 to 1000"),
         ("GET", "clients?limit=1001", 400, "query limit", "1 to 1000"),
         ("GET", "clients?limit=ten", 400, "query limit", "1 to 1000"),

@@ -34,6 +34,24 @@ def listed(inspection: Inspection, wanted: Wanted, count_max: int) -> Iterator[P
         yield page
 
 
+def test_who_is_subscribed_to_a_topic_name() -> None:
+    shore, inspection = room()
+    for client_id, topic_filter in (
+        ("one", "a/b"),
+        ("two", "a/+"),
+        ("shared", "$share/g/a/#"),
+        ("other", "b/#"),
+    ):
+        shore.client(client_id, expiry_s=100).subscribe(topic_filter)
+    shore.client("none")
+    pages = list(listed(inspection, Wanted(topic_name="a/b"), 2))
+    assert [ids(page) for page in pages] == [["one", "two"], ["shared"]]
+    (page,) = listed(inspection, Wanted(topic_name="a/b", search="t"), 10)
+    assert ids(page) == ["two"]
+    (page,) = listed(inspection, Wanted(topic_name="c", connected=True), 10)
+    assert ids(page) == []
+
+
 def ids(page: Page) -> list[str]:
     return [view.client_id for view in page.items]  # type: ignore[attr-defined]
 

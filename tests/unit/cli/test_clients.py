@@ -104,9 +104,10 @@ def test_a_list_in_pages_for_people(server: Server) -> None:
 
 def test_a_list_for_programs_ends_at_its_limit(server: Server) -> None:
     server.will_say({"items": [ITEM], "next": "5"})
-    status, lines, _ = server.run("sessions", "list", "--away", "--limit", "1", "--json")
+    chosen = ("--away", "--topic", "a/b", "--limit", "1")
+    status, lines, _ = server.run("sessions", "list", *chosen, "--json")
     assert (status, [json.loads(line) for line in lines]) == (0, [ITEM])
-    assert server.asked == ["GET /api/v1/sessions?limit=1&connected=false"]
+    assert server.asked == ["GET /api/v1/sessions?limit=1&topic_name=a%2Fb&connected=false"]
 
 
 def test_one_client_with_its_subscriptions(server: Server) -> None:

@@ -1,10 +1,9 @@
-"""Share groups (KIP-932): real clients and tools, Apache Kafka's own answers, SIGKILL."""
+"""Share groups (KIP-932): real clients and tools, and SIGKILL."""
 
 from __future__ import annotations
 
-import json
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from confluent_kafka import AcknowledgeType, ShareConsumer
@@ -15,13 +14,13 @@ from confluent_kafka.admin import (
     ConfigResource,
     ResourceType,
 )
+from tests.e2e.answers.shares import ACCEPT, said
 from tests.e2e.kafka_asker import Asker
 from tests.e2e.kafka_commands import CLIENTS, JavaConsole, java_command, run_to_end
 from tests.e2e.kafka_libraries import ConfluentKafka, create_topic
 from tests.e2e.kafka_record import Record
 from tests.e2e.patience import TIMEOUT_S, wait_until
 from tests.e2e.server_process import text_of
-from tests.e2e.share_answers import ACCEPT, RECORD, play_shares, said
 from tests.unit.broker.kafka_room import batch_of
 
 from isthmus.kafka.api import ApiKey
@@ -31,14 +30,6 @@ if TYPE_CHECKING:
     from tests.e2e.server_process import Address, ServerProcess
 
 COUNT = 200
-
-
-def test_share_groups_are_answered_for_as_apache_kafka_does(shores: Shores) -> None:
-    recorded: dict[str, Any] = json.loads(RECORD.read_text())
-    answers = play_shares(shores.kafka)
-    assert answers.keys() == recorded.keys()
-    others = {what: told for what, told in answers.items() if told != recorded[what]}
-    assert others == {what: recorded[what] for what in others}
 
 
 def sections(output: str) -> dict[str, list[list[str]]]:

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
     from tests.e2e.server_process import Address
 
-LEFT_OUT: Final = {"throttle_time_ms", "error_message", "batch_index_error_message"}
+LEFT_OUT: Final = {
+    *("throttle_time_ms", "error_message"),
+    *("batch_index_error_message", "acknowledge_error_message"),
+}
 NO_ID: Final = bytes(16)
 NUMBERED: Final = ("producer_id", "session_id")  # by the server, from wherever it is
 MEMBERS: Final = ("raw-", "i1-")  # ids that the server makes of client and instance ids

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tests.e2e.answers import groups, log_topics, records, settings
+from tests.e2e.answers import groups, log_topics, records, settings, shares
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 CONVERSATIONS: Final[dict[str, Callable[[Conversation], None]]] = {
     "records": records.play,
     "groups": groups.play,
+    "shares": shares.play,
     "log_topics": log_topics.play,
     "settings": settings.play,
 }

@@ -245,9 +245,9 @@ def group_configs(shore: KafkaShore, group_id: str) -> list[Config]:
     found = []
     for name, setting in GROUP_SETTINGS.items():
         default = str(shore.group_configs.default_of(name))
-        value, source = own.get(name, default), SOURCE_SERVER
-        synonym = name if name in OF_GROUPS_ONLY else f"group.{name}"
-        synonyms: Synonyms = ((synonym, default, SOURCE_SERVER),)
+        is_own = name in OF_GROUPS_ONLY
+        value, source = own.get(name, default), SOURCE_DEFAULT if is_own else SOURCE_SERVER
+        synonyms: Synonyms = ((name if is_own else f"group.{name}", default, source),)
         if name in own:
             source = SOURCE_GROUP
             synonyms = ((name, value, source), *synonyms)

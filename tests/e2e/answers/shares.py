@@ -1,34 +1,18 @@
-"""A conversation about share groups, field by field, as Apache Kafka answers it.
-
-    python -m tests.e2e.share_answers HOST:PORT
-
-asks an Apache Kafka and writes its answers to `share_answers.json`, as group_answers.py does of
-other groups. Epochs are left out: Kafka raises them once more, when it has found out where a
-group begins, and assigns nothing before; so is what it answers until then. Of records only the
-number of bytes is kept.
-"""
+"""What is answered about share groups: members, records, what becomes of them, starts."""
 
 from __future__ import annotations
 
-import json
-import sys
-from contextlib import closing
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from tests.e2e.group_answers import Conversation
-from tests.e2e.kafka_asker import Asker
+from tests.e2e.answers.groups import Groups
 from tests.e2e.patience import wait_until
-from tests.e2e.server_process import address_of
 from tests.unit.broker.kafka_room import batch_of
 
 from isthmus.kafka.api import ApiKey
 
 if TYPE_CHECKING:
-    from tests.e2e.server_process import Address
+    from tests.e2e.answers.conversation import Conversation
 
-RECORD: Final = Path(__file__).with_name("share_answers.json")
-EPOCHS: Final = {"member_epoch", "group_epoch", "assignment_epoch", "acknowledge_error_message"}
 ACCEPT, RELEASE, REJECT, RENEW = 1, 2, 3, 4
 
 
@@ -37,17 +21,10 @@ def said(first: int, last: int, *types: int) -> dict[str, Any]:
     return {"first_offset": first, "last_offset": last, "acknowledge_types": [*types]}
 
 
-class Shares(Conversation):
+class Shares(Groups):
     """Says what members of a share group say."""
 
     session_epoch = 0
-
-    def _comparable(self, value: Any) -> Any:
-        if isinstance(value, memoryview):
-            return len(value)
-        if isinstance(value, dict):
-            value = {name: one for name, one in value.items() if name not in EPOCHS}
-        return super()._comparable(value)
 
     def share_beat(self, what: str, member_id: str, epoch: int, **more: Any) -> None:
         body = {"group_id": self.group, "member_id": member_id, "member_epoch": epoch}
@@ -60,7 +37,7 @@ class Shares(Conversation):
         def is_assigned() -> bool:
             body = {"group_id": self.group, "member_id": member_id, "member_epoch": 0}
             body["subscribed_topic_names"] = names
-            answer = self._asker.ask(ApiKey.SHARE_GROUP_HEARTBEAT, 1, body)
+            answer = self.c.ask_aside(ApiKey.SHARE_GROUP_HEARTBEAT, 1, body)
             rows = (answer["assignment"] or {}).get("topic_partitions", ())
             return sum(len(row["partitions"]) for row in rows) == 4
 
@@ -104,26 +81,26 @@ class Shares(Conversation):
         record = {"index": 0, "records": bytes(batch_of(1_700_000_000_000, *values).data)}
         topic = {"name": self.topics["t"], "partition_data": [record]}
         body = {"acks": -1, "timeout_ms": 30_000, "topic_data": [topic]}
-        self._asker.ask(ApiKey.PRODUCE, 9, body)
+        self.c.ask_aside(ApiKey.PRODUCE, 9, body)
 
     def look(self, what: str) -> None:
-        body = {"group_ids": [self.group, f"none-{self.group}", ""]}
+        body = {"group_ids": [self.group, self.c.name("none-"), ""]}
         self.ask(f"{what}: share groups", ApiKey.SHARE_GROUP_DESCRIBE, 1, body)
         body = {"group_ids": [self.group]}
         self.ask(f"{what}: consumer groups", ApiKey.CONSUMER_GROUP_DESCRIBE, 1, body)
         for version in (5, 6):
             body = {"groups": [self.group]}
             self.ask(f"{what}: groups v{version}", ApiKey.DESCRIBE_GROUPS, version, body)
-        listed = self._asker.ask(ApiKey.LIST_GROUPS, 5, {"types_filter": ["Share"]})["groups"]
+        listed = self.c.ask_aside(ApiKey.LIST_GROUPS, 5, {"types_filter": ["Share"]})["groups"]
         ours = [one for one in listed if one["group_id"] == self.group]
-        self.answers[f"{what}: list"] = self._comparable(ours)
+        self.c.keep(f"{what}: list", ours)
 
     def starts(self, what: str) -> None:
         topics = [{"topic_name": self.topics["t"], "partitions": [0]}]
         topics += [{"topic_name": "absent", "partitions": [0]}]
         groups = [
             {"group_id": self.group, "topics": topics},
-            {"group_id": f"none-{self.group}", "topics": None},
+            {"group_id": self.c.name("none-"), "topics": None},
         ]
         for version in (0, 1):
             key = ApiKey.DESCRIBE_SHARE_GROUP_OFFSETS
@@ -141,17 +118,15 @@ class Shares(Conversation):
         self.ask(f"delete: {what}", ApiKey.DELETE_SHARE_GROUP_OFFSETS, 0, body)
 
 
-def play_shares(server: Address) -> dict[str, Any]:
-    """Have the whole conversation with a server, and return its answers."""
-    with closing(Asker(server)) as asker:
-        c = Shares(server, asker)
-        beat(c)
-        speak_other_protocols(c)
-        open_session(c)
-        acknowledge(c)
-        c.starts("in work")
-        close(c)
-        return c.answers
+def play(conversation: Conversation) -> None:
+    """Have the whole conversation."""
+    c = Shares(conversation)
+    beat(c)
+    speak_other_protocols(c)
+    open_session(c)
+    acknowledge(c)
+    c.starts("in work")
+    close(c)
 
 
 def beat(c: Shares) -> None:
@@ -248,17 +223,7 @@ def close(c: Shares) -> None:
     c.starts("altered")
     c.delete("empty")
     c.delete("twice")
-    c.delete("no group", group_id=f"none-{c.group}")
+    c.delete("no group", group_id=c.c.name("none-"))
     c.starts("deleted")
     c.join("consumer, empty", "c1")
     c.ask("delete group", ApiKey.DELETE_GROUPS, 2, {"groups_names": [c.group]})
-
-
-def main() -> None:
-    """Record what an Apache Kafka says."""
-    answers = play_shares(address_of(sys.argv[1]))
-    RECORD.write_text(json.dumps(answers, indent=1, sort_keys=True) + "\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -9,8 +9,9 @@ may repeat what it had not yet committed, and loses nothing.
 from __future__ import annotations
 
 import json
-import urllib.request
 from typing import TYPE_CHECKING, Any, Final
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
@@ -65,6 +66,7 @@ class Worker:
         port = free_port()
         self._url = f"http://127.0.0.1:{port}"
         self.id = f"127.0.0.1:{port}"
+        self._refusal = ""
         path = directory / f"{name}.properties"
         path.write_text(PROPERTIES.format(server=text_of(server), port=port))
         command = java_command("org.apache.kafka.connect.cli.ConnectDistributed")
@@ -81,18 +83,20 @@ class Worker:
                 answers.append(answer[0])
             return bool(answers)
 
-        wait_until(is_answered, f"that {method} {path} is answered")
+        wait_until(is_answered, lambda: f"that {method} {path} is answered ({self._refusal})")
         return answers[0]
 
     def _says(self, method: str, path: str, body: object = None) -> tuple[Any] | None:
         """Return the answer, or nothing while there is none, or one of a rebalance."""
         data = None if body is None else json.dumps(body).encode()
         about = {"Content-Type": "application/json"}
-        request = urllib.request.Request(self._url + path, data, about, method=method)
+        request = Request(self._url + path, data, about, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+            with urlopen(request, timeout=TIMEOUT_S) as answer:
                 said = answer.read()
-        except OSError:
+        except OSError as refused:
+            is_answer = isinstance(refused, HTTPError)
+            self._refusal = refused.read().decode() if is_answer else str(refused)
             return None
         return (json.loads(said) if said else None,)
 

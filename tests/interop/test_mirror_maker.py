@@ -8,6 +8,7 @@ what comes later has to come through all the same; MirrorMaker may repeat what i
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
@@ -102,12 +103,10 @@ class Mirror:
         offsets = [TopicPartition(self._log_topic, 0, MIDDLE)]
 
         def is_committed() -> bool:
-            try:
+            with not_yet():
                 consumer.commit(offsets=offsets, asynchronous=False)
-            except KafkaException as refused:  # while an Apache Kafka is not ready for groups
-                assert refused.args[0].code() in NOT_YET, refused
-                return False
-            return True
+                return True
+            return False
 
         wait_until(is_committed, f"that the offset of {self._group} is taken")
         consumer.close()
@@ -153,25 +152,40 @@ class Mirror:
         asked = [ConsumerGroupTopicPartitions(self._group)]
 
         def is_there() -> bool:
-            [listed] = self._at_there.list_consumer_group_offsets(asked).values()
-            places = listed.result(TIMEOUT_S).topic_partitions
-            offsets = {(one.topic, one.partition): one.offset for one in places}
-            return 0 < offsets.get((self._image, 0), -1) <= MIDDLE
+            with not_yet():
+                [listed] = self._at_there.list_consumer_group_offsets(asked).values()
+                places = listed.result(TIMEOUT_S).topic_partitions
+                offsets = {(one.topic, one.partition): one.offset for one in places}
+                return 0 < offsets.get((self._image, 0), -1) <= MIDDLE
+            return False
 
         wait_until(is_there, f"that {self._group} is known at the other side")
 
     def check_own_topics(self) -> None:
-        """Check what MirrorMaker writes down for itself."""
-        log_topics = self._at_there.list_topics(timeout=TIMEOUT_S).topics
-        assert {f"{self._name}.heartbeats", f"{self._name}.checkpoints.internal"} <= {
-            *log_topics
-        }
-        for name in (
+        """Wait for what MirrorMaker writes down for itself."""
+        checkpoints, heartbeats = (
             f"{self._name}.checkpoints.internal",
-            f"mm2-configs.{self._name}.internal",
-        ):
+            f"{self._name}.heartbeats",
+        )
+        wait_until(
+            lambda: (
+                {checkpoints, heartbeats}
+                <= {*self._at_there.list_topics(timeout=TIMEOUT_S).topics}
+            ),
+            f"that there are {checkpoints} and {heartbeats}",
+        )
+        for name in (checkpoints, f"mm2-configs.{self._name}.internal"):
             assert settings_of(self._at_there, name)["cleanup.policy"] == "compact"
-        assert records_of(self._there, f"{self._name}.heartbeats", 3)
+        assert records_of(self._there, heartbeats, 3)
+
+
+@contextlib.contextmanager
+def not_yet() -> Iterator[None]:
+    """Go on behind the block where an Apache Kafka is not ready for a group in it."""
+    try:
+        yield
+    except KafkaException as refused:
+        assert refused.args[0].code() in NOT_YET, refused
 
 
 def records_of(server: Address, log_topic: str, count: int) -> dict[int, list[Record]]:

@@ -34,7 +34,11 @@ if TYPE_CHECKING:
 GREET_MS_MAX: Final = 5  # at a time, over all sessions
 MESSAGES_MAX: Final = 128  # of one greeting in the queue
 STEPS_MAX: Final = 2_048  # of a walk at a time, about a millisecond
-SORTED_MAX: Final = 32_768  # messages that are put into the order of the log at a time
+GATHERED_FIRST: Final = 128  # messages that are put into the order of the log at a time
+GATHERED_GROWTH: Final = 8
+GATHERED_MIN: Final = 32_768  # that a greeting may come to
+GATHERED_ALL: Final = 1 << 20  # what they share beyond that
+PART_BITS: Final = 12  # of offsets that stand near one another: some read of the log have them
 
 _OFFSET: Final = attrgetter("offset")
 
@@ -44,10 +48,12 @@ class Greeting:
 
     __slots__ = (
         "_entries",
+        "_gathered",
         "_given",
-        "_is_sorted",
-        "_sorted_max",
+        "_order",
+        "_parts",
         "_walks",
+        "_wanted",
         "before",
         "is_done",
         "is_logged",
@@ -60,42 +66,60 @@ class Greeting:
         self.is_done = False
         self.is_logged = False  # the session log says that it is under way
         self._walks: list[Walk] | None = None  # still to be gone, begun with its turn
-        self._entries: list[Entry] = []  # found, and not all given
-        self._given = 0  # of these; none are before they are sorted
-        self._is_sorted = False
-        self._sorted_max = MESSAGES_MAX
+        self._wanted = GATHERED_FIRST
+        self._gathered = 0
+        self._parts: dict[int, list[Entry]] = {}  # what was gathered, by parts of the log
+        self._order: list[int] = []  # of the parts that are to be given, the next one last
+        self._entries: list[Entry] = []  # of the part that is given now
+        self._given = 0  # of these
 
-    def next(self, retained: Retained, permits: Permits, count_max: int) -> list[Entry]:
+    def next(
+        self, retained: Retained, permits: Permits, count_max: int, gathered_max: int
+    ) -> list[Entry]:
         """Return the next messages; few or none where it takes more steps to find them.
 
         The walk finds them by their names, but they are read from the log. So they are given in
-        the log's order: the first few at once, then more and more of them are put in order.
-        Only what the client may receive is walked to, as far as it can be told by filters.
+        the log's order: the first few at once, then many more of them are gathered, at most
+        `gathered_max`; each time, the whole log may have to be read. Only what the client may
+        receive is walked to, as far as it can be told by filters.
         """
         walks = self._walks
         if walks is None:
             subscription = self.subscription
             parts = permits.receivable(subscription.session, subscription.topic_filter)
             walks = self._walks = [retained.walk(part) for part in parts]
-        if not self._is_sorted:
-            if walks:
-                wanted = self._sorted_max - len(self._entries)
-                self._entries += walks[-1].take(wanted, STEPS_MAX)
-                if walks[-1].is_done:
-                    walks.pop()
-            if len(self._entries) < self._sorted_max and walks:
-                return []
-            self._entries.sort(key=_OFFSET)
-            self._is_sorted = True
-        found = self._entries[self._given : self._given + count_max]
-        self._given += len(found)
-        if self._given == len(self._entries):
-            self._entries = []
-            self._given = 0
-            self._is_sorted = False
-            self._sorted_max = min(2 * self._sorted_max, SORTED_MAX)
-            self.is_done = not walks
+        if not self._order and not self._entries and not self._gather(walks, gathered_max):
+            return []
+        found: list[Entry] = []
+        while len(found) < count_max and (self._order or self._entries):
+            if not self._entries:
+                self._entries = self._parts.pop(self._order.pop())
+                self._entries.sort(key=_OFFSET)
+            part = self._entries[self._given : self._given + count_max - len(found)]
+            found += part
+            self._given += len(part)
+            if self._given == len(self._entries):
+                self._entries = []
+                self._given = 0
+        self.is_done = not walks and not self._order and not self._entries
         return found
+
+    def _gather(self, walks: list[Walk], gathered_max: int) -> bool:
+        """Walk on for a while; say whether there is something to be given, or nothing left."""
+        wanted = min(self._wanted, gathered_max)
+        if walks:
+            entries = walks[-1].take(wanted - self._gathered, STEPS_MAX)
+            self._gathered += len(entries)
+            for entry in entries:
+                self._parts.setdefault(entry.offset >> PART_BITS, []).append(entry)
+            if walks[-1].is_done:
+                walks.pop()
+        if self._gathered < wanted and walks:
+            return False
+        self._order = sorted(self._parts, reverse=True)
+        self._gathered = 0
+        self._wanted = GATHERED_GROWTH * wanted
+        return True
 
 
 class Greeted:
@@ -237,9 +261,11 @@ class Greetings:
         retained = self._broker.retained
         subscription = greeting.subscription
         now_ms = self._broker.runtime.now_ms()
+        gathered_max = max(GATHERED_MIN, GATHERED_ALL // len(self._greeted))
+        permits = self._broker.permits
         entries = [
             entry
-            for entry in greeting.next(retained, self._broker.permits, self._messages_max)
+            for entry in greeting.next(retained, permits, self._messages_max, gathered_max)
             if entry.offset < greeting.before and not entry.has_expired(now_ms)
         ]
         identifiers = encode_identifier(subscription.identifier)

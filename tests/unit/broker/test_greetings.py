@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -229,3 +230,26 @@ def test_a_filter_that_finds_nothing_among_many_is_asked_in_pieces(
         turns += 1
     assert turns > 3
     assert take(client) == []
+
+
+@pytest.mark.parametrize(("gathered_max", "passes"), [(10, 40), (32, 14), (10_000, 3)])
+def test_messages_come_in_the_order_of_the_log_as_far_as_they_are_gathered(
+    monkeypatch: pytest.MonkeyPatch, gathered_max: int, passes: int
+) -> None:
+    """Names that stand together lie far apart, and each read of the log has a few of them."""
+    module = "isthmus.broker.greetings."
+    for name, value in (("FIRST", 10), ("MIN", gathered_max), ("ALL", 0)):
+        monkeypatch.setattr(module + f"GATHERED_{name}", value)
+    monkeypatch.setattr(module + "PART_BITS", 3)
+    shore = Shore(retained_max=5_000)
+    published = [f"{number % 100}/{number:03d}" for number in range(400)]
+    for name in published:
+        shore.broker.publish(None, Publish(name.encode(), b"x", 0, True))
+    shore.runtime.settle()
+    client = shore.client()
+    client.subscribe("#", 0)
+    came = names_in(take(client))
+    assert sorted(came) == sorted(published)
+    places = [published.index(name) for name in came]
+    steps_back = sum(after < before for before, after in pairwise(places))
+    assert steps_back < passes  # and not 99, as in the order of the names

@@ -95,16 +95,27 @@ def test_other_connections_go_on(room: QuotaRoom) -> None:
     assert other.ask(ApiKey.METADATA, 9, {"topics": []})["throttle_time_ms"] == 0
 
 
-def test_the_longest_wait_holds(room: QuotaRoom) -> None:
+def test_of_a_pipeline_no_more_begins_than_the_quota_has_room_for(room: QuotaRoom) -> None:
     room.limit({"client-id": "peer"}, producer_byte_rate=1000.0)
     peer = room.peer()
-    pipeline = [peer.frame(ApiKey.PRODUCE, 9, produce(LARGE)) for _ in range(3)]
-    peer.feed(b"".join(pipeline))  # all have begun before the first is answered
-    room.runtime.settle()
-    waits = [said["throttle_time_ms"] for said in peer.answers()]
-    assert len(waits) == 3 and waits == sorted(waits)
+    peer.feed(b"".join(peer.frame(ApiKey.PRODUCE, 9, produce(LARGE)) for _ in range(3)))
+    for _ in range(3):
+        room.runtime.settle()
+        (said,) = peer.answers()
+        assert said["throttle_time_ms"] > 1_000
+        room.runtime.advance(said["throttle_time_ms"] - 1)
+        room.runtime.settle()
+        assert not peer.answers()
+        room.runtime.advance(1)
+
+
+def test_the_longest_wait_holds(room: QuotaRoom) -> None:
+    peer = room.peer()
+    for wait_ms in (1_000, 3_000, 2_000):
+        peer.connection.mute(wait_ms)
     peer.feed(peer.frame(ApiKey.METADATA, 9, {"topics": []}))
-    room.runtime.advance(waits[-1] - 1)
+    room.runtime.advance(2_999)
+    room.runtime.settle()
     assert not peer.answers()
     room.runtime.advance(1)
     room.runtime.settle()

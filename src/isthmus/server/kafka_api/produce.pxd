@@ -14,6 +14,7 @@ cdef int _HEADER_BYTES
 cdef class Produce:
     cdef readonly Call call
     cdef readonly int acks
+    cdef int wait_ms
     cdef Py_ssize_t left
     cdef list topics
 

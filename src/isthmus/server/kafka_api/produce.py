@@ -29,7 +29,7 @@ from isthmus.kafka.produce import IDS_FIRST_VERSION, ProducedPartition
 from isthmus.record.batch import HEADER_BYTES, RECORDS_BYTES_MAX, RecordBatch
 from isthmus.record.compression import INFLATED, NONE
 from isthmus.server.kafka_api.log_topics import RequestRefused, is_internal, refusal_of
-from isthmus.server.kafka_api.throttles import of_produce
+from isthmus.server.kafka_api.throttles import of_produce, of_time
 from isthmus.server.kafka_api.transactions import append_in_transaction
 
 if TYPE_CHECKING:
@@ -56,11 +56,13 @@ _LENGTH_POSITION = 8
 class Produce:
     """One request, until all its partitions have an answer."""
 
-    __slots__ = ("acks", "call", "left", "topics")
+    __slots__ = ("acks", "call", "left", "topics", "wait_ms")
 
     def __init__(self, call: Call) -> None:
         self.call = call
         self.acks: int = call.request.acks
+        # What the client is told to wait, where it is beyond a quota.
+        self.wait_ms: int = of_produce(call) if call.shore.quotas.is_any else 0
         self.left = 1  # one for the walk itself, so that it ends before the answer
         self.topics: list[tuple[str | bytes, list[ProducedPartition]]] = []
 
@@ -70,12 +72,11 @@ class Produce:
         if self.left:
             return
         call, is_answered = self.call, self.acks != ACKS_NONE
-        wait_ms = 0
-        if call.shore.quotas.is_any:
-            wait_ms = of_produce(call, is_answered=is_answered)
+        if call.shore.quotas.is_any and is_answered:
+            self.wait_ms = max(self.wait_ms, of_time(call))
         if is_answered:
             head = call.version, call.correlation_id
-            call.answer_parts([encode_produce_response(*head, self.topics, wait_ms)])
+            call.answer_parts([encode_produce_response(*head, self.topics, self.wait_ms)])
 
 
 class BatchTicket(ProducedPartition):

@@ -38,13 +38,17 @@ def who(call: Call) -> tuple[str, str]:
     return user or ANONYMOUS, call.client_id or ""
 
 
-def of_produce(call: Call, *, is_answered: bool) -> int:
-    """Count a Produce request at its end; return the milliseconds that its client waits."""
-    throttling = call.shore.throttling
-    waits = {PRODUCER: throttling.produced(*who(call), call.size)}
-    if is_answered:
-        waits[REQUEST] = throttling.worked(*who(call), seconds_of(call))
-    return _wait(call, waits)
+def of_produce(call: Call) -> int:
+    """Count the bytes of a Produce request; return the milliseconds that its client waits.
+
+    When it begins: of a pipeline no more begins then than the quota has room for.
+    """
+    return _wait(call, {PRODUCER: call.shore.throttling.produced(*who(call), call.size)})
+
+
+def of_time(call: Call) -> int:
+    """Count the time that a request took; return the milliseconds that its client waits."""
+    return _wait(call, {REQUEST: call.shore.throttling.worked(*who(call), seconds_of(call))})
 
 
 def of_fetch(call: Call, size: int) -> int:

@@ -99,6 +99,22 @@ def test_rules_that_change_count_at_once(server: ServerProcess, rules: Path) -> 
         assert published(ann, "own/bob/b") == "Success"
 
 
+def test_members_of_a_group_get_what_they_may_have(server: ServerProcess) -> None:
+    """Each message goes to the one who may have it, whoever's turn it is."""
+    with (
+        paho_client(server.mqtt, "ann") as ann,
+        paho_client(server.mqtt, "bob") as bob,
+    ):
+        shared = "$share/workers/own/#"
+        inboxes = [paho_subscribe(client, shared, 1) for client in (ann, bob)]
+        for client, name in ((ann, "ann"), (bob, "bob")):
+            paho_publish(client, [Message(f"own/{name}/{n}", b"x", 1) for n in range(10)])
+        for inbox, name in zip(inboxes, ("ann", "bob"), strict=True):
+            assert [one.topic_name for one in inbox.wait(10)] == [
+                f"own/{name}/{n}" for n in range(10)
+            ]
+
+
 def test_a_rule_that_is_none_ends_the_start(tmp_path: Path, rules: Path) -> None:
     rules.write_text("allow all fly a\n", "utf-8")
     arguments = ["--data", str(tmp_path / "data"), "--set", f"access.rules_file={rules}"]

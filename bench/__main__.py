@@ -14,6 +14,7 @@ import click
 from confluent_kafka import KafkaException
 
 from bench import machine, report
+from bench.crowd_rows import crowd_rows
 from bench.footprint_rows import footprint_rows
 from bench.kafka_rows import kafka_rows
 from bench.mqtt_rows import mqtt_rows
@@ -41,6 +42,7 @@ def all_rows() -> list[Row]:
         *session_rows(),
         *subscription_rows(),
         *kafka_rows(),
+        *crowd_rows(),
         *sync_rows(),
         *footprint_rows(),
     ]

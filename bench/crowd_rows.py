@@ -66,7 +66,7 @@ WHOLE, SMALL = Crowd(), Crowd(20, 20)
 
 
 class Caller:
-    """One connection: requests go out with `send`, and their answers are read with `receive`."""
+    """One connection: `send` a request, and `receive` its answer."""
 
     def __init__(self, address: Address) -> None:
         self._socket = socket.create_connection(address, PATIENCE_SECONDS)

@@ -57,7 +57,7 @@ def do(topic, step):
         topic.restart(clean=name == "close")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(STEPS, min_size=10, max_size=60), st.sampled_from([1 << 20, 12 * ENTRY_BYTES]))
 def test_compaction_never_changes_what_the_log_says(steps, map_bytes):
     topic = Topic(settings=replace(SETTINGS, compaction_bytes_max=map_bytes))

@@ -131,7 +131,7 @@ def walked_produce(version: int, data: bytes) -> dict[str, Any] | None:
     }
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(version=versions("ProduceRequest"), data=st.data(), edits=EDITS)
 def test_a_produce_request_is_walked_as_it_is_decoded(
     version: int, data: st.DataObject, edits: list[tuple[str, int, bytes]]
@@ -172,7 +172,7 @@ def test_more_topics_than_a_message_may_have_are_refused() -> None:
                 ProduceRequest(8, message, len(BEFORE))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(version=versions("ProduceResponse"), throttle_ms=numbers(32), data=st.data())
 def test_a_produce_response_is_written_as_it_is_encoded(
     version: int, throttle_ms: int, data: st.DataObject
@@ -313,7 +313,7 @@ def decoded_fetch(version: int, data: bytes) -> list[Any] | None:
     return found
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(version=versions("FetchRequest"), data=st.data(), edits=EDITS)
 def test_a_fetch_request_is_walked_as_it_is_decoded(
     version: int, data: st.DataObject, edits: list[tuple[str, int, bytes]]
@@ -350,7 +350,7 @@ def test_tagged_fields_of_a_fetch_request_are_stepped_over(
     assert walked_fetch(version, message) == decoded_fetch(version, message)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(version=versions("FetchResponse"), session_id=numbers(32), data=st.data())
 def test_a_fetch_response_is_written_as_it_is_encoded(
     version: int, session_id: int, data: st.DataObject

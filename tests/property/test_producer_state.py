@@ -295,7 +295,7 @@ class ProducersThroughLives(RuleBasedStateMachine):
 
 TestProducersThroughLives = ProducersThroughLives.TestCase
 TestProducersThroughLives.settings = settings(
-    max_examples=150,
+    max_examples=60,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],

@@ -428,6 +428,8 @@ class MqttConnection(asyncio.BufferedProtocol):
             shore.traces.received(self.identity, self._client_id, packets)
         if self._entry is None:
             self._before_connack(packets)
+        elif self._rest is not None:
+            self._rest += packets  # a transport may hand on what it had before it was stopped
         elif packets:
             self._work(self._entry, packets)
         if self._decoder.error is not None and self._rest is None:

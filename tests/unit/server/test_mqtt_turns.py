@@ -40,6 +40,10 @@ def test_packets_that_take_long_are_acted_on_in_several_turns(ends_badly: bool) 
     out = WriteBuffer()
     for payload in payloads:
         encode(Publish(b"t", payload), 5, out)
+    read_at_once(sender, out.take())
+    assert not sender.transport.reading
+    payloads += [b"last"]  # read before the pause, and handed on behind it
+    encode(Publish(b"t", b"last"), 5, out)
     read_at_once(sender, out.take() + (b"\x00\x00" if ends_badly else b""))
     turns = 0
     while not sender.transport.reading and not sender.transport.closed:

@@ -162,10 +162,11 @@ class SharedRecords(RuleBasedStateMachine):
         self.advance()
         window = range(read[0].first, read[-1].last + 1)
         again = sum(self.is_free(at) for at in window)
-        fresh = min(records_max - again, LIMITS.locks_max - (self.end - self.start))
-        if fresh > 0:
-            last = self.end + fresh - 1
-            self.reach(last if exact else max(last, self.batch_end(read, last)), window[-1])
+        room = LIMITS.locks_max - (self.end - self.start)
+        if min(records_max - again, room) > 0:
+            last = self.end + records_max - again - 1
+            last = last if exact else max(last, self.batch_end(read, last))
+            self.reach(last, min(window[-1], self.end + room - 1))
         for span in aborted:
             for at in range(span.first, span.last + 1):
                 self.archive(at)

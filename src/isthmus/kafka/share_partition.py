@@ -65,7 +65,10 @@ class AckRefused(Refused):
 
 
 class ShareLimits(NamedTuple):
-    """What holds for the partitions of a share group."""
+    """What holds for the partitions of a share group.
+
+    `locks_max` holds whatever the size of a batch; Apache Kafka gives out the whole of it.
+    """
 
     deliveries_max: int = 5
     locks_max: int = 2_000  # records between start and end
@@ -204,28 +207,30 @@ class SharePartition:
         self._extend(self._fresh_last(wish, batches))
         for span in dead:
             self._archive(span)
-        found: list[Acquired] = []
+        given: list[Run] = []
         left, due_ms = wish.records_max, now_ms + self._limits().lock_ms
         for run in self._available(Offsets(first, last)):
             end = min(run.last, _cut_off(batches, run.first, left, wish))
-            given = Run(run.first, end, ACQUIRED, run.deliveries + 1, wish.member_id, due_ms)
-            self._say(given)
-            self._note_due(due_ms)
-            found += _pieces(given, batches, wish.batch_records)
+            deliveries = run.deliveries + 1
+            given.append(Run(run.first, end, ACQUIRED, deliveries, wish.member_id, due_ms))
             left -= end - run.first + 1
             if left <= 0:
                 break
+        self._say(given)
+        if given:
+            self._note_due(due_ms)
         self._advance()
-        return found
+        return [*_pieces(given, batches, wish.batch_records)]
 
     def _fresh_last(self, wish: Acquisition, batches: Sequence[Offsets]) -> int:
         """Return up to where these batches are to be between start and end from now on."""
         again = self._available(Offsets(batches[0].first, batches[-1].last))
         count = wish.records_max - sum(run.last - run.first + 1 for run in again)
-        count = min(count, self._room())
-        if count <= 0:
+        room = self._room()
+        if min(count, room) <= 0:
             return self.end_offset - 1
-        return min(batches[-1].last, _cut_off(batches, self.end_offset, count, wish))
+        last = _cut_off(batches, self.end_offset, count, wish)
+        return min(batches[-1].last, last, self.end_offset + room - 1)
 
     def _extend(self, last: int) -> None:
         """Let there be records up to `last`; with nothing between, the start moves there."""
@@ -245,8 +250,8 @@ class SharePartition:
 
     def _archive(self, span: Offsets) -> None:
         """Let nobody be given these offsets any more."""
-        for run in self._available(span):
-            self._say(run._replace(state=RecordState.ARCHIVED))
+        archived = RecordState.ARCHIVED
+        self._say([run._replace(state=archived) for run in self._available(span)])
 
     # --- what becomes of it -------------------------------------------------------------------
 
@@ -258,12 +263,14 @@ class SharePartition:
                 raise AckRefused(ErrorCode.INVALID_RECORD_STATE, "said twice of one record")
             said_until = batch.last
             self._check(member_id, batch)
-        for batch in batches:
+        following: list[Run] = []
+        for batch in sorted(batches):
             for said in _spoken(batch):
                 for run in self._within(Offsets(said.first, said.last)):
                     begin, end = max(run.first, said.first), min(run.last, said.last)
                     part = run._replace(first=begin, last=end)
-                    self._say(self._following(part, AckType(said.types[0]), now_ms))
+                    following.append(self._following(part, AckType(said.types[0]), now_ms))
+        self._say(following)
         self._advance()
 
     def _check(self, member_id: str, batch: AckBatch) -> None:
@@ -313,8 +320,7 @@ class SharePartition:
         return is_any
 
     def _release(self, taken: Sequence[Run]) -> bool:
-        for run in taken:
-            self._say(self._released(run))
+        self._say([self._released(run) for run in taken])
         self._advance()
         return bool(taken)
 
@@ -351,7 +357,7 @@ class SharePartition:
         for one in batches:
             if one.last >= self.start_offset:
                 self._extend(one.last)
-                self._say(Run(max(one.first, self.start_offset), *one[1:]))
+                self._say([Run(max(one.first, self.start_offset), *one[1:])])
         self._advance()
         self._kept_start = self.start_offset
         self._unstored.clear()
@@ -364,15 +370,27 @@ class SharePartition:
         high = bisect_right(self._runs, span.last, key=_FIRST)
         return [run for run in self._runs[low:high] if run.last >= span.first]
 
-    def _say(self, run: Run) -> None:
-        """Say something of consecutive offsets between start and end."""
-        if run.state is not ACQUIRED:
-            self._unstored.append(StateBatch(*run[:4]))
-        low = bisect_right(self._runs, run.first, key=_FIRST) - 1
-        high = bisect_right(self._runs, run.last, key=_FIRST)
-        before, behind = self._runs[low], self._runs[high - 1]
-        cut = [before._replace(last=run.first - 1), run, behind._replace(first=run.last + 1)]
-        self._put(low, high, [one for one in cut if one.first <= one.last])
+    def _say(self, runs: Sequence[Run]) -> None:
+        """Say something of offsets between start and end; in their order, all in one pass."""
+        if not runs:
+            return
+        self._unstored += [StateBatch(*run[:4]) for run in runs if run.state is not ACQUIRED]
+        low = bisect_right(self._runs, runs[0].first, key=_FIRST) - 1
+        high = bisect_right(self._runs, runs[-1].last, key=_FIRST)
+        parts: list[Run] = []
+        number, at = 0, 0  # the next one said, and the first offset of which nothing is yet
+        for run in self._runs[low:high]:
+            at = max(at, run.first)
+            while number < len(runs) and runs[number].first <= run.last:
+                said = runs[number]
+                if at < said.first:
+                    parts.append(run._replace(first=at, last=said.first - 1))
+                parts.append(said)
+                number, at = number + 1, said.last + 1
+            if at <= run.last:
+                parts.append(run._replace(first=at))
+                at = run.last + 1
+        self._put(low, high, parts)
 
     def _put(self, low: int, high: int, runs: list[Run]) -> None:
         """Replace runs, and let neighbours be one where the same is said of them."""
@@ -420,14 +438,17 @@ def _cut_off(batches: Sequence[Offsets], first: int, count: int, wish: Acquisiti
     return max(last, batches[within].last) if within >= 0 else last
 
 
-def _pieces(given: Run, batches: Sequence[Offsets], size: int) -> Iterator[Acquired]:
+def _pieces(given: Iterable[Run], batches: Sequence[Offsets], size: int) -> Iterator[Acquired]:
     """Cut what was given where batches end, into pieces of at least `size` records."""
-    first = given.first
-    for batch in batches:
-        if given.first <= batch.last < given.last and batch.last - first + 1 >= max(size, 1):
-            yield Acquired(first, batch.last, given.deliveries)
-            first = batch.last + 1
-    yield Acquired(first, given.last, given.deliveries)
+    for run in given:
+        first = run.first
+        for batch in batches[max(bisect_right(batches, first, key=_FIRST) - 1, 0) :]:
+            if batch.last >= run.last:
+                break
+            if batch.last >= first and batch.last - first + 1 >= size:
+                yield Acquired(first, batch.last, run.deliveries)
+                first = batch.last + 1
+        yield Acquired(first, run.last, run.deliveries)
 
 
 def _spoken(batch: AckBatch) -> Iterator[AckBatch]:

@@ -17,7 +17,7 @@ from isthmus.kafka.share_partition import (
     StateBatch,
 )
 
-LIMITS = ShareLimits(deliveries_max=2, locks_max=10, lock_ms=100)
+LIMITS = ShareLimits(deliveries_max=2, locks_max=13, lock_ms=100)
 LOG = [Offsets(0, 3), Offsets(4, 5), Offsets(6, 12)]
 
 
@@ -39,6 +39,12 @@ def test_a_wish_is_rounded_up_to_whole_batches_unless_it_is_exact() -> None:
 def test_what_is_given_is_cut_where_batches_end() -> None:
     assert offered(shared(), 13, batch_records=1) == [(0, 3, 1), (4, 5, 1), (6, 12, 1)]
     assert offered(shared(), 13, batch_records=5) == [(0, 5, 1), (6, 12, 1)]
+
+
+def test_a_batch_that_is_larger_than_the_limit_is_given_out_in_parts() -> None:
+    partition = SharePartition(0, lambda: LIMITS._replace(locks_max=9))
+    assert offered(partition, 13, batch_records=13) == [(0, 8, 1)]
+    assert offered(partition, 13) == []
 
 
 def test_no_more_is_given_out_while_there_are_too_many_locks() -> None:

@@ -203,6 +203,24 @@ def test_a_version_of_api_versions_too_new_is_answered(server: ServerProcess) ->
         assert raw_kafka.is_answering(connection)
 
 
+def test_many_slow_clients_get_no_memory_for_what_they_claim(
+    server: ServerProcess, bystanders: Bystanders
+) -> None:
+    """A hundred requests of 90 MiB, of which a byte comes now and then."""
+    before = server.rss_bytes()
+    slow = [raw_kafka.connect(server.kafka) for _ in range(100)]
+    for connection in slow:
+        connection.sendall((90 << 20).to_bytes(4, "big"))
+    for byte in raw_kafka.request(raw_kafka.METADATA, 1)[4:9]:
+        for connection in slow:
+            connection.sendall(bytes([byte]))
+        bystanders.check()
+    assert server.rss_bytes() < before + 2 * MEMORY_BYTES_MORE
+    for connection in slow:
+        connection.close()
+    bystanders.check()
+
+
 @pytest.mark.parametrize("port", ["mqtt", "kafka"])
 def test_memory_stays_flat_under_random_bytes(
     port: str, server: ServerProcess, bystanders: Bystanders

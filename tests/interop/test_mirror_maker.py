@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from tests.interop.programs import Program
 
 COUNT: Final = 100
-MIDDLE: Final = 20
 NOT_YET: Final = (
     KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
@@ -96,11 +95,18 @@ class Mirror:
         self._name, self._log_topic = name, log_topic
         self._image = f"{name}.{log_topic}"
         self._group = f"readers-{log_topic}"
+        self._end = 0
 
     def commit(self) -> None:
-        """Be a group that has read the first partition, as far as `MIDDLE`."""
+        """Be a group that has read the first partition to its end.
+
+        Where it stood before the newest record that MirrorMaker took note of when it began,
+        MirrorMaker would not say at the other side.
+        """
         consumer = confluent_consumer(self._here, **{"group.id": self._group})
-        offsets = [TopicPartition(self._log_topic, 0, MIDDLE)]
+        place = TopicPartition(self._log_topic, 0)
+        _, self._end = consumer.get_watermark_offsets(place, TIMEOUT_S)
+        offsets = [TopicPartition(self._log_topic, 0, self._end)]
 
         def is_committed() -> bool:
             with not_yet():
@@ -156,7 +162,7 @@ class Mirror:
                 [listed] = self._at_there.list_consumer_group_offsets(asked).values()
                 places = listed.result(TIMEOUT_S).topic_partitions
                 offsets = {(one.topic, one.partition): one.offset for one in places}
-                return 0 < offsets.get((self._image, 0), -1) <= MIDDLE
+                return 0 < offsets.get((self._image, 0), -1) <= self._end
             return False
 
         wait_until(is_there, f"that {self._group} is known at the other side")

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isthmus.kafka.assignors import ASSIGNORS, Reader, Readers, Shares
+from isthmus.kafka.assignors import (
+    ASSIGNORS,
+    Reader,
+    Readers,
+    Shares,
+    TopicPlace,
+    assign_simple,
+)
 
 A, B = b"a" * 16, b"b" * 16
 
@@ -88,3 +95,33 @@ def test_every_partition_that_is_read_is_given_once(
         if assignor == "uniform" and len(set(subscriptions.values())) == 1:
             loads = [len(share) for share in shares.values()]
             assert max(loads) - min(loads) <= 1
+
+
+def test_simple_gives_a_partition_to_many_where_there_are_more_readers() -> None:
+    one = assign_simple({"m1": reader(A)}, {A: 3})
+    assert one == {"m1": {(A, 0), (A, 1), (A, 2)}}
+    two = assign_simple(again({"m1": reader(A), "m2": reader(A)}, one), {A: 3})
+    assert sorted(map(len, two.values())) == [1, 2]
+    five = assign_simple(again({f"m{n}": reader(A) for n in range(1, 6)}, two), {A: 3})
+    assert five["m1"] & two["m1"], "what can stay stays"
+    crowds = [sum(place in share for share in five.values()) for place in one["m1"]]
+    assert max(crowds) <= 2
+
+
+@given(
+    st.dictionaries(st.sampled_from("abcdef"), st.sets(st.sampled_from([A, B]))),
+    st.fixed_dictionaries({A: st.integers(0, 4), B: st.integers(0, 3)}),
+)
+def test_simple_leaves_no_partition_and_no_reader_alone(
+    reads: dict[str, set[bytes]], sizes: dict[bytes, int]
+) -> None:
+    readers: Readers = {name: reader(*topic_ids) for name, topic_ids in reads.items()}
+    shares = assign_simple(readers, sizes)
+    for _ in range(2):
+        given_out = set[TopicPlace]().union(*shares.values())
+        read = {topic_id for topic_ids in reads.values() for topic_id in topic_ids}
+        assert given_out == {(one, index) for one in read for index in range(sizes[one])}
+        for name, topic_ids in reads.items():
+            assert {place[0] for place in shares[name]} <= topic_ids
+            assert bool(shares[name]) is any(sizes[one] for one in topic_ids)
+        shares = assign_simple(again(readers, shares), sizes)

@@ -6,10 +6,10 @@ cimport cython
 @cython.final
 cdef class Gathering:
     cdef readonly bint is_on
+    cdef long long _ceiling
     cdef bint _has_held
-    cdef long long _outstanding
-    cdef long long _steady
-    cdef long long _steady_min
+    cdef long long _score
+    cdef long long _sure
     cdef double _until_s
     cdef long long _wanted
 

@@ -214,22 +214,26 @@ class GroupTable:
         return state.group.heartbeat(*member, now_ms)
 
     def leave(
-        self, group_id: str, members: Iterable[tuple[str, str | None]]
-    ) -> list[ErrorCode] | ErrorCode:
-        """LeaveGroup, of each (member id, instance id): one code each, or one for all."""
+        self,
+        group_id: str,
+        members: Iterable[tuple[str, str | None]],
+        reply: Callable[[list[ErrorCode] | ErrorCode], None],
+    ) -> None:
+        """LeaveGroup, of each (member id, instance id): one code each, or one for all.
+
+        Answered when it is durable, or members would be back after a crash, and waited for.
+        """
         error = self._member_refusal(group_id, ErrorCode.NONE)
-        if error:
-            return error
         state = self.states.get(group_id)
-        if state is None or isinstance(state.group, ShareGroup):
-            return [ErrorCode.UNKNOWN_MEMBER_ID for _ in members]
+        if error or state is None or isinstance(state.group, ShareGroup):
+            reply(error or [ErrorCode.UNKNOWN_MEMBER_ID for _ in members])
+            return
         now_ms, group = self._runtime.monotonic_ms(), state.group
         if isinstance(group, ConsumerGroup):
             codes = [classic_members.leave(group, *identity) for identity in members]
         else:
             codes = [group.leave(name, instance, now_ms) for name, instance in members]
-        self.settle(state)
-        return codes
+        self.settle(state, lambda failure: reply(failure or codes))
 
     # --- administration -----------------------------------------------------------------------
 

@@ -57,6 +57,15 @@ class GroupRoom(KafkaRoom):
         (answer,) = answers
         return answer
 
+    def leave(
+        self, group_id: str, members: list[tuple[str, str | None]]
+    ) -> list[ErrorCode] | ErrorCode:
+        answers: list[list[ErrorCode] | ErrorCode] = []
+        self.table.leave(group_id, members, answers.append)
+        self.runtime.settle()
+        (answer,) = answers
+        return answer
+
     def joining(self, member_id: str = "", **changes: Any) -> Join:
         protocols = (("range", b"m"),)
         join = Join(member_id, None, "c", "/h", 10_000, 60_000, "consumer", protocols)

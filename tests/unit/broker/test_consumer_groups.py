@@ -71,7 +71,7 @@ def test_a_group_without_members_changes_over_with_its_offsets() -> None:
     member = room.join()
     room.sync(member)
     assert room.enter().code is ErrorCode.GROUP_ID_NOT_FOUND, "it has members"
-    room.table.leave("g", [(member.member_id, None)])
+    room.leave("g", [(member.member_id, None)])
     room.commit("g", 7)
     assert room.enter().epoch == 2
     room.restart()
@@ -79,7 +79,7 @@ def test_a_group_without_members_changes_over_with_its_offsets() -> None:
     assert room.join().error is ErrorCode.INCONSISTENT_GROUP_PROTOCOL
     identity = (member.member_id, None, 1)
     assert room.table.heartbeat("g", identity) is ErrorCode.UNKNOWN_MEMBER_ID
-    assert room.table.leave("g", [identity[:2]]) == [ErrorCode.UNKNOWN_MEMBER_ID]
+    assert room.leave("g", [identity[:2]]) == [ErrorCode.UNKNOWN_MEMBER_ID]
     assert room.sync(member).error is ErrorCode.UNKNOWN_MEMBER_ID
     room.beat("m1", -1)
     room.sync(room.join())

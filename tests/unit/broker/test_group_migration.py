@@ -199,7 +199,7 @@ def test_members_of_the_classic_protocol_are_told_what_they_may_not() -> None:
     identity = (member.member_id, None, member.generation)
     room.table.sync("g", identity, ("consumer", "other"), [], answers.append)
     assert answers[0].error is wrong
-    codes = room.table.leave("g", [("x", None), ("m1", None), (member.member_id, None)])
+    codes = room.leave("g", [("x", None), ("m1", None), (member.member_id, None)])
     unknown = ErrorCode.UNKNOWN_MEMBER_ID
     assert codes == [unknown, unknown, ErrorCode.NONE]
 
@@ -218,7 +218,7 @@ def test_static_members_of_the_classic_protocol() -> None:
     assert room.share(second, "i1") == []
     new = room.enter("m2", instance_id="i1")
     assert new.member_id == "m2", "it takes the place over, in the new protocol"
-    assert room.table.leave("g", [("", "i1"), ("", "i9")]) == [
+    assert room.leave("g", [("", "i1"), ("", "i9")]) == [
         ErrorCode.NONE,
         ErrorCode.UNKNOWN_MEMBER_ID,
     ]

@@ -166,7 +166,7 @@ def test_only_offsets_that_nobody_uses_are_deleted() -> None:
     for _ in range(2):
         assert list(room.committed()) == [("t", 0)]
         room.restart()
-    room.table.leave("g", [(member.member_id, None)])
+    room.leave("g", [(member.member_id, None)])
     assert delete(room, "g", ("t", 0)) == {("t", 0): ErrorCode.NONE}
     assert room.committed() == {}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from tests.unit.broker.group_room import ANYONE, GroupRoom
 
@@ -64,8 +66,8 @@ def test_requests_about_no_group_are_refused() -> None:
     assert room.join("g", "nobody").error is ErrorCode.UNKNOWN_MEMBER_ID
     assert room.sync(JoinAnswer(ErrorCode.NONE, "x", 1)).error is ErrorCode.UNKNOWN_MEMBER_ID
     assert room.table.heartbeat("g", ("x", None, 1)) is ErrorCode.UNKNOWN_MEMBER_ID
-    assert room.table.leave("g", [("x", None)]) == [ErrorCode.UNKNOWN_MEMBER_ID]
-    assert room.table.leave("", [("x", None)]) is ErrorCode.INVALID_GROUP_ID
+    assert room.leave("g", [("x", None)]) == [ErrorCode.UNKNOWN_MEMBER_ID]
+    assert room.leave("", [("x", None)]) is ErrorCode.INVALID_GROUP_ID
     assert room.commit("g", 1, ("x", None, 3)) is ErrorCode.GROUP_ID_NOT_FOUND
     assert room.offsets.committed("") == {}
     assert room.table.described("g") is ErrorCode.GROUP_ID_NOT_FOUND
@@ -92,10 +94,23 @@ def test_the_number_of_groups_is_limited() -> None:
 def test_members_leave_one_by_one() -> None:
     room = GroupRoom()
     member = room.join()
-    codes = room.table.leave("g", [("nobody", None), (member.member_id, None)])
+    codes = room.leave("g", [("nobody", None), (member.member_id, None)])
     assert codes == [ErrorCode.UNKNOWN_MEMBER_ID, ErrorCode.NONE]
     room.runtime.settle()
     assert room.records()[-1][0] == "g"
+
+
+def test_who_has_left_is_told_so_when_nobody_would_bring_it_back() -> None:
+    room = GroupRoom()
+    member = room.join()
+    room.runtime.settle()
+    answers: list[Any] = []
+    room.table.leave("g", [(member.member_id, None)], answers.append)
+    assert answers == []
+    room.runtime.settle()
+    assert answers == [[ErrorCode.NONE]]
+    room.restart()
+    assert room.table.states["g"].group.due_ms() is None, "nobody is waited for"
 
 
 def test_a_deleted_group_is_gone_for_good() -> None:
@@ -104,7 +119,7 @@ def test_a_deleted_group_is_gone_for_good() -> None:
     answers: list[ErrorCode] = []
     room.table.delete("g", answers.append)
     assert answers == [ErrorCode.NON_EMPTY_GROUP]
-    room.table.leave("g", [(member.member_id, None)])
+    room.leave("g", [(member.member_id, None)])
     room.commit("g", 5)
     room.table.delete("g", answers.append)
     room.runtime.settle()

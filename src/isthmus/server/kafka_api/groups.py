@@ -106,14 +106,17 @@ def leave_group(call: Call) -> None:
     leaving = [(request["member_id"], None)]
     if call.version >= LEAVE_MANY:
         leaving = [(one["member_id"], one["group_instance_id"]) for one in request["members"]]
-    codes = call.shore.groups.leave(request["group_id"], leaving)
-    if isinstance(codes, ErrorCode):
-        call.answer({"error_code": codes})
-    elif call.version < LEAVE_MANY:
-        call.answer({"error_code": codes[0]})
-    else:
-        rows = [
-            {"member_id": name, "group_instance_id": instance, "error_code": code}
-            for (name, instance), code in zip(leaving, codes, strict=True)
-        ]
-        call.answer({"members": rows})
+
+    def left(codes: list[ErrorCode] | ErrorCode) -> None:
+        if isinstance(codes, ErrorCode):
+            call.answer({"error_code": codes})
+        elif call.version < LEAVE_MANY:
+            call.answer({"error_code": codes[0]})
+        else:
+            rows = [
+                {"member_id": name, "group_instance_id": instance, "error_code": code}
+                for (name, instance), code in zip(leaving, codes, strict=True)
+            ]
+            call.answer({"members": rows})
+
+    call.shore.groups.leave(request["group_id"], leaving, left)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from isthmus.broker.consumer_groups import HeartbeatGroups
 from isthmus.errors import Refused
 from isthmus.kafka.consumer_types import HeartbeatRefused
 from isthmus.kafka.errors import ErrorCode
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from isthmus.broker.groups import GroupTable, StoredState
     from isthmus.broker.share_sessions import Wanted
     from isthmus.broker.share_states import ShareStates
-    from isthmus.kafka.consumer_types import Begun, Heartbeat, HeartbeatAnswer
+    from isthmus.kafka.consumer_types import Begun, Heartbeat
     from isthmus.runtime import Runtime
 
 
@@ -42,49 +43,24 @@ class Started(NamedTuple):
     done_count: int = 0
 
 
-class ShareGroups:
+class ShareGroups(HeartbeatGroups):
     """The share groups of a table."""
 
+    called = "share group"
+
     def __init__(self, runtime: Runtime, groups: GroupTable, states: ShareStates) -> None:
-        self._runtime = runtime
-        self._groups = groups
+        super().__init__(runtime, groups)
         self._states = states
 
-    def heartbeat(
-        self,
-        group_id: str,
-        beat: Heartbeat,
-        reply: Callable[[HeartbeatAnswer | HeartbeatRefused], None],
-    ) -> None:
-        """ShareGroupHeartbeat: the answer comes when what it tells is durable."""
-        try:
-            group = self._group_for(group_id, beat)
-            answer = group.heartbeat(beat, self._runtime.monotonic_ms())
-        except HeartbeatRefused as refused:
-            reply(refused)
-            return
-
-        def stored(failure: ErrorCode) -> None:
-            reply(HeartbeatRefused(failure, "not stored") if failure else answer)
-
-        self._groups.settle(self._groups.instate(group_id, group), stored)
-
     def _group_for(self, group_id: str, beat: Heartbeat) -> ShareGroup:
-        """Return the group, a new one where a member begins it. Raises HeartbeatRefused."""
-        groups = self._groups
-        error = groups.refusal()
-        state = groups.states.get(group_id)
-        if not error and state is None:
-            error = ErrorCode.GROUP_ID_NOT_FOUND if beat.epoch else groups.crowding()
-        if error:
-            raise HeartbeatRefused(error, f"no share group {group_id}")
-        if state is None:
-            return groups.new_share_group(group_id)
-        if not isinstance(state.group, ShareGroup):
+        group = self._found(group_id, beat)
+        if group is None:
+            return self._groups.new_share_group(group_id)
+        if not isinstance(group, ShareGroup):
             raise HeartbeatRefused(
-                ErrorCode.GROUP_ID_NOT_FOUND, f"{group_id} is a {state.group.kind} group"
+                ErrorCode.GROUP_ID_NOT_FOUND, f"{group_id} is a {group.kind} group"
             )
-        return state.group
+        return group
 
     # --- where groups are ---------------------------------------------------------------------
 

@@ -70,6 +70,17 @@ class WhenDurable:
             done(error)
 
 
+def counting(stored: Callable[[], object], done: Done) -> Done:
+    """Return a `done` before which `stored` makes the change count, where it is durable."""
+
+    def written(error: IsthmusError | None) -> None:
+        if error is None:
+            stored()
+        done(error)
+
+    return written
+
+
 def append_own(
     appends: Appends,
     partition: Partition,

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from isthmus.broker.appends import append_own
+from isthmus.broker.appends import append_own, counting
 from isthmus.broker.destinations import ensure_own
 from isthmus.broker.recent_records import readable_records
 from isthmus.broker.scram import HASHES, ITERATIONS_MIN, SALT_BYTES, ScramKeys, keys_of
@@ -290,13 +290,9 @@ class DelegationTokens:
     def _write(
         self, rows: list[tuple[bytes, bytes | None]], stored: Callable[[], None], done: Done
     ) -> None:
-        def written(error: IsthmusError | None) -> None:
-            if error is None:
-                stored()
-            done(error)
-
         assert self._partition is not None, "there are no tokens without a master key"
-        append_own(self._appends, self._partition, self._runtime.now_ms(), rows, written)
+        counts = counting(stored, done)
+        append_own(self._appends, self._partition, self._runtime.now_ms(), rows, counts)
 
 
 def _issued(

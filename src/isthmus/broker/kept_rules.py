@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 from isthmus.broker.access_rules import parse_rule
-from isthmus.broker.appends import append_own
+from isthmus.broker.appends import append_own, counting
 from isthmus.broker.destinations import ensure_own
 from isthmus.broker.recent_records import readable_records
 from isthmus.errors import ConfigError, QuotaExceeded
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from isthmus.broker.access import Access
     from isthmus.broker.access_rules import Rule
     from isthmus.broker.appends import Appends, Done
-    from isthmus.errors import IsthmusError
     from isthmus.runtime import Runtime
     from isthmus.storage.log import Log
 
@@ -139,12 +138,8 @@ class KeptRules:
     def _write(
         self, rows: list[tuple[bytes, bytes | None]], stored: Callable[[], None], done: Done
     ) -> None:
-        def written(error: IsthmusError | None) -> None:
-            if error is None:
-                stored()
-            done(error)
-
         if not rows:
             done(None)
             return
-        append_own(self._appends, self._partition, self._runtime.now_ms(), rows, written)
+        counts = counting(stored, done)
+        append_own(self._appends, self._partition, self._runtime.now_ms(), rows, counts)

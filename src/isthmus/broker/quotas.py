@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from isthmus.broker.appends import append_own
+from isthmus.broker.appends import append_own, counting
 from isthmus.broker.state_log import StateLog
 from isthmus.errors import ConfigInvalid, IsthmusError
 
@@ -168,19 +168,18 @@ class Quotas:
         """
         rows = [(_key_of(entity), _value_of(limits)) for entity, limits in changes.items()]
 
-        def stored(error: IsthmusError | None) -> None:
-            if error is None:
-                for entity, limits in changes.items():
-                    self._put(entity, limits)
-                    logger.info("quotas set by=%s entity=%r limits=%r", by, entity, limits)
-            done(error)
+        def stored() -> None:
+            for entity, limits in changes.items():
+                self._put(entity, limits)
+                logger.info("quotas set by=%s entity=%r limits=%r", by, entity, limits)
 
         try:
             partition = self._kept.partition_for("")
         except IsthmusError as error:
             done(error)
             return
-        append_own(self._appends, partition, self._runtime.now_ms(), rows, stored)
+        counts = counting(stored, done)
+        append_own(self._appends, partition, self._runtime.now_ms(), rows, counts)
 
     def _put(self, entity: Entity, limits: Mapping[str, float]) -> None:
         if limits:

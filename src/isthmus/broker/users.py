@@ -20,7 +20,7 @@ from heapq import nsmallest
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
-from isthmus.broker.appends import append_own
+from isthmus.broker.appends import append_own, counting
 from isthmus.broker.credentials import Credential, parse_credential, text_of
 from isthmus.broker.destinations import ensure_own
 from isthmus.broker.recent_records import readable_records
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from isthmus.broker.appends import Appends, Done
-    from isthmus.errors import IsthmusError
     from isthmus.runtime import Runtime
     from isthmus.storage.log import Log
 
@@ -321,13 +320,8 @@ class Users:
         store: Callable[[], None],
         done: Done,
     ) -> None:
-        def stored(error: IsthmusError | None) -> None:
-            if error is None:
-                store()
-            done(error)
-
-        now_ms = self._runtime.now_ms()
-        append_own(self._appends, self._partition, now_ms, [(key, value)], stored)
+        rows, counts = [(key, value)], counting(store, done)
+        append_own(self._appends, self._partition, self._runtime.now_ms(), rows, counts)
 
     def _tell(self, before: dict[str, User | None]) -> None:
         """Say who is another than before: not there, changed, or there for the first time."""

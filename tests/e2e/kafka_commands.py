@@ -165,3 +165,15 @@ def run_to_end(command: Sequence[str], stdin: bytes = b"") -> bytes:
         f"{command[:2]} ended with {ended.returncode}: {ended.stderr!r}"
     )
     return ended.stdout
+
+
+def sections(output: str) -> dict[str, list[list[str]]]:
+    """Return the words of each line that the tools have printed, by what they were asked."""
+    found: dict[str, list[list[str]]] = {}
+    rows: list[list[str]] = []
+    for line in output.splitlines():
+        if line.startswith("== "):
+            rows = found[line[3:]] = []
+        elif line.strip():
+            rows.append(line.split())
+    return found

@@ -12,7 +12,13 @@ import kafka
 import pytest
 from confluent_kafka import Consumer, ConsumerGroupState, ConsumerGroupType, TopicPartition
 from confluent_kafka.admin import AdminClient
-from tests.e2e.kafka_commands import CLIENTS, JavaConsole, java_command, run_to_end
+from tests.e2e.kafka_commands import (
+    CLIENTS,
+    JavaConsole,
+    java_command,
+    run_to_end,
+    sections,
+)
 from tests.e2e.kafka_libraries import (
     ConfluentKafka,
     confluent_consumer,
@@ -163,18 +169,6 @@ def test_groups_and_offsets_outlive_the_server(
     assert sum(place.offset for place in committed) == 100
     consumer.close()
     wait_until(lambda: described(fresh_server, unique)[0] == ConsumerGroupState.EMPTY, "end")
-
-
-def sections(output: str) -> dict[str, list[list[str]]]:
-    """Return the words of each line that the tool has printed, by what it was asked."""
-    found: dict[str, list[list[str]]] = {}
-    rows: list[list[str]] = []
-    for line in output.splitlines():
-        if line.startswith("== "):
-            rows = found[line[3:]] = []
-        elif line.strip():
-            rows.append(line.split())
-    return found
 
 
 def test_the_java_client_and_its_tool(server: ServerProcess, unique: str) -> None:

@@ -16,7 +16,13 @@ from confluent_kafka.admin import (
 )
 from tests.e2e.answers.shares import ACCEPT, said
 from tests.e2e.kafka_asker import Asker
-from tests.e2e.kafka_commands import CLIENTS, JavaConsole, java_command, run_to_end
+from tests.e2e.kafka_commands import (
+    CLIENTS,
+    JavaConsole,
+    java_command,
+    run_to_end,
+    sections,
+)
 from tests.e2e.kafka_libraries import ConfluentKafka, create_topic
 from tests.e2e.kafka_record import Record
 from tests.e2e.patience import TIMEOUT_S, wait_until
@@ -30,18 +36,6 @@ if TYPE_CHECKING:
     from tests.e2e.server_process import Address, ServerProcess
 
 COUNT = 200
-
-
-def sections(output: str) -> dict[str, list[list[str]]]:
-    """Return the words of each line that the tools have printed, by what they were asked."""
-    found: dict[str, list[list[str]]] = {}
-    rows: list[list[str]] = []
-    for line in output.splitlines():
-        if line.startswith("== "):
-            rows = found[line[3:]] = []
-        elif line.strip():
-            rows.append(line.split())
-    return found
 
 
 def test_the_java_client_and_its_tools(shores: Shores, unique: str) -> None:

@@ -12,9 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from isthmus.broker.consumer_groups import HeartbeatGroups
-from isthmus.errors import Refused
 from isthmus.kafka.consumer_types import HeartbeatRefused
-from isthmus.kafka.errors import ErrorCode
+from isthmus.kafka.errors import ErrorCode, RefusedWithCode
 from isthmus.kafka.share_group import ShareGroup
 from isthmus.kafka.share_records import ShareKey
 
@@ -28,12 +27,8 @@ if TYPE_CHECKING:
     from isthmus.runtime import Runtime
 
 
-class GroupRefused(Refused):
+class GroupRefused(RefusedWithCode):
     """A request that a group does not take; `code` is for its client."""
-
-    def __init__(self, code: ErrorCode, text: str) -> None:
-        super().__init__(text)
-        self.code = code
 
 
 class Started(NamedTuple):

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from isthmus.errors import Refused
-from isthmus.kafka.errors import ErrorCode
+from isthmus.kafka.errors import ErrorCode, RefusedWithCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,12 +20,8 @@ EPOCH_FINAL = -1
 EPOCH_MAX = (1 << 31) - 1
 
 
-class SessionRefused(Refused):
+class SessionRefused(RefusedWithCode):
     """A request that does not fit its session; `code` is for its client."""
-
-    def __init__(self, code: ErrorCode, text: str) -> None:
-        super().__init__(text)
-        self.code = code
 
 
 class Member(NamedTuple):

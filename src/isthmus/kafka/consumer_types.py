@@ -10,24 +10,19 @@ from __future__ import annotations
 from enum import Enum, IntEnum
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, TypeVar
 
-from isthmus.errors import Refused
+from isthmus.kafka.errors import RefusedWithCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from isthmus.kafka.assignors import TopicPlace
-    from isthmus.kafka.errors import ErrorCode
 
 
 T = TypeVar("T")
 
 
-class HeartbeatRefused(Refused):
+class HeartbeatRefused(RefusedWithCode):
     """A heartbeat that changes nothing; `code` and text are for its client."""
-
-    def __init__(self, code: ErrorCode, text: str) -> None:
-        super().__init__(text)
-        self.code = code
 
 
 class GroupState(Enum):

@@ -221,6 +221,14 @@ CODES: Final[dict[type[errors.IsthmusError], ErrorCode]] = {
 }
 
 
+class RefusedWithCode(errors.Refused):
+    """Something is refused with a code of Kafka's and a sentence."""
+
+    def __init__(self, code: ErrorCode, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
 class RequestUnsupported(errors.UnsupportedVersion):
     """A request of an unknown API or version; carries what an answer to it needs.
 

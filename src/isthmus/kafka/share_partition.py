@@ -24,8 +24,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from isthmus.errors import Refused
-from isthmus.kafka.errors import ErrorCode
+from isthmus.kafka.errors import ErrorCode, RefusedWithCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -56,12 +55,8 @@ class AckType(IntEnum):
     RENEW = 4  # it needs more time [KIP-1222]
 
 
-class AckRefused(Refused):
+class AckRefused(RefusedWithCode):
     """An acknowledgement that changes nothing; `code` is for its client."""
-
-    def __init__(self, code: ErrorCode, text: str) -> None:
-        super().__init__(text)
-        self.code = code
 
 
 class ShareLimits(NamedTuple):

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 from isthmus.broker.delegation import TOKENS_LOG_TOPIC
 from isthmus.broker.kept_rules import ACCESS_LOG_TOPIC
 from isthmus.broker.users import USERS_LOG_TOPIC
-from isthmus.errors import Refused, TopicInvalid, TopicUnknown
-from isthmus.kafka.errors import ErrorCode, code_of
+from isthmus.errors import TopicInvalid, TopicUnknown
+from isthmus.kafka.errors import ErrorCode, RefusedWithCode, code_of
 from isthmus.storage.names import check_log_topic
 
 if TYPE_CHECKING:
@@ -37,12 +37,8 @@ READ, WRITE, CREATE, DELETE, ALTER, DESCRIBE = 3, 4, 5, 6, 7, 8
 CLUSTER_ACTION, DESCRIBE_CONFIGS, ALTER_CONFIGS, IDEMPOTENT_WRITE = 9, 10, 11, 12
 
 
-class RequestRefused(Refused):
+class RequestRefused(RefusedWithCode):
     """One item of a request is refused with a code of Kafka's and a sentence."""
-
-    def __init__(self, code: ErrorCode, text: str) -> None:
-        super().__init__(text)
-        self.code = code
 
 
 def refusal_of(error: IsthmusError) -> ErrorCode:

@@ -20,15 +20,8 @@ from bench.mqtt_client import read_exactly
 from bench.process import BenchError, running
 from bench.rows import Measurement, Row
 from bench.systems import Isthmus
-from isthmus.kafka.api import (
-    ApiKey,
-    request_header_version,
-    request_name,
-    response_header_version,
-    response_name,
-)
-from isthmus.kafka.codec import decode, encode
-from isthmus.wire.buffer import WriteBuffer
+from isthmus.kafka.api import ApiKey
+from isthmus.kafka.frames import decode_response, encode_request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,25 +68,12 @@ class Caller:
     def send(self, api_key: int, body: dict[str, Any]) -> None:
         self._asked = api_key
         version = VERSIONS[ApiKey(api_key)]
-        out = WriteBuffer()
-        out.put_u32(0)
-        header = {
-            "request_api_key": api_key,
-            "request_api_version": version,
-            "correlation_id": 0,
-            "client_id": "bench",
-        }
-        encode("RequestHeader", request_header_version(api_key, version) or 1, header, out)
-        encode(request_name(api_key), version, body, out)
-        out.patch_u32(0, len(out) - 4)
-        self._socket.sendall(out.take())
+        self._socket.sendall(encode_request(api_key, version, 0, "bench", body))
 
     def receive(self) -> dict[str, Any]:
         size = int.from_bytes(read_exactly(self._socket, 4), "big")
         answer = read_exactly(self._socket, size)
-        version = VERSIONS[ApiKey(self._asked)]
-        start = 4 + response_header_version(self._asked, version)
-        return decode(response_name(self._asked), version, answer, start)
+        return decode_response(self._asked, VERSIONS[ApiKey(self._asked)], answer)
 
     def ask(self, api_key: int, body: dict[str, Any]) -> dict[str, Any]:
         self.send(api_key, body)

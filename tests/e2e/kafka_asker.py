@@ -8,16 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tests.e2e.raw_kafka import connect, frame, receive
+from tests.e2e.raw_kafka import connect, receive
 
-from isthmus.kafka.api import (
-    request_header_version,
-    request_name,
-    response_header_version,
-    response_name,
-)
-from isthmus.kafka.codec import decode, encode
-from isthmus.wire.buffer import WriteBuffer
+from isthmus.kafka.frames import decode_response, encode_request
 
 if TYPE_CHECKING:
     from tests.e2e.server_process import Address
@@ -36,22 +29,13 @@ class Asker:
         Raises OSError where the connection ends.
         """
         self._correlation_id += 1
-        out = WriteBuffer()
-        header = {
-            "request_api_key": api_key,
-            "request_api_version": version,
-            "correlation_id": self._correlation_id,
-            "client_id": "raw",
-        }
-        encode("RequestHeader", request_header_version(api_key, version) or 1, header, out)
-        encode(request_name(api_key), version, body, out)
-        self._connection.sendall(frame(out.take()))
+        request = encode_request(api_key, version, self._correlation_id, "raw", body)
+        self._connection.sendall(request)
         answer = receive(self._connection)
         if not answer:
             raise ConnectionResetError("the server has closed the connection")
         assert int.from_bytes(answer[:4], "big") == self._correlation_id
-        start = 4 + response_header_version(api_key, version)
-        return decode(response_name(api_key), version, answer, start)
+        return decode_response(api_key, version, answer)
 
     def close(self) -> None:
         self._connection.close()

@@ -19,15 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 from isthmus.broker.scram import HASHES, ITERATIONS_MAX, NONCE_BYTES, prepared_bytes
 from isthmus.cli.kafka_login import BEARER
 from isthmus.errors import Malformed
-from isthmus.kafka.api import (
-    ApiKey,
-    request_header_version,
-    request_name,
-    response_header_version,
-    response_name,
-)
-from isthmus.kafka.codec import decode, encode
-from isthmus.wire.buffer import WriteBuffer
+from isthmus.kafka.api import ApiKey
+from isthmus.kafka.frames import decode_response, encode_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,24 +62,11 @@ class KafkaSocket:
 
     def ask(self, api_key: ApiKey, version: int, body: dict[str, Any]) -> dict[str, Any]:
         """Send one request and return its answer."""
-        out = WriteBuffer()
-        out.put_u32(0)
-        header = {
-            "request_api_key": api_key,
-            "request_api_version": version,
-            "correlation_id": 1,
-            "client_id": "isthmus",
-        }
-        encode("RequestHeader", request_header_version(api_key, version) or 1, header, out)
-        encode(request_name(api_key), version, body, out)
-        out.patch_u32(0, len(out) - 4)
-        self._socket.sendall(out.take())
+        self._socket.sendall(encode_request(api_key, version, 1, "isthmus", body))
         size = int.from_bytes(self._receive(4), "big")
         if size > ANSWER_BYTES_MAX:
             raise Malformed(f"an answer of {size} bytes")
-        frame = self._receive(size)
-        start = 4 + (response_header_version(api_key, version) == 1)  # no tagged fields
-        return decode(response_name(api_key), version, frame, start)
+        return decode_response(api_key, version, self._receive(size))
 
     def _receive(self, size: int) -> bytes:
         data = bytearray()

@@ -74,6 +74,32 @@ def decode_request(api_key: int, version: int, frame: Data, position: int) -> An
     return codec.decode_head(api.request_name(api_key), version, frame, position)[0]
 
 
+def encode_request(
+    api_key: int, version: int, correlation_id: int, client_id: str, body: Body
+) -> bytes:
+    """Return a whole request, as clients send it: size, header, body."""
+    out = WriteBuffer()
+    out.put_u32(0)
+    header = {
+        "request_api_key": api_key,
+        "request_api_version": version,
+        "correlation_id": correlation_id,
+        "client_id": client_id,
+    }
+    codec.encode(
+        "RequestHeader", api.request_header_version(api_key, version) or 1, header, out
+    )
+    codec.encode(api.request_name(api_key), version, body, out)
+    out.patch_u32(0, len(out) - 4)
+    return out.take()
+
+
+def decode_response(api_key: int, version: int, frame: Data) -> dict[str, Any]:
+    """Decode the body of a response without its size. Raises Malformed."""
+    start = 4 + (api.response_header_version(api_key, version) == 1)  # no tagged fields
+    return codec.decode(api.response_name(api_key), version, frame, start)
+
+
 def encode_response(api_key: int, version: int, correlation_id: int, body: Body) -> bytes:
     """Return a whole response: size, header, body."""
     _start(api_key, version, correlation_id)

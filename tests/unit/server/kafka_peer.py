@@ -9,18 +9,11 @@ from tests.unit.broker.kafka_room import TurnAppends, security_apart
 
 from isthmus.broker.delegation import DelegationTerms
 from isthmus.config import KafkaSettings
-from isthmus.kafka.api import (
-    apis,
-    request_header_version,
-    request_name,
-    response_header_version,
-    response_name,
-)
-from isthmus.kafka.codec import decode, encode
+from isthmus.kafka.api import apis
+from isthmus.kafka.frames import decode_response, encode_request
 from isthmus.server.kafka_listener import KafkaListener
 from isthmus.server.kafka_shore import KafkaShore
 from isthmus.storage.memory import MemoryLog
-from isthmus.wire.buffer import WriteBuffer
 
 if TYPE_CHECKING:
     from isthmus.config_listeners import Address
@@ -85,18 +78,7 @@ class Peer:
         """Return a request with its size, to be fed later."""
         self._correlation += 1
         self._asked.append((api_key, version, self._correlation))
-        out = WriteBuffer()
-        out.put_u32(0)
-        header = {
-            "request_api_key": api_key,
-            "request_api_version": version,
-            "correlation_id": self._correlation,
-            "client_id": "peer",
-        }
-        encode("RequestHeader", request_header_version(api_key, version) or 1, header, out)
-        encode(request_name(api_key), version, body or {}, out)
-        out.patch_u32(0, len(out) - 4)
-        return out.take()
+        return encode_request(api_key, version, self._correlation, "peer", body or {})
 
     def feed(self, data: bytes, *, chunk: int = 1 << 30) -> None:
         """Let bytes arrive, as a loop would."""
@@ -120,8 +102,7 @@ class Peer:
             del self.transport.sent[: 4 + size]
             api_key, version, correlation = self._asked.pop(0)
             assert int.from_bytes(frame[:4], "big") == correlation, "in the order asked"
-            start = 4 + (response_header_version(api_key, version) == 1)
-            found.append(decode(response_name(api_key), version, frame, start))
+            found.append(decode_response(api_key, version, frame))
         return found
 
     def skip_answer(self) -> None:
